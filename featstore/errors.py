@@ -1,0 +1,120 @@
+"""What can go wrong, said to a person: what, where, expected, received, what to do.
+
+The bottom of the ladder: imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class FeatstoreError(Exception):
+    """An expected failure: one message, one exit code, never a traceback at a user.
+
+    Parameters
+    ----------
+    what : one sentence, what is wrong.
+    where : the file, option or field it is wrong in.
+    expected, received : what was wanted and what was there.
+    todo : what to do next.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        received: object = None,
+        todo: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.received = received
+        self.todo = todo
+
+    def __str__(self) -> str:
+        """The message, a line for each part that is known."""
+        parts = (
+            ("where", self.where),
+            ("expected", self.expected),
+            ("received", self.received),
+            ("to do", self.todo),
+        )
+        lines = [f"  {name + ':':<10}{value}" for name, value in parts if value is not None]
+        return "\n".join([self.what, *lines])
+
+
+class InputError(FeatstoreError, ValueError):
+    """Wrong usage or bad input (exit code 2)."""
+
+
+class DamageError(FeatstoreError):
+    """A check found damage, or an image was rejected under ``on_error="fail"`` (exit code 1)."""
+
+    exit_code = 1
+
+
+class ReadOnlyError(FeatstoreError, PermissionError):
+    """No permission to read or write, or a read-only place (exit code 3)."""
+
+    exit_code = 3
+
+
+class NoSpaceError(FeatstoreError, OSError):
+    """The disk or quota is full (exit code 4)."""
+
+    exit_code = 4
+
+
+class StorageError(FeatstoreError, OSError):
+    """Any other failure of the disk: an I/O error, a file too large for the file system (exit code 1)."""
+
+    exit_code = 1
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def from_os_error(error: OSError, doing: str, where: str | Path) -> FeatstoreError:
+    """The typed error for an OSError met while ``doing`` (an infinitive: "write a segment")."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return NoSpaceError(
+            f"cannot {doing}: {reason}",
+            where=where,
+            todo="free some space (`featstore store ls` shows what is stored) and run the same command again: "
+            "everything committed so far is kept",
+        )
+    if error.errno in _FORBIDDEN:
+        return ReadOnlyError(
+            f"cannot {doing}: {reason}", where=where, todo="choose a place you may write to with --store or $FEATSTORE_HOME"
+        )
+    return StorageError(f"cannot {doing}: {reason}", where=where, todo="check the disk and run the same command again")
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Up to ``count`` of the ``known`` names that look most like ``name``, best first."""
+    by_lower = {k.lower(): k for k in known}
+    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.5)]
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str) -> InputError:
+    """The error for a ``name`` that is none of the ``known`` ones, with the nearest of them."""
+    names = list(known)
+    close = nearest(name, names)
+    return InputError(
+        f"unknown {kind} {name!r}",
+        where=where,
+        expected=f"one of {', '.join(names)}",
+        received=name,
+        todo=f"did you mean {' or '.join(close)}?" if close else f"choose one of the {len(names)} above",
+    )

@@ -1,0 +1,80 @@
+"""Progress for people: a bar with rate and remaining time on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TextIO
+
+Advance = Callable[[int], None]
+"""Call it with the number of units just done."""
+
+
+class Progress(Protocol):
+    """Anything that can show how far a stage has come."""
+
+    def __call__(self, label: str, total: int, unit: str = "images") -> AbstractContextManager[Advance]:
+        """Open a stage of ``total`` units; the context's value advances it."""
+        ...
+
+
+def silent(label: str, total: int, unit: str = "images") -> AbstractContextManager[Advance]:
+    """Show nothing."""
+    del label, total, unit
+    return nullcontext(lambda _: None)
+
+
+def for_stream(stream: TextIO | None = None) -> Progress:
+    """A bar if ``stream`` (default stderr) is a terminal, plain lines otherwise."""
+    stream = stream or sys.stderr
+    return _bar if stream.isatty() else _lines(stream)
+
+
+@contextmanager
+def _bar(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn(unit),
+        rich.TextColumn("{task.fields[rate]}"),
+        rich.TimeRemainingColumn(),
+    )
+    started = time.monotonic()
+    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(label, total=total, rate="")
+
+        def advance(count: int) -> None:
+            done = bars.tasks[0].completed + count
+            rate = done / max(time.monotonic() - started, 1e-9)
+            bars.update(task, advance=count, rate=f"{rate:.1f} {unit}/s")
+
+        yield advance
+
+
+def _lines(stream: TextIO, every: float = 5.0) -> Progress:
+    """A line at most every ``every`` seconds; short stages print nothing."""
+
+    @contextmanager
+    def stage(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
+        started = last = time.monotonic()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done, last
+            done += count
+            now = time.monotonic()
+            if now - last >= every and done:
+                last = now
+                rate = done / (now - started)
+                left = (total - done) / rate
+                print(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=stream, flush=True)
+
+        yield advance
+
+    return stage
