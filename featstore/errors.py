@@ -80,6 +80,12 @@ class StorageError(FeatstoreError, OSError):
     exit_code = 1
 
 
+class Interrupted(FeatstoreError):
+    """The person stopped the run; what was finished is kept (exit code 130)."""
+
+    exit_code = 130
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 

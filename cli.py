@@ -1,0 +1,172 @@
+"""The command line: a thin adapter from words to calls. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import featstore
+from featstore import show
+from featstore.command import Group, with_option_bags
+from featstore.folders import default_store
+from featstore.progress import for_stream
+from featstore.spec import Fit, Pooling, Preprocessing, Resize, StoredDtype
+
+app = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+store_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after a store: list, verify, export.")
+weights_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the cached ImageNet weights.")
+app.add_typer(store_app, name="store")
+app.add_typer(weights_app, name="weights")
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Image folder, zip of one, or CSV/TSV manifest (path, label, split).")
+]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", metavar="DIR", help="The store [default: $FEATSTORE_HOME or the user cache].")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Backbones = Annotated[
+    list[str], typer.Option("--backbone", "-b", metavar="NAME", help="vgg16, xception, … or a .keras file; may repeat.")
+]
+
+
+@dataclass(frozen=True)
+class DatasetFlags:
+    """How labels and splits are found."""
+
+    seed: Annotated[int, typer.Option(help="Seed of the split where the data has none, and of the heads.")] = 0
+    label_pattern: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="For flat files: a regex whose group is the label.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class SpecFlags:
+    """Everything that changes a feature."""
+
+    weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH", help="Where the weights come from.")] = (
+        "imagenet"
+    )
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read [default: the last].")] = None
+    image_size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Input size in pixels [default: the base's own].")
+    ] = None
+    resize: Annotated[Resize, typer.Option(help="Interpolation.")] = "bilinear"
+    fit: Annotated[Fit, typer.Option(help="How a picture fills the square.")] = "stretch"
+    preprocessing: Annotated[
+        Preprocessing, typer.Option(help="keras = the base's own, rescale = 1/255, none = raw 0–255.")
+    ] = "keras"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the forward pass.")
+    ] = "auto"
+    pooling: Annotated[Pooling, typer.Option(help="map stores (H, W, C); the others follow from it for free.")] = "avg"
+    dtype: Annotated[StoredDtype, typer.Option(help="Type of the stored numbers.")] = "float32"
+    runtime: Annotated[
+        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What executes the base; never changes a row's name.")
+    ] = "auto"
+    device: Annotated[str | None, typer.Option(metavar="CPU|GPU|GPU:0", help="Device of the runtime.")] = None
+
+
+def _requests(backbones: list[str], flags: SpecFlags) -> list[featstore.Request]:
+    from featstore.job import parse_image_size
+
+    given = {**vars(flags), "image_size": parse_image_size(flags.image_size)}
+    return [featstore.Request(backbone=name, **given) for name in backbones]
+
+
+def _dataset(data: str, flags: DatasetFlags) -> featstore.Dataset:
+    return featstore.open_dataset(data, featstore.DatasetOptions(seed=flags.seed, label_pattern=flags.label_pattern))
+
+
+def _open_store(path: Path | None) -> featstore.Store:
+    return featstore.Store.open(path or default_store())
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"featstore {featstore.__version__}")
+        raise typer.Exit
+
+
+def _debug(wanted: bool) -> None:
+    if wanted:
+        os.environ["FEATSTORE_DEBUG"] = "1"
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks of expected errors.")] = False,
+) -> None:
+    """Extract image features once, keep them for ever, train classifiers on them in seconds.
+
+    Start with: [bold]featstore demo[/bold]
+    """
+
+
+@app.command()
+@with_option_bags
+def extract(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006 - Typer copies it
+    store: StorePath = None,
+    on_error: Annotated[Literal["skip", "fail"], typer.Option(help="What a broken image does to the run.")] = "skip",
+    retry_rejected: Annotated[bool, typer.Option("--retry-rejected", help="Try rejected images again.")] = False,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
+    ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to list rejected images.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Reading threads [default: one a core].")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run frozen bases once over the images that the store does not know yet.
+
+    Examples:
+
+      featstore extract photos/ --backbone vgg16
+
+      featstore extract photos.zip -b vgg16 -b xception --image-size 150
+    """
+    options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers, ledger)
+    images = _dataset(data, dataset)
+    show.notes(images)
+    done = featstore.extract(
+        images, _requests(backbone, spec), store=_open_store(store), options=options, progress=for_stream()
+    )
+    show.extraction(done.report)
+    if as_json:
+        _print_json(done.report.to_json())
+
+
+@app.command()
+@with_option_bags
+def plan(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006
+    store: StorePath = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what extract would do, and why: hits, misses with their reason, bytes, time.
+
+    Example: featstore plan photos/ -b vgg16 --image-size 224
+    """
+    images = _dataset(data, dataset)
+    show.notes(images)
+    result = featstore.plan(
+        images, _requests(backbone, spec), store=_open_store(store), rehash=rehash, progress=for_stream()
+    )
+    show.plan(result)
+    if as_json:
+        _print_json(result.to_json())

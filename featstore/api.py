@@ -1,0 +1,124 @@
+"""The same verbs as the command line, as functions: extract, plan, load_table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from featstore.cached import CachedRows
+from featstore.dataset import Dataset, DatasetOptions, open_dataset
+from featstore.errors import InputError, unknown_name
+from featstore.extraction import ExtractOptions, Extraction
+from featstore.extraction import extract as run_extraction
+from featstore.folders import default_store
+from featstore.job import Job, Request, resolve_jobs
+from featstore.planning import Plan
+from featstore.planning import plan as make_plan
+from featstore.progress import Progress, silent
+from featstore.scan import digest_all
+from featstore.spec import Spec
+from featstore.store import Store
+from featstore.table import Table, read_tables
+
+Data = Dataset | str | Path | Sequence[Path]
+"""A dataset, or where one is: a folder, a zip, a manifest, a list of image files."""
+
+Asked = str | Request | Spec
+"""What features are wanted: a backbone's name, a request, or an exact spec."""
+
+Backbones = str | Request | Sequence[str | Request]
+"""One backbone or several, by name or as full requests."""
+
+StoreLike = str | Path | Store | None
+"""A store or its folder; None is the default store."""
+
+
+def extract(
+    data: Data,
+    backbone: Backbones = "vgg16",
+    *,
+    store: StoreLike = None,
+    options: ExtractOptions | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Extraction:
+    """Compute what the store lacks of ``data``, for one backbone or for several in one pass over the files.
+
+    ``settings`` are fields of :class:`Request` for backbones given by name: ``image_size=150, pooling="map"``.
+    Raises InputError, ReadOnlyError, NoSpaceError, DamageError (see their exit codes in docs/CLI.md).
+    """
+    dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
+    return run_extraction(dataset, jobs, where.create(), options, progress)
+
+
+def plan(
+    data: Data,
+    backbone: Backbones = "vgg16",
+    *,
+    store: StoreLike = None,
+    rehash: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Plan:
+    """What :func:`extract` would do with the same arguments, and why. Computes no features."""
+    dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
+    return make_plan(dataset, jobs, where, rehash=rehash, progress=progress)
+
+
+def load_tables(
+    data: Data, asked: Asked = "vgg16", *, store: StoreLike = None, **settings: Any
+) -> Mapping[str, Table]:
+    """The cached features of every split of ``data``, by the split's name ("train", "validation", "test", "unlabelled").
+
+    Nothing is computed: raises InputError if images have no row yet (run :func:`extract` first).
+    """
+    dataset, where = _open(data), _store(store)
+    scan = digest_all(dataset, where.scan_folder)
+    if isinstance(asked, Spec):
+        spec = asked
+    else:
+        spec = resolve_jobs([_request(asked, settings)], where, lambda: scan.values)[0].spec
+    return read_tables(dataset, scan.values, scan.known, CachedRows(where, spec))
+
+
+def load_table(
+    data: Data,
+    asked: Asked = "vgg16",
+    *,
+    split: str = "train",
+    store: StoreLike = None,
+    **settings: Any,
+) -> Table:
+    """One split of ``data`` as arrays: ``X`` float32 (N, D), ``y`` int64 (N,), ``ids``, ``classes``."""
+    tables = load_tables(data, asked, store=store, **settings)
+    if split not in tables:
+        raise InputError(f"there is no split {split!r}", where="split", expected=", ".join(tables), received=split)
+    return tables[split]
+
+
+def _prepare(
+    data: Data, asked: Backbones, store: StoreLike, settings: Mapping[str, Any], progress: Progress
+) -> tuple[Dataset, tuple[Job, ...], Store]:
+    dataset, where = _open(data), _store(store)
+    requests = [_request(item, settings) for item in ([asked] if isinstance(asked, str | Request) else asked)]
+    jobs = resolve_jobs(requests, where, lambda: digest_all(dataset, where.scan_folder).values, progress)
+    return dataset, jobs, where
+
+
+def _open(data: Data) -> Dataset:
+    return data if isinstance(data, Dataset) else open_dataset(data, DatasetOptions())
+
+
+def _store(store: StoreLike) -> Store:
+    return store if isinstance(store, Store) else Store.open(Path(store) if store else default_store())
+
+
+def _request(asked: str | Request, settings: Mapping[str, Any]) -> Request:
+    if isinstance(asked, Request):
+        return asked
+    unknown = sorted(set(settings) - {f.name for f in fields(Request)})
+    if unknown:
+        raise unknown_name("setting", unknown[0], (f.name for f in fields(Request)), "settings")
+    return Request(asked, **settings)

@@ -1,0 +1,73 @@
+"""What the store holds for one spec, rows derived from a stored map included.
+
+Average, maximum and flattened features follow from the map (H, W, C) of the same spec, so whoever stored the
+map never runs the base again for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.records import Digests
+from featstore.spec import Spec
+from featstore.store import Store
+
+_CHUNK = 256
+"""Maps pooled at a time: bounds the memory of a derivation."""
+
+_POOL: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
+    "avg": lambda maps: maps.mean(axis=(1, 2), dtype=np.float32),
+    "max": lambda maps: maps.max(axis=(1, 2)),
+    "flatten": lambda maps: maps.reshape(len(maps), -1),
+}
+
+
+def pool(maps: npt.NDArray[np.floating], pooling: str) -> npt.NDArray[np.floating]:
+    """Feature maps (N, H, W, C) → (N, C) for ``avg`` and ``max``, (N, H·W·C) for ``flatten``; ``map`` as they are."""
+    if pooling == "map":
+        return maps
+    return _POOL[pooling](maps.astype(np.float32, copy=False))
+
+
+class CachedRows:
+    """An unchanging view of a store's rows for one spec, taken when it is made."""
+
+    def __init__(self, store: Store, spec: Spec) -> None:
+        self.spec = spec
+        self.own = store.namespace(spec).snapshot()
+        self._map = None if spec.pooling == "map" else store.namespace(spec.but(pooling="map")).snapshot()
+
+    def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
+        """For each digest (N, 32): -1 no row, 0 features, above 0 the number of the reject's Reason."""
+        status = self.own.lookup(digests, view)
+        missing = status == -1
+        if self._map is not None and missing.any():
+            status[missing] = self._map.lookup(digests[missing], view)
+        return status
+
+    def read(self, digests: Digests, view: int = 0) -> npt.NDArray[np.floating]:
+        """The features of ``digests`` (N, 32) in that order, in the spec's dtype: (N, D), or (N, H, W, C) for maps.
+
+        Every one must have features (:meth:`lookup` gives 0).
+        """
+        derived = self.own.lookup(digests, view) == -1
+        if self._map is None or not derived.any():
+            return self.own.read(digests, view)
+        parts = np.flatnonzero(derived)
+        features = self._derive(digests[parts], view)
+        if len(parts) == len(digests):
+            return features
+        out = np.empty((len(digests), *features.shape[1:]), self.spec.dtype)
+        out[parts] = features
+        out[~derived] = self.own.read(digests[~derived], view)
+        return out
+
+    def _derive(self, digests: Digests, view: int) -> npt.NDArray[np.floating]:
+        if self._map is None:
+            raise TypeError("there is no map to derive rows from")
+        chunks = [digests[start : start + _CHUNK] for start in range(0, len(digests), _CHUNK)]
+        pooled = [pool(self._map.read(chunk, view), self.spec.pooling) for chunk in chunks]
+        return np.concatenate(pooled).astype(self.spec.dtype, copy=False)

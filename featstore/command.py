@@ -1,0 +1,92 @@
+"""What every command shares: errors as one message and an exit code, and option bags shared by several commands."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
+from typing import Any, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from featstore.errors import FeatstoreError
+
+
+class Group(TyperGroup):
+    """A command group that turns an expected failure into its message on stderr and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. ``$FEATSTORE_DEBUG`` or ``featstore --debug`` let the traceback through."""
+        try:
+            return super().invoke(ctx)
+        except FeatstoreError as error:
+            if _debugging():
+                raise
+            print(f"featstore: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print("featstore: interrupted; what was committed is kept", file=sys.stderr)
+            raise typer.Exit(130) from error
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if _debugging() or _is_usage_error(error):
+                raise
+            print(
+                f"featstore: a fault in featstore itself: {type(error).__name__}: {error}\n"
+                "  to do:    run it again as `featstore --debug …` and report the traceback; the store is not harmed",
+                file=sys.stderr,
+            )
+            raise typer.Exit(1) from error
+
+
+def _debugging() -> bool:
+    return os.environ.get("FEATSTORE_DEBUG", "") not in ("", "0")
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Typer's own complaints about the command line know how to show themselves."""
+    return hasattr(error, "exit_code") and hasattr(error, "format_message")
+
+
+def with_option_bags(function: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses: their fields become its options, and it is called with the dataclasses filled.
+
+    So a group of options that several commands share is written once, and its annotations are Typer's own.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    bags: dict[str, type] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        kind = hints[parameter.name]
+        if inspect.isclass(kind) and is_dataclass(kind):
+            bags[parameter.name] = kind
+            parameters.extend(_options(kind))
+        else:
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @wraps(function)
+    def command(**given: Any) -> None:
+        filled = {name: bag(**{f.name: given.pop(f.name) for f in fields(bag)}) for name, bag in bags.items()}
+        function(**given, **filled)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _options(bag: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(bag, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(bag)
+    ]

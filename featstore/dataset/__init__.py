@@ -1,0 +1,8 @@
+"""From a folder, a manifest, a zip or a list of files to an ordered list of images with ids, labels and splits."""
+
+from featstore.dataset.dataset import Dataset, DatasetOptions
+from featstore.dataset.opening import open_dataset
+from featstore.dataset.sources import Source
+from featstore.dataset.trainable import missing_classes, require_trainable
+
+__all__ = ["Dataset", "DatasetOptions", "Source", "missing_classes", "open_dataset", "require_trainable"]

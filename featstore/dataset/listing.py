@@ -1,0 +1,165 @@
+"""The files below a folder or in a zip, by name only: nothing is opened, and nothing odd stops the listing."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from featstore.errors import InputError, from_os_error
+
+MAX_FOLDERS = 1_000_000
+"""More folders than this are taken for links that lead in circles."""
+
+MAX_ENTRIES = 5_000_000
+"""More entries than this in a zip are refused."""
+
+_CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r"}
+_DIGITS = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Relative paths with ``/``: ``files`` in natural order, all ``folders`` (for empty classes), ``notes`` for people."""
+
+    files: Sequence[str]
+    folders: Sequence[str]
+    notes: tuple[str, ...] = ()
+
+
+def natural_key(path: str) -> tuple[str, str]:
+    """Sort key that puts cat.2 before cat.10; the path itself decides between equal numbers (1 and 01)."""
+    return _DIGITS.sub(lambda digits: digits[0].zfill(20), path), path
+
+
+def is_clutter(name: str) -> bool:
+    """True for names that systems leave behind (hidden files, Thumbs.db, __MACOSX): never images of the dataset."""
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def list_folder(root: str) -> Listing:
+    """Walk ``root``, following links but no loop. Raises the typed OSError if ``root`` itself cannot be listed."""
+    walk = _Walk(root)
+    walk.run()
+    return Listing(sorted(walk.files, key=natural_key), walk.folders, _said(walk.passed_over))
+
+
+class _Walk:
+    """One pass over a tree; a file costs its directory entry and, if it is not a link, no call to the system."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.files: list[str] = []
+        self.folders: list[str] = []
+        self.passed_over: Counter[str] = Counter()
+
+    def run(self) -> None:
+        try:
+            waiting = [("", (_identity(self.root),))]
+            self._scan(*waiting.pop(), waiting)
+        except OSError as error:
+            raise from_os_error(error, "list a folder of images", self.root) from error
+        while waiting:
+            try:
+                self._scan(*waiting.pop(), waiting)
+            except OSError:
+                self.passed_over["folders that cannot be read"] += 1
+
+    def _scan(self, relative: str, ancestors: tuple[tuple[int, int], ...], waiting: list[_Waiting]) -> None:
+        """List one folder; push its subfolders, each with the identities of all folders above it."""
+        with os.scandir(os.path.join(self.root, relative)) as entries:
+            for entry in entries:
+                if is_clutter(entry.name):
+                    continue
+                path = f"{relative}/{entry.name}" if relative else entry.name
+                try:
+                    self._sort_in(entry, path, ancestors, waiting)
+                except OSError:
+                    self.passed_over["links that lead nowhere"] += 1
+
+    def _sort_in(
+        self, entry: os.DirEntry[str], path: str, ancestors: tuple[tuple[int, int], ...], waiting: list[_Waiting]
+    ) -> None:
+        if entry.is_file():
+            self.files.append(path)
+        elif entry.is_dir():
+            identity = _identity(entry.path)
+            if identity in ancestors:
+                self.passed_over["links that lead in a loop"] += 1
+                return
+            self.folders.append(path)
+            if len(self.folders) > MAX_FOLDERS:
+                raise _too_many(self.root, "folders", MAX_FOLDERS)
+            waiting.append((path, (*ancestors, identity)))
+        elif entry.is_symlink():
+            self.passed_over["links that lead nowhere"] += 1
+        else:
+            self.passed_over["special files (FIFOs, sockets, devices)"] += 1
+
+
+_Waiting = tuple[str, tuple[tuple[int, int], ...]]
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
+def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """The files of a zip, the open archive, and each file's entry. Raises InputError if it is no zip that can be read."""
+    try:
+        archive = zipfile.ZipFile(location)
+    except OSError as error:
+        raise from_os_error(error, "read a zip of images", location) from error
+    except Exception as error:  # BadZipFile, UnicodeDecodeError, struct.error … from a damaged directory
+        raise InputError(
+            "this zip cannot be read", where=location, received=str(error), todo="make or download the archive again"
+        ) from error
+    if len(archive.filelist) > MAX_ENTRIES:
+        raise _too_many(location, "entries", MAX_ENTRIES)
+    entries: dict[str, zipfile.ZipInfo] = {}
+    folders: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for entry in archive.filelist:
+        path = entry.filename.replace("\\", "/")  # written so by some programs on Windows
+        parts = PurePosixPath(path).parts
+        if path.startswith("/") or ".." in parts or ":" in path[:2]:
+            passed_over["entries with unsafe names (absolute or with ..)"] += 1
+        elif not parts or any(map(is_clutter, parts)):
+            continue
+        elif entry.is_dir() or path.endswith("/"):
+            folders.append("/".join(parts))
+        elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            passed_over["links and special files"] += 1
+        else:
+            entries["/".join(parts)] = entry
+    return Listing(sorted(entries, key=natural_key), folders, _said(passed_over)), archive, entries
+
+
+def in_single_folder(listing: Listing) -> str:
+    """``"name/"`` if everything lies below one folder, else ``""``."""
+    tops = {path.partition("/")[0] for path in (*listing.files, *listing.folders)}
+    loose = any("/" not in path for path in listing.files)
+    return f"{tops.pop()}/" if len(tops) == 1 and not loose else ""
+
+
+def _said(passed_over: Counter[str]) -> tuple[str, ...]:
+    return tuple(f"passed over {count} {what}" for what, count in sorted(passed_over.items()))
+
+
+def _too_many(where: str, what: str, limit: int) -> InputError:
+    return InputError(
+        f"more than {limit:,} {what}", where=where, expected=f"at most {limit:,}", todo="name a smaller part of it"
+    )
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """The first few names for a message: ``cats, dogs and 3 more``."""
+    listed = [name.encode(errors="surrogateescape").decode(errors="replace") for name in names]
+    shown = ", ".join(listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -1,0 +1,141 @@
+"""Where the bytes of images come from: a folder, or a zip that is read without unpacking it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import zipfile
+from collections.abc import Mapping
+from io import FileIO
+from typing import Protocol
+
+from featstore.formats import HEAD_BYTES
+from featstore.records import Reason, Rejected, Stamp
+
+
+class Source(Protocol):
+    """Reads files by the paths that a dataset lists. Safe in threads."""
+
+    @property
+    def location(self) -> str:
+        """The absolute path of the folder or zip, as people know it."""
+        ...
+
+    def stamp(self, path: str) -> Stamp:
+        """What is known of the file without reading it; raises OSError."""
+        ...
+
+    def read(self, path: str, limit: int) -> bytes:
+        """All bytes of the file, read once and never waited for (FIFOs, devices); at most ``limit``; raises Rejected."""
+        ...
+
+    def head(self, path: str) -> bytes:
+        """The first ``formats.HEAD_BYTES`` bytes, empty if the file cannot be read."""
+        ...
+
+
+# O_NONBLOCK: opening a FIFO that nobody writes to must not wait. The others are missing or needed only elsewhere.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+class FolderSource:
+    """Files below ``location``; absolute paths are taken as they are."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+
+    def stamp(self, path: str) -> Stamp:
+        """What the file system says, following links; raises OSError."""
+        try:
+            found = os.stat(os.path.join(self.location, path))
+        except ValueError as error:  # a NUL in the name
+            raise OSError(str(error)) from error
+        return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The file's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE)."""
+        data = self._first(path, limit + 1)
+        if len(data) > limit:
+            raise _too_large(limit)
+        return data
+
+    def head(self, path: str) -> bytes:
+        """The first bytes, empty if the file cannot be read."""
+        try:
+            return self._first(path, HEAD_BYTES)
+        except Rejected:
+            return b""
+
+    def _first(self, path: str, count: int) -> bytes:
+        try:
+            descriptor = os.open(os.path.join(self.location, path), _OPEN_FLAGS)
+            with FileIO(descriptor) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise Rejected(Reason.UNREADABLE, "not a regular file")
+                return _read_up_to(file, count)
+        except (OSError, ValueError) as error:
+            raise Rejected(Reason.UNREADABLE, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _read_up_to(file: FileIO, count: int) -> bytes:
+    parts = []
+    while count > 0 and (part := file.read(count)):  # one read may return less
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+class ZipSource:
+    """Entries of an open zip file by the names in ``entries``; nothing is written to disk.
+
+    The stamp of an entry is its size and CRC with the times of the archive: unchanged archive, unchanged entries.
+    """
+
+    def __init__(self, location: str, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> None:
+        self.location = location
+        self._archive = archive
+        self._entries = entries
+        self._lock = threading.Lock()  # ZipFile reads safely in threads, but counts its open entries without a lock
+        found = os.stat(location if archive.fp is None else archive.fp.fileno())
+        self._times = (found.st_mtime_ns, found.st_ctime_ns)
+
+    def stamp(self, path: str) -> Stamp:
+        """Size, CRC and the archive's times; raises OSError if there is no such entry."""
+        entry = self._entries.get(path)
+        if entry is None:
+            raise FileNotFoundError(2, "no such entry in the zip", path)
+        return Stamp(entry.file_size, *self._times, entry.CRC)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The entry's bytes, its CRC checked; raises Rejected (FILE_TOO_LARGE, UNREADABLE)."""
+        data = self._first(path, limit + 1)
+        if len(data) > limit:
+            raise _too_large(limit)
+        return data
+
+    def head(self, path: str) -> bytes:
+        """The first bytes, empty if the entry cannot be read."""
+        try:
+            return self._first(path, HEAD_BYTES)
+        except Rejected:
+            return b""
+
+    def _first(self, path: str, count: int) -> bytes:
+        """Inflate at most ``count`` bytes, whatever sizes the archive claims."""
+        try:
+            with self._lock:
+                file = self._archive.open(self._entries[path])
+            try:
+                return file.read(count)
+            finally:
+                with self._lock:
+                    file.close()
+        except KeyError as error:
+            raise Rejected(Reason.UNREADABLE, "no such entry in the zip") from error
+        except Exception as error:  # each decompressor has errors of its own, encryption is a RuntimeError
+            raise Rejected(Reason.UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _too_large(limit: int) -> Rejected:
+    return Rejected(Reason.FILE_TOO_LARGE, f"more than {limit} bytes")

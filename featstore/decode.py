@@ -1,0 +1,289 @@
+"""Bytes to pixels: one picture file becomes uint8 (H, W, 3) arrays, or a typed reject. The owner of Pillow.
+
+What is decided here changes vectors, so every rule below is part of ``spec.DECODE_VERSION``:
+
+=====================  ==================================================================================
+format                 by content, never by ending: JPEG, PNG, WebP, BMP, GIF; the first frame of several
+orientation            EXIF (in XMP where EXIF has none) is applied; one that cannot be read is ignored
+1, L                   the grey value in all three channels (0 or 255 for mode 1)
+P                      the palette's colour
+I;16, I                high byte of the 16 bits (what Pillow does itself for 16-bit RGB)
+CMYK, YCbCr, LAB, HSV  Pillow's conversion; colour profiles and gamma are ignored, as Keras does
+LA, PA, RGBA, tRNS     laid on white: what is transparent never shows the arbitrary colour beneath it
+JPEG draft             only if both sides are at least 4 times the wanted size and the filter is not nearest:
+                       decoded at 1/2, 1/4 or 1/8, so that both are still at least twice the wanted size
+fit                    stretch: both sides at once · crop: the middle that has the wanted shape (as Keras's
+                       ``keep_aspect_ratio``) · pad: all of it, centred on black
+=====================  ==================================================================================
+
+For an opaque, upright picture with no draft, stretch equals ``keras.utils.load_img(target_size, interpolation)`` bit for bit.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Resampling, Transpose
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from featstore.errors import InputError
+from featstore.formats import DECODED, HEAD_BYTES, MAX_FILE_BYTES, picture_format
+from featstore.records import Reason, Rejected
+from featstore.spec import PixelSpec
+
+__all__ = ["MAX_FILE_BYTES", "MAX_JPEG_SCANS", "MAX_PIXELS", "Pixels", "decode"]
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 (H, W, 3), RGB."""
+
+MAX_PIXELS = 50_000_000
+"""The most pixels a picture may announce, checked before any memory is set aside."""
+
+MAX_JPEG_SCANS = 100
+"""Ordinary progressive files have about ten; each costs a pass over the whole picture."""
+
+# Classes instead of Image.open: only the format that the content announces is tried, and its own words are kept.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+}
+_FILTERS = {
+    "nearest": Resampling.NEAREST,
+    "bilinear": Resampling.BILINEAR,
+    "bicubic": Resampling.BICUBIC,
+    "lanczos": Resampling.LANCZOS,
+}
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SIDEWAYS = {5, 6, 7, 8}  # orientations that swap width and height
+
+
+def decode(data: bytes, pixels: Sequence[PixelSpec]) -> list[Pixels]:
+    """The picture in ``data``, once for each of ``pixels``: uint8 (H, W, 3) arrays of their own memory.
+
+    A pure function of its arguments, safe in threads. The file is decoded once for all specs that share a draft scale.
+    Whatever goes wrong with the picture raises Rejected; InputError if another library made Pillow accept truncated files.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise InputError(
+            "Pillow is set to accept truncated images, which would store features of half pictures",
+            where="PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
+            expected=False,
+            received=True,
+            todo="set it back to False before extracting",
+        )
+    name = _check_file(data)
+    with _quiet(), _typed_rejects():
+        header = _open(data, name)
+        scales = [_draft_scale(header, spec) for spec in pixels]
+        pictures: dict[int, Image.Image] = {}
+        for scale in set(scales):
+            pictures[scale] = _load(_open(data, name) if pictures else header, scale)
+        return [_fit(pictures[scale], spec) for scale, spec in zip(scales, pixels, strict=True)]
+
+
+def _check_file(data: bytes) -> str:
+    """The format's name; everything that can be refused without Pillow is refused here."""
+    if not data:
+        raise Rejected(Reason.EMPTY_FILE, "the file has no bytes")
+    if len(data) > MAX_FILE_BYTES:
+        raise Rejected(Reason.FILE_TOO_LARGE, f"{len(data)} bytes, the limit is {MAX_FILE_BYTES}")
+    name = picture_format(data[:HEAD_BYTES])
+    if name is None:
+        raise Rejected(Reason.NOT_AN_IMAGE, f"no picture starts with {data[:8]!r}")
+    if name not in DECODED:
+        raise Rejected(Reason.UNSUPPORTED_FORMAT, f"{name} is not one of {', '.join(DECODED)}")
+    if name == "JPEG":
+        _check_scans(data)
+    if name == "WEBP":
+        _check_webp(data)
+    return name
+
+
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # not a stuffed byte, not a restart marker
+_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
+
+
+def _check_scans(data: bytes) -> None:
+    """Walk the markers of a JPEG, without the thumbnails inside its segments; refuse too many scans."""
+    if data.count(b"\xff\xda") <= MAX_JPEG_SCANS:  # an upper bound that costs next to nothing
+        return
+    position, scans = 2, 0  # behind the start of the image
+    while (marker := _MARKER.search(data, position)) and marker[1] != _END_OF_IMAGE:
+        scans += marker[1] == _START_OF_SCAN
+        if scans > MAX_JPEG_SCANS:
+            raise Rejected(Reason.TOO_MANY_SCANS, f"more than {MAX_JPEG_SCANS} JPEG scans")
+        position = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
+
+
+def _check_webp(data: bytes) -> None:
+    """Check the length and the canvas (WebP container specification): libwebp allocates the canvas when it opens."""
+    if int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise Rejected(Reason.TRUNCATED, "the file is shorter than its RIFF header says")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    _check_size(width, height)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Rejected(Reason.TOO_MANY_PIXELS, f"{width} x {height} pixels, the limit is {MAX_PIXELS}")
+
+
+def _open(data: bytes, name: str) -> ImageFile.ImageFile:
+    """The picture's header, with its size checked; no pixels yet."""
+    image = _OPENERS[name](io.BytesIO(data))
+    _check_size(*image.size)
+    return image
+
+
+def _draft_scale(image: ImageFile.ImageFile, spec: PixelSpec) -> int:
+    """What libjpeg may divide both sides by: 1, 2, 4 or 8. A function of file and spec alone."""
+    if spec.resize == "nearest" or not isinstance(image, JpegImageFile):
+        return 1
+    width, height = image.size
+    if _orientation(image) in _SIDEWAYS:
+        width, height = height, width
+    wanted_height, wanted_width = spec.image_size
+    room = min(width // (2 * wanted_width), height // (2 * wanted_height))
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(room, 1))
+
+
+def _load(image: ImageFile.ImageFile, scale: int) -> Image.Image:
+    """The whole picture at 1/scale: RGB, upright."""
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 as in EXIF; 1 if there is none or it cannot be read: the picture is good even where its notes are not."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # Pillow's EXIF reader raises nearly anything on nonsense
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The table at the top of this module."""
+    if image.mode.startswith("I"):
+        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, (255, 255, 255))
+    white.paste(rgba, mask=rgba)
+    return white
+
+
+def _fit(image: Image.Image, spec: PixelSpec) -> Pixels:
+    """Resize to ``spec.image_size``: uint8 (H, W, 3)."""
+    height, width = spec.image_size
+    resample = _FILTERS[spec.resize]
+    if spec.fit == "crop":
+        resized = image.resize((width, height), resample, box=_middle(image.size, width, height))
+    elif spec.fit == "pad":
+        inner = image.resize(_inside(image.size, width, height), resample)
+        resized = Image.new("RGB", (width, height))
+        resized.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
+    else:
+        resized = image.resize((width, height), resample)
+    return np.array(resized)
+
+
+def _middle(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """The largest centred box of the shape width : height, in whole pixels, as ``load_img(keep_aspect_ratio=True)``."""
+    box_width = max(1, min(size[0], size[1] * width // height))
+    box_height = max(1, min(size[1], size[0] * height // width))
+    left, top = (size[0] - box_width) // 2, (size[1] - box_height) // 2
+    return left, top, left + box_width, top + box_height
+
+
+def _inside(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """The largest size of the picture's own shape that fits into width x height."""
+    factor = min(width / size[0], height / size[1])
+    return max(1, min(width, round(size[0] * factor))), max(1, min(height, round(size[1] * factor)))
+
+
+@contextmanager
+def _typed_rejects() -> Iterator[None]:
+    """Turn whatever Pillow raises into Rejected. It raises OSError, ValueError, SyntaxError, struct.error and more."""
+    try:
+        yield
+    except Rejected:
+        raise
+    except MemoryError as error:  # this machine's state, not the file's: must never be stored
+        raise Rejected(Reason.UNREADABLE, "not enough memory to decode it") from error
+    except Image.DecompressionBombError as error:
+        raise Rejected(Reason.TOO_MANY_PIXELS, _one_line(error)) from error
+    except Exception as error:
+        raise Rejected(Reason.TRUNCATED if _is_short(error) else Reason.CORRUPT, _one_line(error)) from error
+
+
+def _is_short(error: BaseException) -> bool:
+    """True if the data ended early; Pillow says so by EOFError or in words, often as the cause of another error."""
+    cause = error.__cause__
+    return isinstance(error, EOFError) or "truncated" in str(error).lower() or (cause is not None and _is_short(cause))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class _WhileDecoding(threading.local):
+    """Stands for the module pattern of a warning filter: matches only in a thread that is decoding."""
+
+    active = False
+
+    def match(self, _module: str) -> bool:
+        return self.active
+
+
+_while_decoding = _WhileDecoding()
+_FILTER = ("ignore", None, Warning, _while_decoding, 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warning leaves this thread, nor becomes an error. ``warnings.catch_warnings`` is not safe in threads: this is."""
+    if _FILTER not in warnings.filters:
+        warnings.filters.insert(0, _FILTER)  # type: ignore[attr-defined]  # a list at run time
+    _while_decoding.active = True
+    try:
+        yield
+    finally:
+        _while_decoding.active = False

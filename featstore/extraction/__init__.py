@@ -1,0 +1,11 @@
+"""Extraction: run frozen bases once over the images that the store does not know yet.
+
+One stage a file: reader (threads: read, digest, decode) → lane (one a spec: batch, backbone, rows) → report.
+``run`` joins them and holds no knowledge of files, pixels, graphs or HDF5.
+"""
+
+from featstore.extraction.lane import MemorySink
+from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
+from featstore.extraction.run import ExtractOptions, Extraction, extract
+
+__all__ = ["ExtractOptions", "ExtractReport", "Extraction", "MemorySink", "RejectedImage", "SpecReport", "extract"]

@@ -1,0 +1,153 @@
+"""A lane carries one spec through a run: pixels → fixed batches → features → rows in the store."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.cached import CachedRows, pool
+from featstore.job import Job
+from featstore.records import Reason
+from featstore.runtime import BATCH_SIZE, GraphSpec, Runtime, open_runtime
+from featstore.store import Store
+from featstore.versions import installed_versions
+
+
+class Sink(Protocol):
+    """Where finished rows go: a store's writer, or memory."""
+
+    def add(self, digest: bytes, view: int, features: npt.NDArray[np.floating]) -> None:
+        """Take one row of features."""
+
+    def reject(self, digest: bytes, view: int, reason: Reason) -> None:
+        """Take one reject."""
+
+    def close(self) -> None:
+        """Make everything taken so far durable."""
+
+
+class MemorySink:
+    """Rows kept in memory only, for predictions where the store is not to be written. ``rows`` maps digest → features."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, npt.NDArray[np.floating]] = {}
+
+    def add(self, digest: bytes, view: int, features: npt.NDArray[np.floating]) -> None:
+        """Keep one row; there is only view 0 here."""
+        del view
+        self.rows[digest] = features
+
+    def reject(self, digest: bytes, view: int, reason: Reason) -> None:
+        """Nothing to keep: the lane remembers its rejects."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Lane:
+    """One spec of a run.
+
+    ``computed`` counts the rows of features that this run added, ``rejected`` holds its rejects by digest,
+    ``seconds`` its wall time by stage ("startup", "backbone", "write").
+    """
+
+    def __init__(self, job: Job, store: Store, *, retry_rejected: bool = False, sink: Sink | None = None) -> None:
+        self.job = job
+        self.rows = CachedRows(store, job.spec)
+        self.computed = 0
+        self.rejected: dict[bytes, Reason] = {}
+        self.seconds: Counter[str] = Counter()
+        self._store = store
+        self._retry = retry_rejected
+        self._sink = sink
+        self._runtime: Runtime | None = None
+        self._claimed: set[bytes] = set()
+        self._batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
+
+    def missing(self, status: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+        """Which of these lookups (N,) this run has to compute."""
+        return status != 0 if self._retry else status == -1
+
+    def wants(self, digest: bytes) -> bool:
+        """True if the store has no row for ``digest``; safe to call from any thread."""
+        return bool(self.missing(self.rows.lookup(np.frombuffer(digest, np.uint8).reshape(1, -1)))[0])
+
+    def claim(self, digest: bytes) -> bool:
+        """True the first time in this run: copies of one image are computed once."""
+        fresh = digest not in self._claimed
+        self._claimed.add(digest)
+        return fresh
+
+    def push(self, digest: bytes, pixels: npt.NDArray[np.uint8]) -> None:
+        """Queue uint8 (H, W, 3); a full batch runs at once."""
+        self._batch.append((digest, pixels))
+        if len(self._batch) == BATCH_SIZE:
+            self._run_batch()
+
+    def reject(self, digest: bytes, reason: Reason) -> None:
+        """Record that the image cannot become features."""
+        self.rejected[digest] = reason
+        with self._timed("write"):
+            self._writer().reject(digest, 0, reason)
+
+    def finish(self) -> None:
+        """Run the last, padded batch and commit every row."""
+        if self._batch:
+            self._run_batch()
+        self.close()
+
+    def close(self) -> None:
+        """Commit the rows that are complete; drop the images still waiting for a batch."""
+        self._batch.clear()
+        if self._sink is not None:
+            with self._timed("write"):
+                self._sink.close()
+
+    def _run_batch(self) -> None:
+        writer = self._writer()  # before the backbone: a store that cannot be written costs no computing
+        runtime = self._open_runtime()
+        digests, pixels = zip(*self._batch, strict=True)
+        self._batch.clear()
+        with self._timed("backbone"):
+            features = runtime(np.stack(pixels))
+            if self.job.spec.pooling == "flatten":
+                features = pool(features, "flatten")
+            with np.errstate(over="ignore"):  # what overflows the stored dtype is not finite: rejected below
+                rows = features.astype(self.job.spec.dtype, copy=False)
+            finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+        for digest, row, good in zip(digests, rows, finite, strict=True):
+            if not good:
+                self.reject(digest, Reason.NOT_FINITE)
+                continue
+            with self._timed("write"):
+                writer.add(digest, 0, row)
+            self.computed += 1
+
+    def _writer(self) -> Sink:
+        if self._sink is None:
+            self._store.check_writable()
+            self._sink = self._store.namespace(self.job.spec).writer(installed_versions())
+        return self._sink
+
+    def _open_runtime(self) -> Runtime:
+        if self._runtime is None:
+            spec = self.job.spec
+            pooling = "map" if spec.pooling == "flatten" else spec.pooling
+            graph = GraphSpec(self.job.base, spec.layer, spec.image_size, spec.preprocessing, pooling, spec.precision)
+            with self._timed("startup"):
+                self._runtime = open_runtime(graph, self.job.runtime, self.job.device)
+        return self._runtime
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started

@@ -1,0 +1,241 @@
+"""The composer of a run: which images to read, which lane wants them, what came of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.dataset import Dataset
+from featstore.errors import DamageError, FeatstoreError, Interrupted
+from featstore.extraction.lane import Lane, MemorySink
+from featstore.extraction.reader import Prepared, in_order, prepare
+from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport, write_ledger
+from featstore.job import Job
+from featstore.progress import Advance, Progress, silent
+from featstore.records import Digests, Reason
+from featstore.runtime import BATCH_SIZE
+from featstore.scan import StatCache, known_digests
+from featstore.spec import PixelSpec
+from featstore.store import Store
+
+_AHEAD = 4 * BATCH_SIZE
+"""Images read ahead of the backbone; with the pixels of one image this bounds the memory of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """How to run; none of it changes a row. ``workers`` are the reading threads (None: one a core).
+
+    ``ledger`` is where the list of rejected images goes (None: a file in the store).
+    """
+
+    on_error: Literal["skip", "fail"] = "skip"
+    rehash: bool = False
+    retry_rejected: bool = False
+    workers: int | None = None
+    ledger: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """A finished run: what it did, and the dataset's digests uint8 (N, 32) with ``known`` bool (N,).
+
+    ``reasons`` is the number of each image's Reason, int16 (jobs, N), 0 where it has features; ``computed`` bool
+    (jobs, N) tells whether the row was computed in this run (a copy of a computed image included).
+    """
+
+    report: ExtractReport
+    jobs: tuple[Job, ...]
+    digests: Digests
+    known: npt.NDArray[np.bool_]
+    reasons: npt.NDArray[np.int16]
+    computed: npt.NDArray[np.bool_]
+
+
+def extract(
+    dataset: Dataset,
+    jobs: Sequence[Job],
+    store: Store,
+    options: ExtractOptions | None = None,
+    progress: Progress = silent,
+    memory: MemorySink | None = None,
+) -> Extraction:
+    """Compute and commit every row of ``jobs`` that ``store`` lacks for ``dataset``; one pass over the files.
+
+    With ``memory`` (for one job only) new rows go there, and the store is read but not written.
+
+    Raises
+    ------
+    DamageError : an image was rejected and ``on_error`` is "fail".
+    ReadOnlyError, NoSpaceError, StorageError : the store cannot be written; what was committed stays.
+    Interrupted : on Ctrl-C, after the finished rows have been committed.
+    """
+    return _Run(dataset, jobs, store, options or ExtractOptions(), memory).go(progress)
+
+
+class _Run:
+    def __init__(
+        self,
+        dataset: Dataset,
+        jobs: Sequence[Job],
+        store: Store,
+        options: ExtractOptions,
+        memory: MemorySink | None,
+    ) -> None:
+        self.started = time.perf_counter()
+        self.dataset, self.store, self.options = dataset, store, options
+        self.lanes = [Lane(job, store, retry_rejected=options.retry_rejected, sink=memory) for job in jobs]
+        self.cache = StatCache.load(store.scan_folder, dataset.source.location)
+        self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
+        self.seconds: Counter[str] = Counter()
+
+    def go(self, progress: Progress) -> Extraction:
+        todo = self._todo()
+        if len(todo):
+            label = "extract " + " + ".join(lane.job.spec.backbone for lane in self.lanes)
+            with progress(label, len(todo)) as advance:
+                self._compute(todo, advance)
+        reasons = np.stack([self._reasons(lane) for lane in self.lanes])
+        report = self._report(reasons)
+        if self.options.on_error == "fail" and report.rejects:
+            raise _rejection(report.rejects)
+        fresh = np.stack([lane.missing(lane.rows.lookup(self.scan.values)) for lane in self.lanes])
+        jobs = tuple(lane.job for lane in self.lanes)
+        return Extraction(report, jobs, self.scan.values, self.scan.known, reasons, fresh & (reasons == 0))
+
+    def _todo(self) -> npt.NDArray[np.intp]:
+        """Indices of the images to read: those of unknown content and those that a lane has no row for."""
+        needed = ~self.scan.known
+        for lane in self.lanes:
+            needed = needed | lane.missing(lane.rows.lookup(self.scan.values))
+        return np.flatnonzero(needed)
+
+    def _compute(self, todo: npt.NDArray[np.intp], advance: Advance) -> None:
+        workers = self.options.workers or os.cpu_count() or 1
+        read = partial(prepare, self.dataset, wanted=self._wanted)
+        try:
+            for image in in_order(read, todo.tolist(), workers=workers, ahead=_AHEAD):
+                self._take(image)
+                advance(1)
+                if image.rejected and self.options.on_error == "fail":
+                    break
+            for lane in self.lanes:
+                lane.finish()
+        except KeyboardInterrupt:
+            self._close_lanes()
+            kept = sum(lane.computed for lane in self.lanes)
+            raise Interrupted(
+                f"interrupted: {kept} new rows are kept in the store",
+                where=self.store.path,
+                todo="run the same command again: it goes on from there",
+            ) from None
+        except FeatstoreError:
+            self._close_lanes()
+            raise
+        finally:
+            self.cache.save()
+
+    def _wanted(self, digest: bytes) -> frozenset[PixelSpec]:
+        return frozenset(lane.job.spec.pixels for lane in self.lanes if lane.wants(digest))
+
+    def _take(self, image: Prepared) -> None:
+        """Hand one image to the lanes that want it."""
+        self.seconds.update(read=image.read_seconds, decode=image.decode_seconds)
+        self.scan.known[image.index] = image.digest is not None
+        if image.digest is None or image.stamp is None:
+            if image.rejected:
+                self.scan.rejects[image.index] = image.rejected
+            return
+        self.scan.values[image.index] = np.frombuffer(image.digest, np.uint8)
+        self.cache.put(self.dataset.paths[image.index], image.stamp, image.digest)
+        for lane in self.lanes:
+            if not (lane.wants(image.digest) and lane.claim(image.digest)):
+                continue
+            if image.rejected:
+                lane.reject(image.digest, image.rejected.reason)
+            else:
+                lane.push(image.digest, image.pixels[lane.job.spec.pixels])
+
+    def _close_lanes(self) -> None:
+        """Commit what is complete; the error that brought us here is the one to report."""
+        for lane in self.lanes:
+            try:
+                lane.close()
+            except FeatstoreError:
+                continue
+
+    def _report(self, reasons: npt.NDArray[np.int16]) -> ExtractReport:
+        rejects = tuple(self._rejects(reasons.max(axis=0)))
+        for lane in self.lanes:
+            self.seconds.update(lane.seconds)
+        return ExtractReport(
+            images=len(self.dataset),
+            specs=tuple(_spec_report(lane, why) for lane, why in zip(self.lanes, reasons, strict=True)),
+            rejects=rejects,
+            seconds=time.perf_counter() - self.started,
+            stages=dict(self.seconds),
+            store=self.store.path,
+            store_bytes=self.store.size(),
+            ledger=write_ledger(rejects, self.options.ledger, self.store, self.dataset.source.location),
+        )
+
+    def _reasons(self, lane: Lane) -> npt.NDArray[np.int16]:
+        """The number of each image's Reason for one lane, int16 (N,), 0 where it has features."""
+        reasons = np.maximum(lane.rows.lookup(self.scan.values), 0)
+        if self.options.retry_rejected:
+            reasons[:] = 0
+        if lane.rejected:
+            reasons = np.array(
+                [lane.rejected.get(d.tobytes(), old) for d, old in zip(self.scan.values, reasons, strict=True)],
+                dtype=np.int16,
+            )
+        for index, rejected in self.scan.rejects.items():
+            reasons[index] = rejected.reason
+        return reasons
+
+    def _rejects(self, reasons: npt.NDArray[np.int16]) -> list[RejectedImage]:
+        return [
+            RejectedImage(
+                self.dataset.paths[i],
+                self.scan.values[i].tobytes().hex() if self.scan.known[i] else "",
+                Reason(int(reasons[i])),
+            )
+            for i in np.flatnonzero(reasons)
+        ]
+
+
+def _spec_report(lane: Lane, reasons: npt.NDArray[np.int16]) -> SpecReport:
+    rejected = int((reasons != 0).sum())
+    seconds = lane.seconds["backbone"]
+    return SpecReport(
+        backbone=lane.job.spec.backbone,
+        fingerprint=lane.job.spec.fingerprint,
+        pooling=lane.job.spec.pooling,
+        precision=lane.job.spec.precision,
+        runtime=lane.job.runtime,
+        hits=len(reasons) - lane.computed - rejected,
+        computed=lane.computed,
+        rejected=rejected,
+        seconds=seconds,
+        images_per_second=lane.computed / seconds if seconds else 0.0,
+    )
+
+
+def _rejection(rejects: Sequence[RejectedImage]) -> DamageError:
+    first = rejects[0]
+    return DamageError(
+        f"{len(rejects)} image{'s were' if len(rejects) > 1 else ' was'} rejected, and --on-error is fail",
+        where=first.path,
+        expected="a JPEG, PNG, WebP, BMP or GIF that can be decoded",
+        received=first.reason.code,
+        todo="mend or remove the file, or pass --on-error skip to go on without it",
+    )

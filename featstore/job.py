@@ -1,0 +1,120 @@
+"""From what a person asks for to what is computed: a request, its weights, and so its exact spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from featstore import machine
+from featstore.cached import CachedRows
+from featstore.catalog import check_image_size
+from featstore.errors import InputError
+from featstore.progress import Progress, silent
+from featstore.records import Digests
+from featstore.spec import Fit, Pooling, Precision, Preprocessing, Resize, Spec, StoredDtype
+from featstore.store import Store
+from featstore.weights import Base, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks for; None and "auto" are settled by :func:`resolve_jobs`.
+
+    ``image_size`` is pixels: one number for a square, or (height, width).
+    """
+
+    backbone: str
+    weights: str = "imagenet"
+    layer: str | None = None
+    image_size: int | tuple[int, int] | None = None
+    resize: Resize = "bilinear"
+    fit: Fit = "stretch"
+    preprocessing: Preprocessing = "keras"
+    precision: Precision | Literal["auto"] = "auto"
+    pooling: Pooling = "avg"
+    dtype: StoredDtype = "float32"
+    runtime: str = "auto"
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A spec and what is needed to compute its rows. ``runtime`` is "openvino" or "tensorflow"."""
+
+    base: Base
+    spec: Spec
+    runtime: str
+    device: str | None = None
+
+
+def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
+    """``150`` → 150, ``150x200`` → (150, 200) as (height, width); None stays None. Raises InputError."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise InputError(
+            "this is no image size", where="--image-size", expected="pixels: 150, or 150x200 (height x width)", received=text
+        )
+    numbers = [int(part) for part in parts]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def resolve_jobs(
+    requests: Iterable[Request], store: Store, digests: Callable[[], Digests], progress: Progress = silent
+) -> tuple[Job, ...]:
+    """Settle every request against the weights that are there and the rows that the store holds.
+
+    ``digests`` gives the dataset's digests (N, 32); it is called only if a precision has to be chosen among
+    several that the store already holds. Raises InputError for anything unknown or impossible.
+    """
+    jobs = [_resolve(request, store, digests, progress) for request in requests]
+    unique = {job.spec.fingerprint: job for job in jobs}
+    return tuple(unique.values())
+
+
+def _resolve(request: Request, store: Store, digests: Callable[[], Digests], progress: Progress) -> Job:
+    runtime = machine.choose_runtime(request.runtime)
+    if request.precision != "auto" and request.precision not in get_args(Precision):
+        raise InputError(
+            f"unknown precision {request.precision!r}",
+            where="--precision",
+            expected=f"auto, {', '.join(get_args(Precision))}",
+        )
+    base = resolve(request.backbone, request.weights, progress=progress)
+    size = request.image_size or base.backbone.default_size
+    image_size = (size, size) if isinstance(size, int) else size
+    check_image_size(base.backbone, image_size)
+    spec = Spec(
+        backbone=base.spec_name,
+        weights=base.digest,
+        layer=base.layer(request.layer).name,
+        image_size=image_size,
+        resize=request.resize,
+        fit=request.fit,
+        preprocessing=request.preprocessing,
+        pooling=request.pooling,
+        dtype=request.dtype,
+    )
+    if request.precision == "auto":
+        spec = spec.but(precision=_choose_precision(spec, runtime, store, digests))
+    else:
+        spec = spec.but(precision=request.precision)
+    return Job(base, spec, runtime, request.device)
+
+
+def _choose_precision(spec: Spec, runtime: str, store: Store, digests: Callable[[], Digests]) -> Precision:
+    """The precision that already holds most of the dataset, else the machine's fastest safe one."""
+    fastest = machine.fastest_safe_precision(runtime)
+    held = [p for p in get_args(Precision) if _rows(store, spec.but(precision=p))]
+    if not held or held == [fastest]:
+        return fastest
+    known = digests()
+    counts = {p: int((CachedRows(store, spec.but(precision=p)).lookup(known) >= 0).sum()) for p in held}
+    best: Precision = max(held, key=lambda p: (counts[p], p == fastest))
+    return best if counts[best] else fastest
+
+
+def _rows(store: Store, spec: Spec) -> bool:
+    return any(store.namespace(s).exists for s in (spec, spec.but(pooling="map")))

@@ -1,0 +1,66 @@
+"""How fast this machine has been: the measured rates that a plan's estimate of time rests on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from featstore.job import Job
+from featstore.store import Store
+
+_FILE = "rates.json"
+_NOMINAL_GFLOPS = {"float32": 60.0, "bfloat16": 130.0, "float16": 130.0}
+"""GFLOP/s of one server core: a guess for the first run only, said to be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Images a second, and what the figure rests on."""
+
+    images_per_second: float
+    basis: str
+
+
+def _key(job: Job) -> str:
+    spec = job.spec
+    size = "x".join(map(str, spec.image_size))
+    return f"{spec.backbone} {spec.layer} {size} {spec.precision} {job.runtime}"
+
+
+def estimate(job: Job, store: Store) -> Rate | None:
+    """The rate of the last run of this base on this machine, else a rough one from its operations; None if neither."""
+    measured = _read(store).get(_key(job))
+    if measured:
+        return Rate(measured, "measured in an earlier run")
+    gflops = job.base.backbone.gflops
+    if not gflops:
+        return None
+    area = job.spec.image_size[0] * job.spec.image_size[1] / job.base.backbone.default_size**2
+    cores = os.cpu_count() or 1
+    return Rate(_NOMINAL_GFLOPS[job.spec.precision] * cores / (gflops * area), "a rough guess before the first run")
+
+
+def record(job: Job, store: Store, images_per_second: float) -> None:
+    """Remember a measured rate. Derived data: a store that cannot be written goes without."""
+    if not store.exists or images_per_second <= 0:
+        return
+    known = {**_read(store), _key(job): images_per_second}
+    target = store.scan_folder / _FILE
+    try:
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_name(f"{_FILE}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
+        temporary.replace(target)
+    except OSError:
+        return
+
+
+def _read(store: Store) -> dict[str, float]:
+    try:
+        data = json.loads((store.scan_folder / _FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    return {str(k): float(v) for k, v in data.items() if isinstance(v, int | float) and v > 0}

@@ -1,0 +1,179 @@
+"""Fit one kind of head on a table: choose its hyperparameters on rows it has not seen, and never look at the test split."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.errors import InputError
+from featstore.table import Table
+from heads.catalog import HeadKind
+from heads.evaluate import Score, accuracy
+from heads.linear import Features, LinearHead
+from heads.solve import Params
+from heads.temperature import fit_temperature
+
+Labels = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float64]
+
+FOLDS = 5
+"""Stratified folds where there is no validation split; fewer if a class has fewer images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Hyperparameters that were tried, and their score on the held-out rows."""
+
+    params: Params
+    score: Score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedHead:
+    """A head, fitted on the training split, and how it came to be.
+
+    kind : the name of its kind.
+    head : from features (N, D) to probabilities (N, K), a column a class.
+    labels : int64 (K,), each column's class as an index into ``all_classes``: only classes that have training images.
+    trials, chosen : the whole grid, and the one chosen; scores are those of heads that never saw the held-out rows.
+    chosen_on : what was held out: "validation", or "5 folds of train".
+    factor : what the logits were multiplied by to give right probabilities, fitted on the held-out rows; 1 if not needed.
+    seconds : of all this, choosing included.
+    """
+
+    kind: str
+    head: LinearHead
+    labels: Labels
+    all_classes: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    chosen_on: str
+    factor: float
+    seed: int
+    seconds: float
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the K classes that it can tell apart, in the order of its columns."""
+        return tuple(self.all_classes[label] for label in self.labels)
+
+    def predict(self, X: Features) -> Labels:
+        """int64 (N,) for features (N, D): indices into ``all_classes``."""
+        return np.asarray(self.labels[self.head.predict(X)], np.int64)
+
+    def score(self, table: Table) -> Score | None:
+        """Its accuracy on the labelled images of ``table``; None if there are none."""
+        known = table.y >= 0
+        return accuracy(table.y[known], self.predict(table.X[known])) if known.any() else None
+
+
+def fit_head(kind: HeadKind, train: Table, validation: Table | None = None, *, seed: int = 0) -> FittedHead:
+    """Try the whole grid of ``kind``, choose by accuracy on ``validation`` (else by stratified folds of ``train``), and
+    fit the choice on all of ``train``.
+
+    Of equally accurate values the first of the grid is chosen: the most strongly regularised. Unlabelled rows are left
+    out. Raises InputError if the tables do not belong together, hold numbers that are not finite, or have too few
+    classes or images.
+    """
+    started = time.perf_counter()
+    X, y = _labelled(train)
+    labels, codes = np.unique(y, return_inverse=True)
+    if len(labels) < 2:
+        raise InputError(
+            "a head needs training images of at least two classes",
+            where=f"the {train.split} split",
+            received=", ".join(repr(train.classes[label]) for label in labels) or "no labelled image",
+        )
+    if validation is not None and (validation.y >= 0).any():
+        _check_same(train, validation)
+        held_X, held_y = _labelled(validation)
+        heads = kind.fit(X, codes, kind.grid, seed)
+        logits = [head.logits(held_X) for head in heads]
+        answers, chosen_on = _columns(held_y, labels), "validation"
+    else:
+        folds = _fold_of(codes, [train.classes[label] for label in labels], seed)
+        heads = ()
+        logits = _fold_logits(kind, X, codes, folds, seed)
+        answers, chosen_on = codes, f"{folds.max() + 1} folds of train"
+    trials = tuple(
+        Trial(params, accuracy(answers, out.argmax(axis=1))) for params, out in zip(kind.grid, logits, strict=True)
+    )
+    best = max(range(len(trials)), key=lambda i: trials[i].score.accuracy)  # of equals, max() returns the first
+    factor = fit_temperature(logits[best], answers) if kind.tempered else 1.0
+    head = heads[best] if heads else kind.fit(X, codes, (kind.grid[best],), seed)[0]
+    return FittedHead(
+        kind=kind.name,
+        head=head.scaled(factor),
+        labels=labels,
+        all_classes=train.classes,
+        trials=trials,
+        chosen=trials[best],
+        chosen_on=chosen_on,
+        factor=factor,
+        seed=seed,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _labelled(table: Table) -> tuple[Features, Labels]:
+    """X (N, D) and y (N,) of the labelled rows; raises InputError if a feature is not finite."""
+    finite = np.isfinite(table.X).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{int((~finite).sum())} images have features that are not finite numbers",
+            where=f"the {table.split} split, first {table.paths[int(np.argmin(finite))]!r}",
+            todo="extract them again: featstore store verify shows whether the store is damaged",
+        )
+    known = table.y >= 0
+    return (table.X, table.y) if known.all() else (table.X[known], table.y[known])
+
+
+def _check_same(train: Table, other: Table) -> None:
+    if differences := train.spec.differences(other.spec):
+        raise InputError(
+            f"the {other.split} features were made differently from the training ones", where=", ".join(differences)
+        )
+    if train.classes != other.classes:
+        raise InputError(
+            f"the {other.split} split has other classes",
+            expected=", ".join(train.classes),
+            received=", ".join(other.classes),
+        )
+
+
+def _columns(y: Labels, labels: Labels) -> Labels:
+    """The column of each class ``y`` among the sorted ``labels``; -1 for a class without training images."""
+    columns = np.searchsorted(labels, y).clip(max=len(labels) - 1)
+    return np.where(labels[columns] == y, columns, -1)
+
+
+def _fold_of(codes: Labels, names: list[str], seed: int) -> Labels:
+    """int64 (N,): the fold that each row is held out in. Every class is in every fold."""
+    from sklearn.model_selection import StratifiedKFold
+
+    counts = np.bincount(codes)
+    if (smallest := int(counts.min())) < 2:
+        raise InputError(
+            f"class {names[int(counts.argmin())]!r} has a single training image, too few to choose by folds",
+            expected="at least 2 images a class, or a validation split",
+            received=smallest,
+        )
+    folds = np.empty(len(codes), np.int64)
+    splitter = StratifiedKFold(min(FOLDS, smallest), shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(codes, codes)):
+        folds[held_out] = fold
+    return folds
+
+
+def _fold_logits(kind: HeadKind, X: Features, codes: Labels, folds: Labels, seed: int) -> list[Logits]:
+    """For each value of the grid, float64 (N, K): every row's logits by the head that was not fitted on it."""
+    logits = [np.empty((len(codes), codes.max() + 1)) for _ in kind.grid]
+    for fold in range(folds.max() + 1):
+        held_out = folds == fold
+        heads = kind.fit(X[~held_out], codes[~held_out], kind.grid, seed)
+        for out, head in zip(logits, heads, strict=True):
+            out[held_out] = head.logits(X[held_out])
+    return logits

@@ -1,0 +1,116 @@
+"""The architecture, held: imports point upstream only, and a heavy library has one owner."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Downstream from the top: a module may import only modules of the rows above its own. A package counts as one.
+LADDER = [
+    ["errors", "records", "folders", "progress", "versions", "formats"],
+    ["spec"],
+    ["catalog", "dataset", "decode"],
+    ["scan", "machine"],
+    ["weights"],
+    ["backbone"],
+    ["runtime", "store"],
+    ["cached"],
+    ["table", "job"],
+    ["rates"],
+    ["planning", "extraction", "recompute"],
+    ["api"],
+    ["transformer", "doctor", "show", "command"],
+]
+
+OWNERS = {
+    "PIL": {"featstore.decode"},
+    "keras": {"featstore.backbone", "featstore.weights.", "featstore.runtime.tensorflow", "featstore.runtime.openvino"},
+    "tensorflow": {"featstore.backbone", "featstore.runtime.tensorflow"},
+    "openvino": {"featstore.runtime.openvino", "featstore.weights.package_index"},
+    "h5py": {"featstore.store."},
+    "hdf5plugin": {"featstore.store."},
+    "pyarrow": {"featstore.store.export"},
+    "sklearn": {"heads.", "featstore.transformer"},
+    "typer": {"cli", "featstore.command"},
+    "rich": {"featstore.show", "featstore.progress", "heads.report"},
+}
+
+HEAVY = ("PIL", "keras", "tensorflow", "openvino", "h5py", "sklearn", "pandas", "pyarrow")
+
+
+def modules() -> list[tuple[str, Path]]:
+    files = [ROOT / "cli.py", *sorted((ROOT / "featstore").rglob("*.py")), *sorted((ROOT / "heads").rglob("*.py"))]
+    return [(".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), f) for f in files]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module if node.module != "featstore" else f"featstore.{node.names[0].name}"
+
+
+def rung(module: str) -> int | None:
+    part = module.split(".")[1] if "." in module else module
+    return next((i for i, row in enumerate(LADDER) if part in row), None)
+
+
+def test_every_module_of_featstore_stands_on_the_ladder() -> None:
+    lost = [name for name, _ in modules() if name.startswith("featstore.") and rung(name) is None]
+    assert lost == []
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=[m for m, _ in modules()])
+def test_an_import_points_only_upstream(name: str, path: Path) -> None:
+    if name == "featstore":  # the door: it names what is behind it, and loads it on use
+        return
+    for imported in imports_of(path):
+        top = imported.split(".")[0]
+        assert top != "cli", f"{name} imports the command line"
+        if name.startswith("featstore."):
+            assert top != "heads", f"{name} imports {imported}"
+            if top == "featstore" and imported.split(".")[1:2] != name.split(".")[1:2]:
+                mine, theirs = rung(name), rung(imported)
+                assert theirs is not None, f"{name} imports {imported}, which is not on the ladder"
+                assert mine is not None
+                assert theirs < mine, f"{name} imports {imported}, which is not upstream of it"
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=[m for m, _ in modules()])
+def test_a_heavy_library_has_one_owner(name: str, path: Path) -> None:
+    for imported in imports_of(path):
+        owners = OWNERS.get(imported.split(".")[0])
+        if owners is not None:
+            assert any(name == o or (o.endswith(".") and f"{name}.".startswith(o)) for o in owners), (
+                f"{name} imports {imported}, which belongs to {', '.join(sorted(owners))}"
+            )
+
+
+@pytest.mark.parametrize("code", ["import featstore", "import heads", "import cli", "import sys; sys.argv=['featstore','--help']; import cli; cli.app()"])
+def test_the_doors_load_no_heavy_library(code: str) -> None:
+    check = f"import atexit, sys; atexit.register(lambda: print('LOADED', [m for m in {HEAVY} if m in sys.modules])); {code}"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip().endswith("LOADED []"), done.stdout[-300:]
+
+
+def test_the_public_door_opens_every_name() -> None:
+    import featstore
+
+    assert all(getattr(featstore, name) is not None for name in featstore.__all__)
