@@ -170,3 +170,190 @@ def plan(
     show.plan(result)
     if as_json:
         _print_json(result.to_json())
+
+
+@app.command()
+@with_option_bags
+def train(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006
+    head: Annotated[
+        list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")
+    ] = ["logreg", "linear-svm"],  # noqa: B006
+    store: StorePath = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the bundles are saved.")] = Path("bundles"),
+    as_json: Json = False,
+) -> None:
+    """Extract what is missing, then train heads on the cached features, in seconds.
+
+    C is chosen on the validation split (by 5 folds of train where there is none); the test split is scored once.
+
+    Example: featstore train photos/ -b vgg16 -b xception --head logreg
+    """
+    from heads import report
+    from heads.train import train_on
+
+    images = _dataset(data, dataset)
+    show.notes(images)
+    done, trained = train_on(
+        images,
+        _requests(backbone, spec),
+        head,
+        store=_open_store(store),
+        bundles=out,
+        seed=dataset.seed,
+        progress=for_stream(),
+    )
+    show.extraction(done.report)
+    report.show_leaderboard(trained)
+    if as_json:
+        _print_json(trained.to_json())
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `featstore train` saved.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files or folders of them.")],
+    store: StorePath = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes shown for each image.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Classes and probabilities of images; an image that the store knows is answered without running the base.
+
+    Example: featstore predict bundles/vgg16-avg-logreg-1a2b3c4d5e6f holiday/*.jpg
+    """
+    from heads import report
+    from heads.predict import predict_files
+
+    predictions = predict_files(bundle, images, store=_open_store(store), progress=for_stream())
+    if as_json:
+        _print_json({"predictions": [prediction.to_json() for prediction in predictions]})
+    else:
+        report.print_predictions(predictions, top)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the demo's images go [default: the user cache].")
+    ] = None,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Two real bases on 1,020 patches of real photographs: extract, train, compare, and compute nothing twice."""
+    from heads.demo import run_demo
+
+    done = run_demo(folder=folder, store=_open_store(store), progress=for_stream())
+    if as_json:
+        _print_json(done.to_json())
+
+
+@app.command()
+def doctor(store: StorePath = None, as_json: Json = False) -> None:
+    """What this machine will use, and what would make it faster."""
+    from featstore.doctor import examine
+
+    result = examine(_open_store(store))
+    show.examination(result)
+    if as_json:
+        _print_json(result.to_json())
+
+
+@store_app.command("ls")
+def store_ls(store: StorePath = None, as_json: Json = False) -> None:
+    """The namespaces of a store: which features, how many rows, how many bytes."""
+    found = [namespace.summary() for namespace in _open_store(store).namespaces()]
+    show.namespaces(found)
+    if as_json:
+        _print_json({"namespaces": [summary.to_json() for summary in found]})
+
+
+@store_app.command("verify")
+def store_verify(
+    store: StorePath = None,
+    read_data: Annotated[bool, typer.Option("--read-data", help="Read and check every byte.")] = False,
+    recompute: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Compute N rows of each namespace again (needs --data).")
+    ] = 0,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="The images, for --recompute.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a store: names and sizes; with --read-data every byte; with --recompute also the numbers. Exit code 1: damage.
+
+    Example: featstore store verify --read-data
+    """
+    from featstore.recompute import verify_store
+
+    result = verify_store(_open_store(store), read_data=read_data, recompute=recompute, data=data, progress=for_stream())
+    show.verification(result)
+    if as_json:
+        _print_json(result.to_json())
+    if not result.sound:
+        raise typer.Exit(1)
+
+
+@store_app.command("export")
+@with_option_bags
+def store_export(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="A .h5, .npz or .parquet file.")],
+    backbone: Annotated[str, typer.Option("--backbone", "-b", metavar="NAME")] = "vgg16",
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Write the cached features of DATA to one portable file: features, labels, ids, paths, classes, the spec.
+
+    Example: featstore store export photos/ -b vgg16 --to vgg16.h5
+    """
+    from featstore.store.export import export
+
+    [request] = _requests([backbone], spec)
+    tables = featstore.load_tables(_dataset(data, dataset), request, store=_open_store(store))
+    export(tables, to)
+    show.exported(tables, to)
+    if as_json:
+        _print_json({"file": str(to), "splits": {name: len(table) for name, table in tables.items()}})
+
+
+@weights_app.command("ls")
+def weights_ls(as_json: Json = False) -> None:
+    """The weights that are cached here."""
+    from featstore.weights import list_weights
+
+    found = list_weights()
+    show.weights(found)
+    if as_json:
+        _print_json({"weights": [entry.to_json() for entry in found]})
+
+
+@weights_app.command("pull")
+def weights_pull(
+    backbones: Annotated[list[str], typer.Argument(metavar="BACKBONE…", help="vgg16, xception, resnet50, …")],
+    weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH")] = "imagenet",
+) -> None:
+    """Fetch weights into the user's cache folder, so that later runs need no network.
+
+    Example: featstore weights pull vgg16 xception
+    """
+    from featstore.weights import resolve
+
+    for name in backbones:
+        base = resolve(name, weights, progress=for_stream())
+        print(f"{base.backbone.name}  {base.digest}  {base.source}")
+
+
+@weights_app.command("verify")
+def weights_verify(as_json: Json = False) -> None:
+    """Compute the digest of every cached tensor again. Exit code 1: damage."""
+    from featstore.weights import verify_weights
+
+    result = verify_weights()
+    show.weights(result)
+    if as_json:
+        _print_json({"weights": [entry.to_json() for entry in result]})
+    if any(entry.problem for entry in result):
+        raise typer.Exit(1)

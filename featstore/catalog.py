@@ -93,7 +93,7 @@ ResNet152V2       resnet_v2           224 32 tf       2048 post_relu
 _FILES_AT = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _USUAL = "_weights_tf_dim_ordering_tf_kernels_"
 
-# class, file without top (* stands for the usual middle of the name), published hash, name in Keras's cache if it differs
+# class, file without top (* is the usual middle of its name), published hash, name in Keras's cache if another
 _FILES = """
 VGG16 vgg16/vgg16*notop.h5 6d6bbae143d832006294945121d1f1fc
 VGG19 vgg19/vgg19*notop.h5 253f8cb515780f3b799900260a226db6
@@ -191,7 +191,8 @@ def is_own_model(name: str) -> bool:
 def find(name: str) -> Backbone:
     """The base called ``name``; case, ``-`` and ``_`` do not matter.
 
-    Raises InputError with the nearest names. Somebody's own ``.keras`` file is :func:`featstore.weights.resolve`'s to open.
+    Raises InputError with the nearest names. Somebody's own ``.keras`` file is opened by
+    :func:`featstore.weights.resolve`.
     """
     found = _BY_KEY.get(_key(name))
     if found is None:

@@ -7,7 +7,7 @@ format                 by content, never by ending: JPEG, PNG, WebP, BMP, GIF; t
 orientation            EXIF (in XMP where EXIF has none) is applied; one that cannot be read is ignored
 1, L                   the grey value in all three channels (0 or 255 for mode 1)
 P                      the palette's colour
-I;16, I                high byte of the 16 bits (what Pillow does itself for 16-bit RGB)
+I;16, I                high byte of the 16 bits, as Pillow does itself for 16-bit RGB; their tRNS is ignored
 CMYK, YCbCr, LAB, HSV  Pillow's conversion; colour profiles and gamma are ignored, as Keras does
 LA, PA, RGBA, tRNS     laid on white: what is transparent never shows the arbitrary colour beneath it
 JPEG draft             only if both sides are at least 4 times the wanted size and the filter is not nearest:
@@ -16,7 +16,8 @@ fit                    stretch: both sides at once · crop: the middle that has 
                        ``keep_aspect_ratio``) · pad: all of it, centred on black
 =====================  ==================================================================================
 
-For an opaque, upright picture with no draft, stretch equals ``keras.utils.load_img(target_size, interpolation)`` bit for bit.
+For an opaque, upright picture of 8 bits and without draft, stretch equals ``keras.utils.load_img(target_size,
+interpolation)`` bit for bit.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +87,7 @@ def decode(data: bytes, pixels: Sequence[PixelSpec]) -> list[Pixels]:
     """The picture in ``data``, once for each of ``pixels``: uint8 (H, W, 3) arrays of their own memory.
 
     A pure function of its arguments, safe in threads. The file is decoded once for all specs that share a draft scale.
-    Whatever goes wrong with the picture raises Rejected; InputError if another library made Pillow accept truncated files.
+    Whatever goes wrong with the picture raises Rejected; InputError if someone made Pillow accept truncated files.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise InputError(
@@ -200,7 +202,7 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The table at the top of this module."""
     if image.mode.startswith("I"):
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        high_byte = np.clip(np.asarray(image), 0, 0xFFFF) >> 8
         return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -277,11 +279,15 @@ _while_decoding = _WhileDecoding()
 _FILTER = ("ignore", None, Warning, _while_decoding, 0)
 
 
+def _filters() -> list[tuple[object, ...]]:
+    return cast("list[tuple[object, ...]]", warnings.filters)  # replaced by catch_warnings, so looked up each time
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warning leaves this thread, nor becomes an error. ``warnings.catch_warnings`` is not safe in threads: this is."""
-    if _FILTER not in warnings.filters:
-        warnings.filters.insert(0, _FILTER)  # type: ignore[attr-defined]  # a list at run time
+    """No warning leaves this thread, nor becomes an error. Safe in threads, as ``warnings.catch_warnings`` is not."""
+    if _FILTER not in _filters():
+        _filters().insert(0, _FILTER)
     _while_decoding.active = True
     try:
         yield

@@ -14,9 +14,8 @@ HEAD_BYTES = 32
 DECODED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """The formats that become pixels; the others are only recognised, to say so."""
 
-IMAGE_ENDINGS = frozenset(
-    "jpg jpeg jpe jfif png apng webp bmp dib gif tif tiff avif heic heif jp2 j2k jxl ico ppm pgm pbm pnm tga psd".split()
-)
+_ENDINGS = "jpg jpeg jpe jfif png apng webp bmp dib gif tif tiff avif heic heif jp2 j2k jxl ico ppm pgm pbm pnm tga psd"
+IMAGE_ENDINGS = frozenset(_ENDINGS.split())
 """File endings of pictures, without the dot, in lower case."""
 
 _HEADS: tuple[tuple[bytes, str], ...] = (

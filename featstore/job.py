@@ -74,6 +74,25 @@ def resolve_jobs(
     return tuple(unique.values())
 
 
+def job_for(
+    spec: Spec, backbone: str, weights: str = "imagenet", runtime: str = "auto", progress: Progress = silent
+) -> Job:
+    """The job that makes rows of exactly ``spec``, from the base asked for by ``backbone`` and ``weights``.
+
+    Raises InputError if these are not the weights of the spec: other weights would give other features.
+    """
+    base = resolve(backbone, weights, progress=progress)
+    if (base.spec_name, base.digest) != (spec.backbone, spec.weights):
+        raise InputError(
+            "the weights are not the ones that these features were made with",
+            where=f"--backbone {backbone} --weights {weights}",
+            expected=f"{spec.backbone}, tensors {spec.weights[:16]}…",
+            received=f"{base.spec_name}, tensors {base.digest[:16]}…",
+            todo="give the weights that were used then",
+        )
+    return Job(base, spec, machine.choose_runtime(runtime))
+
+
 def _resolve(request: Request, store: Store, digests: Callable[[], Digests], progress: Progress) -> Job:
     runtime = machine.choose_runtime(request.runtime)
     if request.precision != "auto" and request.precision not in get_args(Precision):

@@ -14,16 +14,16 @@ import re
 import secrets
 import shutil
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from featstore.errors import DamageError, InputError, from_os_error
 from featstore.spec import Spec
-from heads.card import Card, FileEntry, card_to_bytes, read_card_bytes
-from heads.linear import Features, LinearHead
+from heads.card import RETRAIN, Card, FileEntry, card_from_bytes, card_to_bytes
+from heads.linear import LinearHead
 
 CARD_FILE = "card.json"
 HEAD_FILE = "head.npz"
@@ -50,11 +50,6 @@ class Bundle:
                 todo="extract the features with the bundle's own spec, or train a head on these",
             )
 
-    def probabilities(self, X: Features, spec: Spec) -> npt.NDArray[np.float64]:
-        """float64 (N, K) for features (N, D) made with ``spec``; raises InputError if they are of another kind."""
-        self.check_spec(spec)
-        return self.head.probabilities(X)
-
 
 def write_bundle(folder: Path, card: Card, head: LinearHead) -> Path:
     """Write a bundle into a new folder inside ``folder`` and return its path; all of it appears at once, or nothing.
@@ -65,20 +60,11 @@ def write_bundle(folder: Path, card: Card, head: LinearHead) -> Path:
     arrays = io.BytesIO()
     np.savez(arrays, weights=head.weights, bias=head.bias)
     card_bytes = card_to_bytes(card, {HEAD_FILE: FileEntry.of(arrays.getvalue())})
-    words = (card.origin.backbone, card.spec.pooling, card.kind, hashlib.sha256(card_bytes).hexdigest()[:12])
-    target = folder / "-".join(re.sub(r"[^\w.+-]+", "_", Path(word).stem) for word in words)
-    if target.exists():
-        return read_bundle(target).path
-    temporary = folder / f".{target.name}.{secrets.token_hex(4)}"
-    try:
-        temporary.mkdir(parents=True)
-        _write_file(temporary / HEAD_FILE, arrays.getvalue())
-        _write_file(temporary / CARD_FILE, card_bytes)
-        temporary.rename(target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise from_os_error(error, "write a bundle", target) from error
-    return target
+    words = (Path(card.origin.backbone).stem, card.spec.pooling, card.kind, hashlib.sha256(card_bytes).hexdigest()[:12])
+    target = folder / "-".join(re.sub(r"[^\w.+-]+", "_", word) for word in words)
+    if not target.exists():
+        _write_folder(target, {HEAD_FILE: arrays.getvalue(), CARD_FILE: card_bytes})
+    return read_bundle(target).path
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -95,7 +81,7 @@ def read_bundle(path: Path) -> Bundle:
             received="a folder without them" if path.is_dir() else "a file" if path.exists() else "nothing there",
             todo="make one with: featstore train DATA --backbone NAME",
         )
-    card, files = read_card_bytes(_read_file(card_file, _MAX_CARD_BYTES), card_file)
+    card, files = card_from_bytes(_read_file(card_file, _MAX_CARD_BYTES), card_file)
     if set(files) != {HEAD_FILE}:
         raise InputError("this bundle has files that are not known here", where=card_file, received=", ".join(files))
     head_file = path / HEAD_FILE
@@ -106,11 +92,13 @@ def read_bundle(path: Path) -> Bundle:
             where=head_file,
             expected=f"{files[HEAD_FILE].bytes} bytes, SHA-256 {files[HEAD_FILE].sha256}",
             received=f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}",
-            todo="train the head again",
+            todo=RETRAIN,
         )
     head = _read_head(data, head_file)
     if len(head.bias) != len(card.classes):
-        raise InputError("head and card disagree", where=path, expected=f"{len(card.classes)} classes", received=len(head.bias))
+        raise InputError(
+            "head and card disagree", where=path, expected=f"{len(card.classes)} classes", received=len(head.bias)
+        )
     return Bundle(path, card, head)
 
 
@@ -119,7 +107,7 @@ def _read_head(data: bytes, where: Path) -> LinearHead:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             # np.savez stores without compression; so nothing here can unpack to more than the file itself.
-            if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(data) for entry in archive.infolist()):
+            if any(e.compress_type != zipfile.ZIP_STORED or e.file_size > len(data) for e in archive.infolist()):
                 raise ValueError("a compressed entry")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             weights, bias = arrays["weights"], arrays["bias"]
@@ -130,19 +118,28 @@ def _read_head(data: bytes, where: Path) -> LinearHead:
         raise InputError("the head of this bundle cannot be read", where=where, received=error) from error
 
 
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            with (temporary / name).open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not target.exists():  # else another process wrote the same bundle meanwhile
+            raise from_os_error(error, "write a bundle", target) from error
 
 
 def _read_file(path: Path, limit: int) -> bytes:
+    if not path.is_file():
+        raise DamageError("a file of this bundle is missing", where=path, todo=RETRAIN)
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
-    except FileNotFoundError as error:
-        raise DamageError("a file of this bundle is missing", where=path, todo="train the head again") from error
     except OSError as error:
         raise from_os_error(error, "read a bundle", path) from error
     if len(data) > limit:

@@ -34,6 +34,14 @@ class Score:
         return cls(float(data["accuracy"]), (float(low), float(high)), int(data["n"]))
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Hyperparameters that were tried, by scikit-learn's names, and their score on held-out rows."""
+
+    params: Mapping[str, float]
+    score: Score
+
+
 def accuracy(y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Score:
     """The share of ``predicted`` (N,) that equals ``y`` (N,), with Wilson's 95 % interval (Wilson, 1927).
 
@@ -41,13 +49,11 @@ def accuracy(y: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Scor
     Raises InputError if there is nothing to score or the two differ in length.
     """
     if y.shape != predicted.shape or not len(y):
-        raise InputError("nothing to score", expected="two equally long, non-empty arrays", received=f"{y.shape} and {predicted.shape}")
-    return score_of(int((y == predicted).sum()), len(y))
-
-
-def score_of(correct: int, n: int) -> Score:
-    """The score of ``correct`` right answers among ``n`` > 0."""
+        raise InputError(
+            "nothing to score", expected="two equally long lists", received=f"{y.shape} and {predicted.shape}"
+        )
     from scipy.stats import binomtest
 
+    correct, n = int((y == predicted).sum()), len(y)
     low, high = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
     return Score(correct / n, (float(low), float(high)), n)

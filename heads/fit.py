@@ -1,4 +1,4 @@
-"""Fit one kind of head on a table: choose its hyperparameters on rows it has not seen, and never look at the test split."""
+"""Fit one kind of head on a table: its hyperparameters are chosen on rows it has not seen. No test split comes here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.table import Table
 from heads.catalog import HeadKind
-from heads.evaluate import Score, accuracy
+from heads.evaluate import Score, Trial, accuracy
 from heads.linear import Features, LinearHead
-from heads.solve import Params
 from heads.temperature import fit_temperature
 
 Labels = npt.NDArray[np.int64]
@@ -21,14 +20,6 @@ Logits = npt.NDArray[np.float64]
 
 FOLDS = 5
 """Stratified folds where there is no validation split; fewer if a class has fewer images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Hyperparameters that were tried, and their score on the held-out rows."""
-
-    params: Params
-    score: Score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +31,7 @@ class FittedHead:
     labels : int64 (K,), each column's class as an index into ``all_classes``: only classes that have training images.
     trials, chosen : the whole grid, and the one chosen; scores are those of heads that never saw the held-out rows.
     chosen_on : what was held out: "validation", or "5 folds of train".
-    factor : what the logits were multiplied by to give right probabilities, fitted on the held-out rows; 1 if not needed.
+    factor : what the logits were multiplied by for right probabilities, fitted on the held-out rows; 1 if not needed.
     seconds : of all this, choosing included.
     """
 
@@ -71,9 +62,9 @@ class FittedHead:
 
 
 def fit_head(kind: HeadKind, train: Table, validation: Table | None = None, *, seed: int = 0) -> FittedHead:
-    """Try the whole grid of ``kind``, choose by accuracy on ``validation`` (else by stratified folds of ``train``), and
-    fit the choice on all of ``train``.
+    """Try the whole grid of ``kind``, choose by accuracy on held-out rows, and fit the choice on all of ``train``.
 
+    Held out is ``validation``; without a labelled image there, each of some stratified folds of ``train`` in turn.
     Of equally accurate values the first of the grid is chosen: the most strongly regularised. Unlabelled rows are left
     out. Raises InputError if the tables do not belong together, hold numbers that are not finite, or have too few
     classes or images.
@@ -99,11 +90,13 @@ def fit_head(kind: HeadKind, train: Table, validation: Table | None = None, *, s
         logits = _fold_logits(kind, X, codes, folds, seed)
         answers, chosen_on = codes, f"{folds.max() + 1} folds of train"
     trials = tuple(
-        Trial(params, accuracy(answers, out.argmax(axis=1))) for params, out in zip(kind.grid, logits, strict=True)
+        # What did not converge, on all folds, is at the end of the grid and was not tried.
+        Trial(params, accuracy(answers, out.argmax(axis=1)))
+        for params, out in zip(kind.grid, logits, strict=False)
     )
     best = max(range(len(trials)), key=lambda i: trials[i].score.accuracy)  # of equals, max() returns the first
     factor = fit_temperature(logits[best], answers) if kind.tempered else 1.0
-    head = heads[best] if heads else kind.fit(X, codes, (kind.grid[best],), seed)[0]
+    head = heads[best] if heads else kind.fit(X, codes, (trials[best].params,), seed)[0]
     return FittedHead(
         kind=kind.name,
         head=head.scaled(factor),
@@ -169,11 +162,15 @@ def _fold_of(codes: Labels, names: list[str], seed: int) -> Labels:
 
 
 def _fold_logits(kind: HeadKind, X: Features, codes: Labels, folds: Labels, seed: int) -> list[Logits]:
-    """For each value of the grid, float64 (N, K): every row's logits by the head that was not fitted on it."""
+    """For each value of the grid, float64 (N, K): every row's logits by the head that was not fitted on it.
+
+    A value that could not be fitted on some of the folds ends the list.
+    """
     logits = [np.empty((len(codes), codes.max() + 1)) for _ in kind.grid]
     for fold in range(folds.max() + 1):
         held_out = folds == fold
         heads = kind.fit(X[~held_out], codes[~held_out], kind.grid, seed)
-        for out, head in zip(logits, heads, strict=True):
+        del logits[len(heads) :]
+        for out, head in zip(logits, heads, strict=False):
             out[held_out] = head.logits(X[held_out])
     return logits

@@ -40,15 +40,15 @@ class LinearHead:
 
     def __post_init__(self) -> None:
         """Check the arrays once, here, so that no prediction has to."""
-        shapes = f"weights {self.weights.shape}, bias {self.bias.shape}"
+        shapes = f"{self.weights.shape} and {self.bias.shape}"
         if self.weights.ndim != 2 or self.bias.shape != self.weights.shape[:1] or len(self.bias) < 2:
-            raise InputError("the arrays of a linear head do not fit", expected="(K, D) and (K,), K ≥ 2", received=shapes)
+            raise InputError("a linear head's arrays do not fit", expected="(K, D) and (K,), K > 1", received=shapes)
         if not (np.isfinite(self.weights).all() and np.isfinite(self.bias).all()):
             raise InputError("a linear head holds numbers that are not finite", received=shapes)
 
     @classmethod
     def from_decision(cls, weights: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> LinearHead:
-        """The head of a decision function: (K, D) and (K,), or (1, D) and (1,) where positive means the second class."""
+        """The head of a decision function: (K, D) and (K,); or (1, D) and (1,), where above 0 is the second class."""
         weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
         if len(bias) == 1:
             weights, bias = np.vstack([np.zeros_like(weights), weights]), np.append(0.0, bias)
@@ -60,7 +60,7 @@ class LinearHead:
         return self.weights.shape[1]
 
     def scaled(self, factor: float) -> LinearHead:
-        """This head with its logits times ``factor`` > 0: the same choices, surer or less sure of them."""
+        """The head with its logits times ``factor`` > 0: the same choices, surer or less sure of them."""
         return LinearHead(self.weights * factor, self.bias * factor)
 
     def logits(self, X: Features) -> npt.NDArray[np.float64]:

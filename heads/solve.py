@@ -5,6 +5,9 @@ Features are standardised by the rows' own mean and deviation, so a fold never s
 Where a table is wider than long (N < D), the rows span only N of the D directions. A solution under an L2 penalty lies
 in that span, and a rotation changes neither its loss nor its penalty. So the solver gets N × N coordinates and its
 weights are rotated back: the same head, several times sooner (proof: the representer theorem, Kimeldorf & Wahba 1970).
+
+Small problems run on one BLAS thread: their products are so small that threads only wait for one another. (Measured on
+two busy cores, 510 × 256 features, 17 classes: 0.6 s instead of 15 s.)
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from heads.linear import Features, LinearHead
 Params = Mapping[str, float]
 """The hyperparameters of one head, by scikit-learn's names."""
 
+_SMALL = 20_000_000
+"""Numbers in a table below which one BLAS thread is the fastest."""
+
 MakeEstimator = Callable[[Params, int], Any]
 """(params, seed) → an unfitted scikit-learn classifier with L2 penalty, ``coef_`` and ``intercept_``."""
 
@@ -29,11 +35,13 @@ MakeEstimator = Callable[[Params, int], Any]
 def solve_linear(
     make: MakeEstimator, X: Features, y: npt.NDArray[np.int64], grid: Sequence[Params], seed: int
 ) -> tuple[LinearHead, ...]:
-    """A head for each of the ``grid``, fitted on X (N, D) and y int64 (N,) of codes 0 to K - 1, each present.
+    """Heads fitted on X (N, D) and y int64 (N,) of codes 0 to K - 1, each present; one for each value of the ``grid``.
 
-    Raises InputError if the solver does not converge.
+    The grid goes from strong to weak regularisation, which is ever harder to solve: at the first value for which the
+    solver does not converge it stops, and the heads are fewer. Raises InputError if that is the very first.
     """
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     scaler = StandardScaler().fit(X)
     coordinates = (X.astype(np.float64) - scaler.mean_) / scaler.scale_
@@ -41,27 +49,33 @@ def solve_linear(
     if X.shape[1] > len(X):
         basis, triangle = np.linalg.qr(coordinates.T)
         coordinates = np.ascontiguousarray(triangle.T)
-    heads = []
-    for params in grid:
-        estimator = _fit(make(params, seed), coordinates, y, params)
-        weights = estimator.coef_ if basis is None else estimator.coef_ @ basis.T
-        weights = weights / scaler.scale_
-        heads.append(LinearHead.from_decision(weights, estimator.intercept_ - weights @ scaler.mean_))
+    heads: list[LinearHead] = []
+    with threadpool_limits(1 if coordinates.size < _SMALL else None):
+        for params in grid:
+            estimator = make(params, seed)
+            if problem := _fit(estimator, coordinates, y):
+                if heads:
+                    break
+                raise InputError(
+                    f"{type(estimator).__name__} does not converge on these features",
+                    where=", ".join(f"{name} = {value:g}" for name, value in params.items()),
+                    received=problem,
+                    todo="try another head or pooling, and look at the images of the smallest class",
+                )
+            weights = estimator.coef_ if basis is None else estimator.coef_ @ basis.T
+            weights = weights / scaler.scale_
+            heads.append(LinearHead.from_decision(weights, estimator.intercept_ - weights @ scaler.mean_))
     return tuple(heads)
 
 
-def _fit(estimator: Any, X: npt.NDArray[np.float64], y: npt.NDArray[np.int64], params: Params) -> Any:
-    """The fitted estimator. A solver that gives up is an error: its head would be chosen or lost by accident."""
+def _fit(estimator: Any, X: npt.NDArray[np.float64], y: npt.NDArray[np.int64]) -> str | None:
+    """Fit; the solver's complaint if it gave up, for a head that is half solved would be chosen or lost by accident."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            return estimator.fit(X, y)
+            estimator.fit(X, y)
         except ConvergenceWarning as warning:
-            raise InputError(
-                f"{type(estimator).__name__} does not converge on these features",
-                where=", ".join(f"{name} = {value:g}" for name, value in params.items()),
-                received=str(warning).splitlines()[0],
-                todo="use stronger regularisation (a smaller C), or another head",
-            ) from warning
+            return str(warning).partition("\n")[0]
+    return None

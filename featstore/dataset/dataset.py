@@ -63,8 +63,8 @@ class Dataset:
     ``name`` is for people. ``paths`` are relative to ``source`` with ``/`` between folders, in natural order (cat.2
     before cat.10); bytes that are not UTF-8 are kept as surrogates. ``ids`` are the paths, or the number of a numbered
     file without label. ``labels`` int64 (N,) index into the sorted ``classes``, -1 if unlabelled. ``splits`` int8 (N,)
-    index into ``records.SPLITS``, or are :data:`BY_DIGEST`. An image is in the split "unlabelled" if, and only if, it has
-    no label. ``layout`` says how labels and splits were found, ``notes`` what a person should be told.
+    index into ``records.SPLITS``, or are :data:`BY_DIGEST`. An image is in the split "unlabelled" if, and only if, it
+    has no label. ``layout`` says how labels and splits were found, ``notes`` what a person should be told.
     """
 
     name: str

@@ -11,8 +11,8 @@ from featstore.dataset.listing import Listing, some
 from featstore.formats import has_image_ending
 from featstore.records import SPLITS
 
-LABEL_PATTERN = r"^(?P<label>[^\W\d_][\w -]*?)(?:[ ._-]+\(?[0-9]+\)?|(?<![0-9])[0-9]+)\.\w+$"
-"""``cat.0.jpg``, ``cat12.png``, ``great_dane_3.jpg``, ``n01440764_10026.JPEG``, ``cat (2).jpg``: a word, then a number."""
+LABEL_PATTERN = r"^(?P<label>n[0-9]{8}(?=_)|[^\W\d_](?:[^\W\d]|[ -])*?)[ ._-]*\(?[0-9]+\)?\.\w+$"
+"""A word, then a number: ``cat.0.jpg``, ``cat12.png``, ``great_dane_3.jpg``, ``cat (2).jpg``, ``n01440764_26.JPEG``."""
 
 TRAIN, VALIDATION, TEST = (SPLITS.index(name) for name in ("train", "validation", "test"))
 SPLIT_NAMES = {
@@ -30,7 +30,7 @@ SPLIT_NAMES = {
 
 @dataclass(slots=True)
 class Arrangement:
-    """Files with what is known of each, in columns: label None if unlabelled, split an index into SPLITS or BY_DIGEST."""
+    """Files with what is known of each, in columns: label None if unlabelled, split as in Dataset."""
 
     layout: str
     paths: list[str] = field(default_factory=list)
@@ -46,9 +46,7 @@ class Arrangement:
         self.splits.append(UNLABELLED if unlabelled else split)
 
 
-def arrange(
-    listing: Listing, pattern: str | None, is_picture: Callable[[str], bool], root: str = ""
-) -> Arrangement:
+def arrange(listing: Listing, pattern: str | None, is_picture: Callable[[str], bool], root: str = "") -> Arrangement:
     """Find the layout below ``root`` ("" or ``"name/"``) and read labels and splits from it.
 
     ``pattern`` finds the label in a file's name, and if given goes before class folders; None stands for class folders
@@ -76,7 +74,7 @@ def _split_folders(listing: Listing, root: str) -> dict[str, int]:
     named = {top: SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
     splits = set(named.values())
     holds_folders = any(
-        folder[len(root) :].count("/") == 1 and named.get(folder[len(root) :].partition("/")[0]) == TRAIN
+        "/" in folder[len(root) :] and named.get(folder[len(root) :].partition("/")[0]) == TRAIN
         for folder in {path.rpartition("/")[0] for path in listing.files}
     )
     if len(named) == len(tops) or (TRAIN in splits and (len(splits) > 1 or holds_folders)):
@@ -94,7 +92,7 @@ def _arrange_splits(
         arrangement.notes += part.notes()
         for path, label in part.labelled():
             # "IMG" in test/IMG_1.jpg is no class, "cat" in test/cat.1.jpg is one: train/ tells them apart.
-            known_here = split == TRAIN or part.has_class_folders or label in known
+            known_here = split == TRAIN or not known or part.has_class_folders or label in known
             arrangement.add(path, label if known_here else None, split)
         if split == TRAIN:
             known.update(arrangement.labels)
@@ -144,7 +142,7 @@ class _Part:
         found = self._pattern.search(name)
         if found is None:
             return None
-        return found["label"] if "label" in self._pattern.groupindex else found[1]
+        return (found["label"] if "label" in self._pattern.groupindex else found[1]) or None
 
     def notes(self) -> list[str]:
         """Images that lie beside the class folders."""
@@ -159,9 +157,7 @@ def _say_empty_folders(arrangement: Arrangement, listing: Listing, prefixes: Ite
         return
     used = set(arrangement.labels)
     starts = tuple(prefixes)
-    names = {
-        folder[len(start) :] for folder in listing.folders for start in starts if folder.startswith(start)
-    }
-    empty = sorted(name for name in names if name and "/" not in name and name not in used and f"{name}/" not in starts)
+    names = {folder[len(start) :] for folder in listing.folders for start in starts if folder.startswith(start)}
+    empty = sorted(name for name in names if name and "/" not in name and name not in used)
     if empty:
         arrangement.notes.append(f"class folders without any image, left out: {some(empty)}")

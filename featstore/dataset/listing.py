@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from featstore.errors import InputError, from_os_error
+from featstore.errors import FeatstoreError, InputError, from_os_error
 
 MAX_FOLDERS = 1_000_000
 """More folders than this are taken for links that lead in circles."""
@@ -25,7 +25,7 @@ _DIGITS = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Relative paths with ``/``: ``files`` in natural order, all ``folders`` (for empty classes), ``notes`` for people."""
+    """Relative paths with ``/``: ``files`` in natural order, all ``folders`` (empty ones too), ``notes`` to show."""
 
     files: Sequence[str]
     folders: Sequence[str]
@@ -60,10 +60,10 @@ class _Walk:
 
     def run(self) -> None:
         try:
-            waiting = [("", (_identity(self.root),))]
+            waiting: list[_Waiting] = [("", (_identity(self.root),))]
             self._scan(*waiting.pop(), waiting)
         except OSError as error:
-            raise from_os_error(error, "list a folder of images", self.root) from error
+            raise cannot_read(error, self.root) from error
         while waiting:
             try:
                 self._scan(*waiting.pop(), waiting)
@@ -111,11 +111,11 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """The files of a zip, the open archive, and each file's entry. Raises InputError if it is no zip that can be read."""
+    """The files of a zip, the open archive, and each file's entry. Raises InputError if the zip cannot be read."""
     try:
         archive = zipfile.ZipFile(location)
     except OSError as error:
-        raise from_os_error(error, "read a zip of images", location) from error
+        raise cannot_read(error, location) from error
     except Exception as error:  # BadZipFile, UnicodeDecodeError, struct.error … from a damaged directory
         raise InputError(
             "this zip cannot be read", where=location, received=str(error), todo="make or download the archive again"
@@ -156,6 +156,13 @@ def _too_many(where: str, what: str, limit: int) -> InputError:
     return InputError(
         f"more than {limit:,} {what}", where=where, expected=f"at most {limit:,}", todo="name a smaller part of it"
     )
+
+
+def cannot_read(error: OSError, where: str) -> FeatstoreError:
+    """The typed error for a dataset that the system does not let us read."""
+    typed = from_os_error(error, "read this dataset", where)
+    typed.todo = "check the path, and that you may read it"
+    return typed
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:

@@ -27,7 +27,7 @@ class Source(Protocol):
         ...
 
     def read(self, path: str, limit: int) -> bytes:
-        """All bytes of the file, read once and never waited for (FIFOs, devices); at most ``limit``; raises Rejected."""
+        """All bytes of the file, at most ``limit``; raises Rejected. Never waits for a FIFO or a device."""
         ...
 
     def head(self, path: str) -> bytes:
@@ -55,10 +55,7 @@ class FolderSource:
 
     def read(self, path: str, limit: int) -> bytes:
         """The file's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE)."""
-        data = self._first(path, limit + 1)
-        if len(data) > limit:
-            raise _too_large(limit)
-        return data
+        return self._first(path, limit + 1, largest=limit)
 
     def head(self, path: str) -> bytes:
         """The first bytes, empty if the file cannot be read."""
@@ -67,13 +64,18 @@ class FolderSource:
         except Rejected:
             return b""
 
-    def _first(self, path: str, count: int) -> bytes:
+    def _first(self, path: str, count: int, largest: int | None = None) -> bytes:
+        """The first ``count`` bytes; Rejected if the file is known, or found, to have more than ``largest``."""
         try:
             descriptor = os.open(os.path.join(self.location, path), _OPEN_FLAGS)
             with FileIO(descriptor) as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
                     raise Rejected(Reason.UNREADABLE, "not a regular file")
-                return _read_up_to(file, count)
+                _check_size(found.st_size, largest)
+                data = _read_up_to(file, count)
+                _check_size(len(data), largest)  # a file can grow, and some have no size (/proc)
+                return data
         except (OSError, ValueError) as error:
             raise Rejected(Reason.UNREADABLE, getattr(error, "strerror", None) or str(error)) from error
 
@@ -109,10 +111,7 @@ class ZipSource:
 
     def read(self, path: str, limit: int) -> bytes:
         """The entry's bytes, its CRC checked; raises Rejected (FILE_TOO_LARGE, UNREADABLE)."""
-        data = self._first(path, limit + 1)
-        if len(data) > limit:
-            raise _too_large(limit)
-        return data
+        return self._first(path, limit + 1, largest=limit)
 
     def head(self, path: str) -> bytes:
         """The first bytes, empty if the entry cannot be read."""
@@ -121,21 +120,27 @@ class ZipSource:
         except Rejected:
             return b""
 
-    def _first(self, path: str, count: int) -> bytes:
+    def _first(self, path: str, count: int, largest: int | None = None) -> bytes:
         """Inflate at most ``count`` bytes, whatever sizes the archive claims."""
         try:
+            _check_size(self._entries[path].file_size, largest)
             with self._lock:
                 file = self._archive.open(self._entries[path])
             try:
-                return file.read(count)
+                data = file.read(count)
+                _check_size(len(data), largest)
+                return data
             finally:
                 with self._lock:
                     file.close()
+        except Rejected:
+            raise
         except KeyError as error:
             raise Rejected(Reason.UNREADABLE, "no such entry in the zip") from error
         except Exception as error:  # each decompressor has errors of its own, encryption is a RuntimeError
             raise Rejected(Reason.UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _too_large(limit: int) -> Rejected:
-    return Rejected(Reason.FILE_TOO_LARGE, f"more than {limit} bytes")
+def _check_size(size: int, largest: int | None) -> None:
+    if largest is not None and size > largest:
+        raise Rejected(Reason.FILE_TOO_LARGE, f"more than {largest} bytes")

@@ -1,0 +1,114 @@
+"""The frozen graph: uint8 images in, float32 features out, with the preprocessing and the pooling inside."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from featstore.catalog import check_image_size
+from featstore.errors import InputError
+from featstore.spec import Precision, Preprocessing
+from featstore.weights import Base, read_tensors, tensor_digest
+from featstore.weights.cache import damaged
+from featstore.weights.keras_io import (
+    architecture,
+    float32_policy,
+    import_keras,
+    load_own,
+    named_layers,
+    output_of,
+    set_tensors,
+)
+
+GRAPH_VERSION = 1
+"""Rises when :func:`build` builds another graph from the same arguments; part of the name of a cached graph."""
+
+
+def build(
+    base: Base,
+    *,
+    image_size: tuple[int, int],
+    layer: str,
+    preprocessing: Preprocessing,
+    pooling: str,
+    batch_size: int,
+    precision: Precision = "float32",
+) -> Any:
+    """The ``keras.Model`` from uint8 (batch, H, W, 3), RGB, to float32 (batch, C), or (batch, h, w, C) for "map".
+
+    ``preprocessing`` is "keras" (the base's own ``preprocess_input``), "rescale" (1/255) or "none"; ``pooling`` is
+    "avg", "max" or "map". At a ``precision`` below float32 the base computes in it with float32 weights (Keras's mixed
+    policies); preprocessing and pooling stay in float32. Raises InputError for a size, layer or preprocessing that the
+    base does not have, DamageError for weights that are not as they were cached.
+    """
+    check_image_size(base.backbone, image_size)
+    _check_preprocessing(base, preprocessing)
+    name = base.layer(layer).name
+    keras = import_keras()
+    model = _load(base, image_size)
+    with float32_policy():
+        features = keras.Model(model.inputs, output_of(named_layers(model, own=base.backbone.is_own)[name]))
+        if precision != "float32":
+            _compute_in(features, keras.DTypePolicy(f"mixed_{precision}"))
+        images = keras.Input((*image_size, 3), batch_size=batch_size, dtype="uint8")
+        values = _preprocess(base, preprocessing, keras.ops.cast(images, "float32"))
+        maps = keras.ops.cast(features(values, training=False), "float32")
+        return keras.Model(images, _pool(maps, pooling))
+
+
+def _load(base: Base, image_size: tuple[int, int]) -> Any:
+    if not base.backbone.is_own:
+        model = architecture(base.backbone, image_size)
+        set_tensors(model, read_tensors(base), base.tensors)
+        return model
+    model = load_own(base.tensors)
+    found = tensor_digest(model.get_weights())
+    if found != base.digest:
+        raise damaged(base, f"the tensors' digest is {found}")
+    fixed = model.input_shape[1:3]
+    if any(wanted not in (None, given) for wanted, given in zip(fixed, image_size, strict=True)):
+        raise InputError(
+            f"{base.backbone.name} takes images of one size only",
+            where="--image-size",
+            expected=" × ".join(map(str, fixed)),
+            received=" × ".join(map(str, image_size)),
+        )
+    return model
+
+
+def _check_preprocessing(base: Base, preprocessing: Preprocessing) -> None:
+    if preprocessing == "rescale" and base.backbone.normalisation == "included":
+        raise InputError(
+            f"{base.backbone.name} normalises pixels of 0 to 255 itself",
+            where="--preprocessing",
+            expected="keras or none",
+            received="rescale",
+            todo="leave the option out",
+        )
+
+
+def _preprocess(base: Base, preprocessing: Preprocessing, values: Any) -> Any:
+    """Pixels (batch, H, W, 3) of 0 to 255, float32, as the base wants them."""
+    if preprocessing == "rescale":
+        return values / 255.0
+    if preprocessing == "none" or base.backbone.is_own:
+        return values
+    module = importlib.import_module(f"keras.applications.{base.backbone.module}")
+    return module.preprocess_input(values)
+
+
+def _pool(maps: Any, pooling: str) -> Any:
+    layers = import_keras().layers
+    if pooling == "avg":
+        return layers.GlobalAveragePooling2D(dtype="float32")(maps)
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D(dtype="float32")(maps)
+    return maps
+
+
+def _compute_in(model: Any, policy: Any) -> None:
+    """Give every layer, those of nested models too, the policy that its next call computes in."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            _compute_in(layer, policy)
+        layer.dtype_policy = policy

@@ -1,0 +1,223 @@
+"""The way in: what was named becomes a dataset, or one message that says why not."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import zipfile
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from featstore.dataset.dataset import UNLABELLED, Dataset, DatasetOptions
+from featstore.dataset.layouts import SPLIT_NAMES, Arrangement, arrange
+from featstore.dataset.listing import Listing, cannot_read, in_single_folder, list_folder, list_zip, some
+from featstore.dataset.manifest import MAX_MANIFEST_BYTES, is_manifest, read_manifest
+from featstore.dataset.sources import FolderSource, Source, ZipSource
+from featstore.dataset.trainable import missing_classes
+from featstore.errors import InputError, nearest
+from featstore.formats import has_image_ending, picture_format
+from featstore.records import Rejected
+
+_SNIFFED = 200  # files whose first bytes are looked at before a dataset is said to hold no image
+_MANIFEST_ENDINGS = (".csv", ".tsv")
+_DEFAULT = DatasetOptions()
+
+
+def open_dataset(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], options: DatasetOptions = _DEFAULT
+) -> Dataset:
+    """The dataset in ``data``: a folder, a CSV/TSV manifest, a zip of either, an image, or a list of image files.
+
+    Only names are read, not images. Raises InputError if there is nothing that could be an image, and the typed errors
+    of the disk; odd files are passed over, with a note where a person should know.
+    """
+    if not isinstance(data, str | os.PathLike):
+        return _from_files([os.fspath(file) for file in data], options)
+    location = os.path.abspath(os.path.expanduser(os.fspath(data)))
+    try:
+        mode = os.stat(location).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(location) from None
+    except (OSError, ValueError) as error:
+        raise cannot_read(OSError(*error.args), location) from error
+    if stat.S_ISDIR(mode):
+        return _from_folder(location, options)
+    if stat.S_ISREG(mode) and location.lower().endswith(_MANIFEST_ENDINGS):
+        return _from_manifest(location, options)
+    if stat.S_ISREG(mode) and (location.lower().endswith(".zip") or zipfile.is_zipfile(location)):
+        return _from_zip(location, options)
+    if stat.S_ISREG(mode) and _looks_like_picture(FolderSource(""), location):
+        return _from_files([location], options)
+    raise InputError(
+        "this is not a dataset",
+        where=location,
+        expected="a folder of images, a manifest (.csv, .tsv) or a zip",
+        received="a file of another kind" if stat.S_ISREG(mode) else "neither a file nor a folder",
+    )
+
+
+def _from_folder(location: str, options: DatasetOptions) -> Dataset:
+    source = FolderSource(location)
+    listing = list_folder(location)
+    arrangement = arrange(listing, options.label_pattern, lambda path: _looks_like_picture(source, path))
+    _check_images(arrangement, listing, source)
+    return _dataset(Path(location).name, source, arrangement, options, listing.notes)
+
+
+def _from_zip(location: str, options: DatasetOptions) -> Dataset:
+    listing, archive, entries = list_zip(location)
+    source = ZipSource(location, archive, entries)
+    root = in_single_folder(listing)
+    if root[:-1].lower() in SPLIT_NAMES:
+        root = ""
+    manifest = next((path for path in listing.files if _is_manifest_at(root, path, source)), None)
+    if manifest is None:
+        arrangement = arrange(listing, options.label_pattern, lambda path: _looks_like_picture(source, path), root)
+    else:
+        arrangement = read_manifest(_read_text(source, manifest), f"{location}: {manifest}")
+        arrangement.paths = [posixpath.normpath(root + path) for path in arrangement.paths]
+        _check_listed(arrangement, source)
+    _check_images(arrangement, listing, source)
+    arrangement.layout = f"zip of {arrangement.layout}"
+    return _dataset(Path(location).stem, source, arrangement, options, listing.notes)
+
+
+def _is_manifest_at(root: str, path: str, source: Source) -> bool:
+    """True for a manifest at the top of a zip; Kaggle's sample submissions have no column ``path``."""
+    top = path.startswith(root) and "/" not in path[len(root) :]
+    return top and path.lower().endswith(_MANIFEST_ENDINGS) and is_manifest(_read_text(source, path))
+
+
+def _from_manifest(location: str, options: DatasetOptions) -> Dataset:
+    source = FolderSource(os.path.dirname(location))
+    arrangement = read_manifest(_read_text(source, os.path.basename(location)), location)
+    _check_listed(arrangement, source)
+    dataset = _dataset(Path(location).stem, source, arrangement, options, ())
+    return dataset if dataset.paths else _refuse_empty(location)
+
+
+def _from_files(files: Sequence[str], options: DatasetOptions) -> Dataset:
+    """Unlabelled images named one by one: relative ones below the current folder."""
+    source = FolderSource(os.getcwd())
+    wrong = [file for file in files if not os.path.isfile(file)]
+    if wrong or not files:
+        raise InputError(
+            "these image files cannot be found" if wrong else "no image file was named",
+            where=source.location,
+            expected="paths of image files",
+            received=some(wrong) if wrong else "an empty list",
+        )
+    arrangement = Arrangement("list of files")
+    for file in files:
+        arrangement.add(file, None, UNLABELLED)
+    return _dataset(f"{len(files)} files", source, arrangement, options, ())
+
+
+def _dataset(
+    name: str, source: Source, arrangement: Arrangement, options: DatasetOptions, notes: Iterable[str]
+) -> Dataset:
+    classes = tuple(sorted({label for label in arrangement.labels if label is not None}))
+    index: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(classes)}}
+    labels = np.array([index[label] for label in arrangement.labels], dtype=np.int64)
+    splits = np.array(arrangement.splits, dtype=np.int8)
+    return Dataset(
+        name=name,
+        source=source,
+        paths=tuple(arrangement.paths),
+        ids=_ids(arrangement),
+        labels=labels,
+        classes=classes,
+        splits=splits,
+        layout=arrangement.layout,
+        seed=options.seed,
+        fractions=options.fractions,
+        notes=(*notes, *arrangement.notes, *missing_classes(classes, labels, splits)),
+    )
+
+
+def _ids(arrangement: Arrangement) -> tuple[str, ...]:
+    """The paths, or for numbered files without label the number ("test/17.jpg" → "17"), if no id is there twice."""
+    ids = list(arrangement.paths)
+    for i, (path, label) in enumerate(zip(arrangement.paths, arrangement.labels, strict=True)):
+        stem = path.rpartition("/")[2].partition(".")[0]
+        if label is None and stem.isdecimal():
+            ids[i] = stem
+    return tuple(ids) if len(set(ids)) == len(ids) else tuple(arrangement.paths)
+
+
+def _looks_like_picture(source: Source, path: str) -> bool:
+    return picture_format(source.head(path)) is not None
+
+
+def _check_images(arrangement: Arrangement, listing: Listing, source: Source) -> None:
+    """Raise InputError if no file can be an image: by ending, else by the first bytes of the first files."""
+    if not listing.files:
+        _refuse_empty(source.location)
+    if any(map(has_image_ending, arrangement.paths)):
+        return
+    if any(_looks_like_picture(source, path) for path in islice(arrangement.paths, _SNIFFED)):
+        return
+    raise InputError(
+        f"no images in {source.location}",
+        where=source.location,
+        expected="images (JPEG, PNG, WebP, BMP, GIF), in class folders or named like cat.1.jpg",
+        received=f"{len(listing.files)} files such as {some(listing.files, 3)}",
+    )
+
+
+def _check_listed(arrangement: Arrangement, source: Source) -> None:
+    """Raise InputError if none of a manifest's first files is there: the paths are meant from elsewhere.
+
+    A few missing ones do not stop a run: each is reported when it is read.
+    """
+    first = arrangement.paths[:_SNIFFED]
+    if first and not any(_is_there(source, path) for path in first):
+        raise InputError(
+            "the manifest lists files that are not there",
+            where=source.location,
+            expected="paths relative to the folder of the manifest",
+            received=some(first, 3),
+        )
+
+
+def _is_there(source: Source, path: str) -> bool:
+    try:
+        source.stamp(path)
+    except OSError:
+        return False
+    return True
+
+
+def _read_text(source: Source, path: str) -> bytes:
+    try:
+        return source.read(path, MAX_MANIFEST_BYTES)
+    except Rejected as error:
+        raise InputError("this manifest cannot be read", where=path, received=error.detail) from error
+
+
+def _refuse_empty(location: str) -> Dataset:
+    raise InputError(
+        "there are no files in this dataset",
+        where=location,
+        expected="images in class folders (cats/, dogs/) or named like cat.1.jpg",
+        received="nothing but hidden files and empty folders",
+    )
+
+
+def _missing(location: str) -> InputError:
+    parent, name = os.path.split(location)
+    try:
+        close = nearest(name, os.listdir(parent))
+    except OSError:
+        close = []
+    return InputError(
+        "this dataset does not exist",
+        where=location,
+        expected="a folder of images, a manifest (.csv, .tsv) or a zip",
+        received="nothing there",
+        todo=f"did you mean {some(close)}?" if close else "check the path",
+    )

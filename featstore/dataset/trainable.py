@@ -1,0 +1,69 @@
+"""What a dataset must have to train a head on it, and what a person should know before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.dataset.dataset import BY_DIGEST, Dataset
+from featstore.dataset.listing import some
+from featstore.errors import InputError
+from featstore.records import SPLITS
+
+_LABELLED_SPLITS = SPLITS[:3]
+
+
+def missing_classes(
+    classes: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.int8]
+) -> tuple[str, ...]:
+    """One sentence for each split in use that lacks classes. ``labels`` and ``splits`` are (N,) as in Dataset.
+
+    Splits that are still open (:data:`BY_DIGEST`) may turn out any way, and silence the check: ask again when all are
+    known.
+    """
+    if (splits == BY_DIGEST).any():
+        return ()
+    used = {name: set(labels[splits == index].tolist()) for index, name in enumerate(_LABELLED_SPLITS)}
+    sentences = []
+    for name, present in used.items():
+        lacking = [label for index, label in enumerate(classes) if index not in present]
+        if not present or not lacking:
+            continue
+        sentences.append(f"{name} has no image of {some(lacking)}")
+    return tuple(sentences)
+
+
+def require_trainable(dataset: Dataset, splits: npt.NDArray[np.int8] | None = None) -> None:
+    """Raise one InputError with everything that makes training impossible.
+
+    ``splits`` int8 (N,) are the splits once the digests are known (default: ``dataset.splits``, where an open one
+    counts as train).
+    """
+    splits = dataset.splits if splits is None else splits
+    labelled = dataset.labels >= 0
+    in_train = labelled & np.isin(splits, (SPLITS.index("train"), BY_DIGEST))
+    trained = set(dataset.labels[in_train].tolist())
+    if len(trained) >= 2:
+        return
+    problems = []
+    if not labelled.any():
+        problems.append("no image has a label")
+    elif len(dataset.classes) == 1:
+        problems.append(f"there is one class only, {some(dataset.classes)}")
+    elif not trained:
+        problems.append("no labelled image is in the train split")
+    else:
+        problems.append(f"train has one class only, {some(dataset.classes[label] for label in trained)}")
+    elsewhere = [name for index, name in enumerate(dataset.classes) if index not in trained]
+    if trained and elsewhere:
+        problems.append(f"seen only outside of train: {some(elsewhere)}")
+    raise InputError(
+        "nothing can be trained on this dataset",
+        where=dataset.source.location,
+        expected="images of at least two classes in train",
+        received=f"{'; '.join(problems)} (read as {dataset.layout}, {len(dataset)} images)",
+        todo="put each class into a folder of its own (train/cats, train/dogs), name files like cat.1.jpg, "
+        "or list path and label in a CSV file",
+    )

@@ -1,0 +1,116 @@
+"""What this machine can do, found out without loading TensorFlow or OpenVINO."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from featstore.errors import InputError
+from featstore.spec import Precision
+
+RUNTIMES = ("openvino", "tensorflow")
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A CPU with the cores that this process may use, its memory in bytes (0: unknown), GPUs, and installed runtimes.
+
+    ``flags`` are those of avx2, avx512f, avx512_bf16 and amx_bf16 that the CPU has.
+    """
+
+    cpu: str
+    cores: int
+    flags: tuple[str, ...]
+    memory: int
+    gpus: tuple[str, ...]
+    runtimes: tuple[str, ...]
+
+
+@cache
+def describe() -> Machine:
+    """The machine that this process runs on; looked at once."""
+    name, flags = _cpu()
+    return Machine(
+        cpu=name,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        flags=tuple(flag for flag in _FLAGS if flag in flags),
+        memory=_memory(),
+        gpus=_gpus(),
+        runtimes=tuple(name for name in RUNTIMES if importlib.util.find_spec(name) is not None),
+    )
+
+
+def choose_runtime(name: str = "auto") -> str:
+    """The runtime for ``name``: "auto" is TensorFlow where there is a GPU, else OpenVINO, else TensorFlow.
+
+    Raises InputError if it is unknown or not installed.
+    """
+    machine = describe()
+    if name not in ("auto", *RUNTIMES):
+        raise InputError(
+            f"unknown runtime {name!r}", where="--runtime", expected=f"auto, {', '.join(RUNTIMES)}", received=name
+        )
+    if name == "auto":
+        preferred = ("tensorflow", "openvino") if machine.gpus else RUNTIMES
+        name = next((runtime for runtime in preferred if runtime in machine.runtimes), RUNTIMES[0])
+    if name not in machine.runtimes:
+        raise InputError(
+            f"the runtime {name} is not installed",
+            where="--runtime",
+            expected="one of " + (", ".join(machine.runtimes) or "none"),
+            received=name,
+            todo=f"pip install {name}",
+        )
+    return name
+
+
+def fastest_safe_precision(runtime: str) -> Precision:
+    """The fastest precision whose features are as good as float32's here, for "openvino" or "tensorflow"."""
+    machine = describe()
+    if runtime == "tensorflow" and machine.gpus:
+        return "float16"
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(machine.flags) else "float32"
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    """The CPU's name and its instruction flags as Linux spells them; no flags where they cannot be read."""
+    name, flags = platform.processor() or platform.machine(), frozenset[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return name, flags
+    pairs = (line.partition(":") for line in reversed(lines))
+    facts = {key.strip(): value.strip() for key, _, value in pairs}
+    return facts.get("model name", name), frozenset(facts.get("flags", "").split())
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _gpus() -> tuple[str, ...]:
+    """The names of NVIDIA GPUs that ``$CUDA_VISIBLE_DEVICES`` leaves visible; on Macs Apple's own with its plugin."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
+        return ()
+    if sys.platform == "darwin":
+        return ("Apple GPU",) if importlib.util.find_spec("tensorflow-plugins") else ()
+    query = shutil.which("nvidia-smi")
+    if query is None:
+        return ()
+    try:
+        command = [query, "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()

@@ -1,0 +1,8 @@
+"""What executes the frozen graph: OpenVINO on CPUs, TensorFlow on CPUs and GPUs, one interface for both."""
+
+from __future__ import annotations
+
+from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, Runtime, feature_shape
+from featstore.runtime.select import open_runtime
+
+__all__ = ["BATCH_SIZE", "GraphSpec", "Images", "Runtime", "feature_shape", "open_runtime"]

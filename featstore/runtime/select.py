@@ -1,0 +1,21 @@
+"""Which runtime a graph is opened in."""
+
+from __future__ import annotations
+
+from featstore.machine import choose_runtime
+from featstore.runtime.graph import GraphSpec, Runtime
+
+
+def open_runtime(graph: GraphSpec, runtime: str = "auto", device: str | None = None) -> Runtime:
+    """Compile ``graph`` in "openvino", "tensorflow", or what suits this machine ("auto").
+
+    ``device`` is "cpu", "gpu" or "gpu:N"; by default a GPU if TensorFlow has one. Raises InputError for a runtime,
+    device or precision that is not to be had here. Only the chosen library is imported.
+    """
+    if choose_runtime(runtime) == "openvino":
+        from featstore.runtime.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(graph, device)
+    from featstore.runtime.tensorflow import TensorFlowRuntime
+
+    return TensorFlowRuntime(graph, device)

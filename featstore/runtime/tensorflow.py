@@ -1,0 +1,82 @@
+"""The frozen graph in TensorFlow, on CPUs and GPUs: one compiled function with one fixed input signature."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.backbone import build
+from featstore.errors import InputError
+from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, library_versions, padded
+from featstore.spec import Precision
+from featstore.weights.keras_io import import_keras
+
+
+class TensorFlowRuntime:
+    """A graph traced by TensorFlow; see :class:`featstore.runtime.Runtime`. ``device`` is "cpu" or "gpu:N"."""
+
+    name = "tensorflow"
+
+    def __init__(self, graph: GraphSpec, device: str | None = None) -> None:
+        import_keras()
+        import tensorflow as tf
+
+        self.device = _choose_device(tf, device)
+        self.precision: Precision = graph.precision
+        self.versions: Mapping[str, str] = library_versions("tensorflow", "keras")
+        self._image_size = graph.image_size
+        with tf.device(self.device):
+            self._function = _compile(tf, graph)
+        self.feature_shape: tuple[int, ...] = tuple(self._function.structured_outputs.shape)[1:]
+
+    def __call__(self, images: Images) -> npt.NDArray[np.float32]:
+        """Features float32 (n, *feature_shape) of images uint8 (n, H, W, 3), n ≤ BATCH_SIZE."""
+        import tensorflow as tf
+
+        with tf.device(self.device):
+            result = self._function(tf.constant(padded(images, self._image_size))).numpy()
+        return np.array(result[: len(images)], np.float32)
+
+
+def _compile(tf: Any, graph: GraphSpec) -> Any:
+    model = build(
+        graph.base,
+        image_size=graph.image_size,
+        layer=graph.layer,
+        preprocessing=graph.preprocessing,
+        pooling=graph.pooling,
+        batch_size=BATCH_SIZE,
+        precision=graph.precision,
+    )
+    signature = tf.TensorSpec((BATCH_SIZE, *graph.image_size, 3), tf.uint8)
+    return tf.function(lambda images: model(images, training=False)).get_concrete_function(signature)
+
+
+def _choose_device(tf: Any, device: str | None) -> str:
+    """The device ("cpu", "gpu:0"), as TensorFlow takes it too; raises InputError if this machine does not have it.
+
+    A GPU's memory is taken as it is needed, so that others may use the rest.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    wanted = (device or ("gpu" if gpus else "cpu")).lower()
+    matched = re.fullmatch(r"cpu|gpu(?::(\d+))?", wanted)
+    number = int(matched[1] or 0) if matched else 0
+    if matched is None or (wanted != "cpu" and number >= len(gpus)):
+        raise InputError(
+            "there is no such device",
+            where="--device",
+            expected=", ".join(["cpu", *(f"gpu:{index}" for index in range(len(gpus)))]),
+            received=device,
+        )
+    if wanted == "cpu":
+        return "cpu"
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # TensorFlow has already started with the memory rule of the program around us
+            break
+    return f"gpu:{number}"

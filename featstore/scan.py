@@ -1,0 +1,201 @@
+"""Digests of a dataset's images: from the stat cache where a file is unchanged, else by reading the file.
+
+The cache is derived: losing it costs time and nothing else. It trusts no file that was changed less than two seconds
+before it was looked at, for such a file can change again without a new time (the "racy git" problem).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore import records
+from featstore.dataset import Dataset
+from featstore.formats import MAX_FILE_BYTES
+from featstore.progress import Progress, silent
+from featstore.records import DIGEST_BYTES, Reason, Rejected, Stamp
+
+RACY_NS = 2_000_000_000
+"""Two seconds: the coarsest clock of a file system in use (FAT)."""
+
+_ENTRY = np.dtype(
+    [("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<u8"), ("digest", f"V{DIGEST_BYTES}")]
+)
+_VERSION = 1
+_THREADS = min(8, 2 * (os.cpu_count() or 1))
+_CHUNK = 256  # files handed to the threads at a time
+
+
+class StatCache:
+    """What is known of files: path → (stamp, digest). For one location; used from one thread."""
+
+    def __init__(self, file: Path | None = None, entries: Mapping[str, tuple[Stamp, bytes]] | None = None) -> None:
+        self._file = file
+        self._entries = dict(entries or {})
+        self._opened = time.time_ns()
+        self._changed = False
+
+    @classmethod
+    def load(cls, folder: Path | None, location: str) -> StatCache:
+        """The cache of ``location`` in ``folder`` (STORE/scan), empty if lost or damaged. None: in memory only."""
+        if folder is None:
+            return cls()
+        file = folder / f"{hashlib.sha256(os.fsencode(location)).hexdigest()}.npz"
+        try:
+            return cls(file, _read(file))
+        except Exception:  # any damage at all: it is only a cache, and numpy raises many kinds
+            return cls(file)
+
+    def get(self, path: str, stamp: Stamp) -> bytes | None:
+        """The digest (32 bytes) if the file is known and unchanged."""
+        known = self._entries.get(path)
+        return known[1] if known is not None and known[0] == stamp else None
+
+    def put(self, path: str, stamp: Stamp, digest: bytes) -> None:
+        """Remember a digest. ``stamp`` must be from before the file was read; a file changed just now is forgotten."""
+        if max(stamp.mtime_ns, stamp.ctime_ns) > self._opened - RACY_NS:
+            self._changed |= self._entries.pop(path, None) is not None
+        elif self._entries.get(path) != (stamp, digest):
+            self._entries[path] = (stamp, digest)
+            self._changed = True
+
+    def save(self) -> None:
+        """Write the cache if it changed, whole or not at all; a disk that refuses is no error."""
+        if self._file is None or not self._changed:
+            return
+        try:
+            _write(self._file, self._entries)
+        except OSError:
+            return
+        self._changed = False
+
+
+def _read(file: Path) -> dict[str, tuple[Stamp, bytes]]:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        entries, blob, version = arrays["entries"], arrays["paths"].tobytes(), int(arrays["version"])
+    paths = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
+    if version != _VERSION or entries.dtype != _ENTRY or len(paths) != len(entries):
+        raise ValueError("not a stat cache of this version")
+    return {path: (Stamp(*row[:4]), row[4]) for path, row in zip(paths, entries.tolist(), strict=True)}
+
+
+def _write(file: Path, entries: Mapping[str, tuple[Stamp, bytes]]) -> None:
+    rows = [(s.size, s.mtime_ns, s.ctime_ns, s.inode, digest) for s, digest in entries.values()]
+    blob = b"".join(os.fsencode(path) + b"\0" for path in entries)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".npz")
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            np.savez(
+                opened,
+                version=np.int64(_VERSION),
+                entries=np.array(rows, dtype=_ENTRY),
+                paths=np.frombuffer(blob, dtype=np.uint8),
+            )
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, eq=False)
+class Digests:
+    """Digests of a dataset's N images: ``values`` uint8 (N, 32), ``known`` bool (N,), ``rejects`` by index.
+
+    A row that is not known is zeros. A rejected image (it cannot be read, or is too large) has no digest.
+    """
+
+    values: records.Digests
+    known: npt.NDArray[np.bool_]
+    rejects: dict[int, Rejected]
+
+
+def known_digests(dataset: Dataset, cache: StatCache, rehash: bool = False) -> Digests:
+    """What can be said without reading a file: one stat a file. ``rehash`` knows nothing beforehand."""
+    found = Digests(np.zeros((len(dataset), DIGEST_BYTES), np.uint8), np.zeros(len(dataset), np.bool_), {})
+    for i, path in enumerate(dataset.paths):
+        try:
+            stamp = _checked_stamp(dataset, path)
+        except Rejected as reject:
+            found.rejects[i] = reject
+            continue
+        digest = None if rehash else cache.get(path, stamp)
+        if digest is not None:
+            _set(found, i, digest)
+    return found
+
+
+def hash_dataset(
+    dataset: Dataset,
+    cache: StatCache,
+    *,
+    rehash: bool = False,
+    progress: Progress = silent,
+    only: npt.NDArray[np.bool_] | None = None,
+) -> Digests:
+    """The digests of all images (or, with ``only`` bool (N,), of some): files not in the cache are read, in threads.
+
+    Memory is bounded by the number of threads (at most 8) times ``MAX_FILE_BYTES``. The cache learns what was read;
+    save it afterwards.
+    """
+    found = known_digests(dataset, cache, rehash)
+    wanted = ~found.known if only is None else ~found.known & only
+    unread = [i for i in np.flatnonzero(wanted).tolist() if i not in found.rejects]
+    if not unread:
+        return found
+
+    def read(i: int) -> tuple[Stamp, bytes] | Rejected:
+        return _hash(dataset, dataset.paths[i])
+
+    with progress("reading", len(unread)) as advance, ThreadPoolExecutor(_THREADS) as threads:
+        for start in range(0, len(unread), _CHUNK):
+            chunk = unread[start : start + _CHUNK]
+            for i, result in zip(chunk, threads.map(read, chunk), strict=True):
+                if isinstance(result, Rejected):
+                    found.rejects[i] = result
+                else:
+                    _set(found, i, result[1])
+                    cache.put(dataset.paths[i], *result)
+                advance(1)
+    return found
+
+
+def digest_all(dataset: Dataset, folder: Path | None, *, rehash: bool = False, progress: Progress = silent) -> Digests:
+    """:func:`hash_dataset` with the stat cache in ``folder`` (STORE/scan), loaded before and saved after."""
+    cache = StatCache.load(folder, dataset.source.location)
+    try:
+        return hash_dataset(dataset, cache, rehash=rehash, progress=progress)
+    finally:
+        cache.save()  # what was read counts, even if the rest was interrupted
+
+
+def _hash(dataset: Dataset, path: str) -> tuple[Stamp, bytes] | Rejected:
+    try:
+        stamp = _checked_stamp(dataset, path)  # before the read: a later change then shows
+        return stamp, hashlib.sha256(dataset.source.read(path, MAX_FILE_BYTES)).digest()
+    except Rejected as reject:
+        return reject
+
+
+def _checked_stamp(dataset: Dataset, path: str) -> Stamp:
+    try:
+        stamp = dataset.source.stamp(path)
+    except OSError as error:
+        raise Rejected(Reason.UNREADABLE, error.strerror or str(error)) from error
+    if stamp.size > MAX_FILE_BYTES:
+        raise Rejected(Reason.FILE_TOO_LARGE, f"{stamp.size} bytes, the limit is {MAX_FILE_BYTES}")
+    return stamp
+
+
+def _set(found: Digests, i: int, digest: bytes) -> None:
+    found.values[i] = np.frombuffer(digest, np.uint8)
+    found.known[i] = True

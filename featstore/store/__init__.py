@@ -1,0 +1,31 @@
+"""The store: rows of features on disk, addressed by the content of the image and the spec. See docs/FORMAT.md.
+
+>>> store = Store.open("features")  # doctest: +SKIP
+>>> with store.namespace(spec).writer({"featstore": "0.1.0"}) as writer:  # doctest: +SKIP
+...     writer.add(digest, 0, features)
+>>> snapshot = store.namespace(spec).snapshot()  # doctest: +SKIP
+>>> snapshot.lookup(digests)  # doctest: +SKIP
+array([ 0,  0, -1], dtype=int16)
+
+Cheap to import: HDF5 is loaded once a segment is opened or written. Exporting is in :mod:`featstore.store.export`.
+"""
+
+from featstore.store.namespace import Namespace, Summary
+from featstore.store.rows import FORMAT_VERSION, Damage, Rows
+from featstore.store.snapshot import Snapshot
+from featstore.store.store import Store
+from featstore.store.verify import VerifyReport, verify
+from featstore.store.writer import Writer
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Damage",
+    "Namespace",
+    "Rows",
+    "Snapshot",
+    "Store",
+    "Summary",
+    "VerifyReport",
+    "Writer",
+    "verify",
+]

@@ -1,0 +1,173 @@
+"""Making bytes durable: the only module that puts files into a store.
+
+A file is written under a private name, forced to the disk, and only then given its public name; so whatever has a
+public name is complete, at every instant and after every crash. Nothing here takes a lock, and nothing needs one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from featstore.errors import FeatstoreError, from_os_error
+
+SEGMENT_ENDING = ".h5"
+
+_LEFTOVER_SECONDS = 24 * 3600
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_NO_FOLDER_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+
+
+@contextmanager
+def explained(doing: str, where: Path) -> Iterator[None]:
+    """Turn an OSError of the block into the typed error for ``doing`` (an infinitive) at ``where``."""
+    try:
+        yield
+    except FeatstoreError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, doing, where) from error
+
+
+def commit(data: bytes, folder: Path, private: Path) -> str:
+    """Put ``data`` into ``folder`` under the SHA-256 of its content, durably, and return that name (64 hex digits).
+
+    When this returns, the file survives a power cut; if it raises, either nothing is there or all of it is.
+    ``private`` is a folder on the same file system for the file's time without a name. An existing file of that
+    name is kept if its content is right and replaced if it is not.
+
+    Raises NoSpaceError, ReadOnlyError or StorageError.
+    """
+    name = hashlib.sha256(data).hexdigest()
+    target = folder / (name + SEGMENT_ENDING)
+    with explained("write a segment", target):
+        with _temporary(data, private) as temporary:
+            _publish(temporary, target, name)
+        fsync_folder(folder)
+    return name
+
+
+def write_text(text: str, target: Path, private: Path) -> None:
+    """Replace ``target`` by a file holding ``text`` (ASCII), atomically and durably; errors as in :func:`commit`."""
+    with explained(f"write {target.name}", target):
+        with _temporary(text.encode("ascii"), private) as temporary:
+            os.replace(temporary, target)
+        fsync_folder(target.parent)
+
+
+def make_folder(folder: Path, root: Path) -> None:
+    """Make ``folder`` and its missing parents; its whole way down from the parent of ``root`` is durable afterwards.
+
+    A folder that is there already counts for nothing: whoever made it may have died before forcing it to the disk.
+    """
+    way = [folder, *folder.parents]
+    below = way[: way.index(root) + 1]
+    with explained("make a folder", folder):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        for step in reversed(below):
+            step.mkdir(exist_ok=True)
+            with suppress(PermissionError):  # the store may stand in a folder that others may not list
+                fsync_folder(step.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk, where the file system knows how. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FSYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def probe(private: Path) -> None:
+    """Write a small private file and remove it, to see whether one may write here; errors as in :func:`commit`."""
+    with explained("write to the store", private), _temporary(b"\0" * 4096, private):
+        pass
+
+
+def sweep(private: Path) -> int:
+    """Remove the private files that killed processes left a day ago or earlier; returns how many. Never raises."""
+    removed = 0
+    with suppress(OSError):
+        for entry in list(os.scandir(private)):
+            with suppress(OSError):
+                if entry.is_file(follow_symlinks=False) and _age(entry) > _LEFTOVER_SECONDS:
+                    os.unlink(entry.path)
+                    removed += 1
+    return removed
+
+
+def _age(entry: os.DirEntry[str]) -> float:
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime
+
+
+@contextmanager
+def _temporary(data: bytes, private: Path) -> Iterator[Path]:
+    """A private file with ``data``, already on the disk; removed at the end if it still has its private name.
+
+    After a failed fsync the kernel may forget the failure, so a second fsync of the same file proves nothing: the
+    one retry, for I/O errors only, is a new file.
+    """
+    try:
+        path = _write_private(data, private)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        path = _write_private(data, private)
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # a leftover is swept later, and must not hide the error that brought us here
+            os.unlink(path)
+
+
+def _write_private(data: bytes, private: Path) -> Path:
+    path = private / f"{os.getpid()}-{secrets.token_hex(8)}"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    return path
+
+
+def _publish(temporary: Path, target: Path, name: str) -> None:
+    """Give the file its public name without ever replacing a good one."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        if not _is_sound(target, name):
+            os.replace(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.replace(temporary, target)  # this file system has no links; equal names mean equal bytes
+
+
+def _is_sound(target: Path, name: str) -> bool:
+    """True if the file has the content that its name promises; it is then on the disk too, whoever put it there."""
+    try:
+        with open(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            sound = hashlib.file_digest(file, "sha256").hexdigest() == name
+            if sound:
+                os.fsync(file.fileno())
+            return sound
+    except OSError:
+        return False

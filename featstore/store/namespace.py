@@ -1,0 +1,191 @@
+"""A namespace: the rows of one spec, as a folder of segments."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featstore.errors import DamageError, FeatstoreError, from_os_error
+from featstore.spec import Spec
+from featstore.store.commit import SEGMENT_ENDING, explained, fsync_folder, make_folder, sweep, write_text
+from featstore.store.rows import Damage
+from featstore.store.snapshot import Snapshot
+from featstore.store.writer import Writer
+
+if TYPE_CHECKING:
+    from featstore.store.encode import Codec
+    from featstore.store.segment import Segment
+    from featstore.store.store import Store
+
+SEGMENT_NAME = re.compile(r"[0-9a-f]{64}\.h5")
+
+_LISTINGS = 10
+"""How often a listing is repeated because a segment vanished between being listed and being opened."""
+
+_Stamp = tuple[int, int, int, int]
+Opened = dict[Path, tuple[_Stamp, bool, "Segment | Damage"]]
+"""What this process has opened already: the file's stamp, whether every byte was read, and what it turned out to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a namespace holds: rows with features, rejects (duplicates counted in both), segments and bytes on disk."""
+
+    fingerprint: str
+    spec: Spec
+    rows: int
+    rejects: int
+    segments: int
+    damaged: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``featstore store ls --json`` prints for each namespace."""
+        return {
+            "fingerprint": self.fingerprint,
+            "backbone": self.spec.backbone,
+            "layer": self.spec.layer,
+            "image_size": list(self.spec.image_size),
+            "pooling": self.spec.pooling,
+            "precision": self.spec.precision,
+            "dtype": self.spec.dtype,
+            "rows": self.rows,
+            "rejects": self.rejects,
+            "segments": self.segments,
+            "damaged": self.damaged,
+            "bytes": self.bytes,
+        }
+
+
+class Namespace:
+    """The rows of one ``spec`` in a store. It need not exist yet: then it is empty, and a writer makes it."""
+
+    def __init__(self, store: Store, spec: Spec, opened: Opened) -> None:
+        self.spec = spec
+        self.fingerprint = spec.fingerprint
+        self.path = store.path / "ns" / self.fingerprint
+        self._store = store
+        self._opened = opened
+
+    @property
+    def exists(self) -> bool:
+        """True if the store has a segment of this spec, sound or not."""
+        return next(self._list(), None) is not None
+
+    def snapshot(self, *, read_data: bool = True) -> Snapshot:
+        """The rows that are there now. Every segment is checked the first time this process sees it.
+
+        With ``read_data`` (the default) the check reads every byte. Without, it reads the keys and the structure
+        alone: faster on a large store, and damaged features are then noticed only when they are read.
+
+        Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
+        """
+        for _ in range(_LISTINGS - 1):
+            segments, damaged, complete = self._open_all(read_data)
+            if complete:
+                break
+        return Snapshot(self.spec, segments, damaged)
+
+    def writer(self, recorded: Mapping[str, str], codec: Codec = "none") -> Writer:
+        """A writer of rows.
+
+        First it makes what is missing of the store, sets aside the segments that are damaged (so their rows can be
+        written again under the same names), and clears away what killed processes left.
+        ``recorded`` (library versions, runtime …) goes into every segment and identifies nothing.
+        Raises ReadOnlyError, NoSpaceError or StorageError.
+        """
+        self._store.create()
+        make_folder(self.path / "seg", self._store.path)
+        description = self.path / "spec.json"
+        if not _holds(description, self.spec.to_json()):
+            write_text(self.spec.to_json(), description, self._store.private_folder)
+        for damage in self.snapshot(read_data=False).damaged:
+            self.quarantine(damage.name)
+        sweep(self._store.private_folder)
+        return Writer(self.spec, self.path / "seg", self._store.private_folder, recorded, codec)
+
+    def quarantine(self, name: str) -> None:
+        """Take the segment ``name`` out of service: moved, not deleted. Nothing happens if it is not there any more.
+
+        Raises ReadOnlyError, NoSpaceError or StorageError.
+        """
+        source = self.path / "seg" / (name + SEGMENT_ENDING)
+        target = self.path / "quarantine" / source.name
+        make_folder(target.parent, self._store.path)
+        with explained("set a damaged segment aside", source):
+            try:
+                os.replace(source, target)
+            except FileNotFoundError:
+                return
+            fsync_folder(target.parent)
+            fsync_folder(source.parent)
+
+    def summary(self) -> Summary:
+        """Counts for people; opens every segment, without reading the features."""
+        held = self.snapshot(read_data=False)
+        return Summary(
+            fingerprint=self.fingerprint,
+            spec=self.spec,
+            rows=held.rows - held.rejects,
+            rejects=held.rejects,
+            segments=len(held.names),
+            damaged=len(held.damaged),
+            bytes=held.bytes,
+        )
+
+    def _list(self) -> Iterator[os.DirEntry[str]]:
+        """The entries of ``seg/`` that have a segment's name."""
+        try:
+            with os.scandir(self.path / "seg") as entries:
+                yield from (entry for entry in entries if SEGMENT_NAME.fullmatch(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise from_os_error(error, "list the segments", self.path / "seg") from error
+
+    def _open_all(self, read_data: bool) -> tuple[list[Segment], list[Damage], bool]:
+        """Every listed segment, opened or found damaged; False if one vanished meanwhile (compacted, set aside)."""
+        paths = sorted(Path(entry.path) for entry in self._list())
+        workers = min(len(paths), os.cpu_count() or 1)
+        if workers < 2:
+            results = [self._open(path, read_data) for path in paths]
+        else:  # hashing runs in C without the interpreter's lock
+            with ThreadPoolExecutor(workers, thread_name_prefix="featstore-open") as pool:
+                results = list(pool.map(lambda path: self._open(path, read_data), paths))
+        damaged = [r for r in results if isinstance(r, Damage)]
+        segments = [r for r in results if r is not None and not isinstance(r, Damage)]
+        return segments, damaged, len(segments) + len(damaged) == len(paths)
+
+    def _open(self, path: Path, read_data: bool) -> Segment | Damage | None:
+        """What is at ``path``, None if nothing is; asked of the disk again only if the file has changed."""
+        from featstore.store.segment import open_segment
+
+        try:
+            about = os.stat(path)
+            stamp = (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+            known_stamp, known_data, known = self._opened.get(path, (None, False, None))
+            if known_stamp == stamp and (known_data or not read_data):
+                return known
+            found: Segment | Damage = open_segment(path, self.spec, read_data=read_data)
+        except FileNotFoundError:
+            return None
+        except DamageError as error:
+            found = Damage(path, error.what)
+        except FeatstoreError:
+            raise
+        except OSError as error:
+            raise from_os_error(error, "read a segment", path) from error
+        self._opened[path] = (stamp, read_data, found)
+        return found
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode("ascii")
+    except OSError:
+        return False

@@ -1,0 +1,188 @@
+"""A snapshot: the rows of a namespace at one moment, found by digest and read in the order asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.errors import DamageError, InputError
+from featstore.records import DIGEST_BYTES, Digests
+from featstore.spec import Spec
+from featstore.store.rows import Damage, Features
+
+if TYPE_CHECKING:
+    from featstore.store.segment import Segment
+
+_Index = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.intp]]
+"""Distinct digests in ascending order, S32 (K,), and the row of the snapshot that serves each, (K,)."""
+
+
+class Snapshot:
+    """An unchanging list of segments and what is in them. Safe to use from several threads.
+
+    If several segments hold the same (digest, view), features outrank a reject; among equals the segment with the
+    smallest name wins, and in it the first row. So the answer depends on the set of segments alone, not on who wrote
+    them when. ``damaged`` lists the segments that are not what their name promises: none of their rows is served.
+    """
+
+    def __init__(self, spec: Spec, segments: Sequence[Segment], damaged: Sequence[Damage]) -> None:
+        self.spec = spec
+        usable, misfits = _agreeing(sorted(segments, key=lambda s: s.name))
+        self._segments = usable
+        self.damaged = (*damaged, *misfits)
+        self._indexes: dict[int, _Index] = {}
+        self._lock = Lock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its segments in ascending order, 64 hex digits each: with the fingerprint they name exactly these rows."""
+        return tuple(s.name for s in self._segments)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...] | None:
+        """(D,), or (H, W, C) for maps; None if no row has features."""
+        return next((s.feature_shape for s in self._segments if s.feature_shape is not None), None)
+
+    @property
+    def rows(self) -> int:
+        """Stored rows, rejects and duplicates included."""
+        return sum(len(s.digests) for s in self._segments)
+
+    @property
+    def rejects(self) -> int:
+        """Stored rows that are rejects."""
+        return int(np.count_nonzero(self._status))
+
+    @property
+    def bytes(self) -> int:
+        """Size of its segments on disk."""
+        return sum(s.bytes for s in self._segments)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
+        """For each digest (N, 32), int16 (N,): -1 no row, 0 features, above 0 the number of the reject's Reason."""
+        rows = self._find(digests, view)
+        found = rows >= 0
+        status = np.full(len(rows), -1, np.int16)
+        status[found] = self._status[rows[found]]
+        return status
+
+    def read(self, digests: Digests, view: int = 0, out: Features | None = None) -> Features:
+        """The features of ``digests`` (N, 32) in that order, in the spec's dtype: (N, D), or (N, H, W, C) for maps.
+
+        Read straight into ``out`` (C-contiguous, of that shape) if given; else into a new array.
+
+        Raises
+        ------
+        InputError : one of them has no features here, or ``out`` does not fit.
+        DamageError : a segment has been damaged or removed since the snapshot was taken.
+        """
+        rows = self._find(digests, view)
+        lacking = (rows < 0) | (self._status[rows] != 0) if self.rows else np.ones(len(rows), bool)
+        if lacking.any():
+            raise InputError(
+                f"{np.count_nonzero(lacking)} of {len(rows)} images have no features in the store",
+                where=f"namespace {self.spec.fingerprint}, view {view}",
+                received=f"the first is {digests[np.argmax(lacking)].tobytes().hex()}",
+                todo="extract them first",
+            )
+        out = self._room(len(rows), out)
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        present, first = np.unique(owner[order], return_index=True)
+        for number, places in zip(present.tolist(), np.split(order, first[1:]), strict=False):
+            self._read_segment(number, out, places, rows[places])
+        return out
+
+    def _read_segment(
+        self, number: int, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]
+    ) -> None:
+        segment = self._segments[number]
+        try:
+            segment.read_into(out, places, rows - self._starts[number])
+        except FileNotFoundError as error:
+            raise DamageError(
+                "a segment was removed since this snapshot was taken",
+                where=segment.path,
+                todo="run the same command again",
+            ) from error
+
+    def _room(self, count: int, out: Features | None) -> Features:
+        """The array to read ``count`` rows into. With nothing stored, nothing is asked for, and (0, 0) holds it."""
+        shape = (count, *(self.feature_shape or (0,)))
+        if out is None:
+            return np.empty(shape, self.spec.dtype)
+        if out.shape != shape or not out.flags.c_contiguous:
+            raise InputError(
+                "this array cannot take the rows", where="out", expected=f"C-contiguous {shape}", received=out.shape
+            )
+        return out
+
+    def _find(self, digests: Digests, view: int) -> npt.NDArray[np.intp]:
+        """For each digest (N, 32) the row of the snapshot that serves it, -1 if there is none: intp (N,)."""
+        if digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES or digests.dtype != np.uint8:
+            raise InputError(
+                "these are no digests",
+                where="digests",
+                expected="uint8 (N, 32)",
+                received=f"{digests.dtype} {digests.shape}",
+            )
+        keys, rows = self._index(view)
+        if not len(keys):
+            return np.full(len(digests), -1, np.intp)
+        wanted = _as_text(digests)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[at] == wanted, rows[at], -1)
+
+    def _index(self, view: int) -> _Index:
+        with self._lock:
+            if view not in self._indexes:
+                self._indexes[view] = self._make_index(view)
+            return self._indexes[view]
+
+    def _make_index(self, view: int) -> _Index:
+        rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(s.views == view for s in self._segments)]))
+        rows = rows[np.argsort(self._status[rows] != 0, kind="stable")]  # features first, then by segment name
+        keys, first = np.unique(_as_text(self._digests[rows]), return_index=True)  # the first of equals
+        return keys, rows[first]
+
+    @cached_property
+    def _digests(self) -> Digests:
+        return np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *(s.digests for s in self._segments)])
+
+    @cached_property
+    def _status(self) -> npt.NDArray[np.uint8]:
+        return np.concatenate([np.zeros(0, np.uint8), *(s.status for s in self._segments)])
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.intp]:
+        """The first row of each segment."""
+        return np.cumsum([0, *(len(s.digests) for s in self._segments)])[:-1]
+
+
+def _as_text(digests: Digests) -> npt.NDArray[np.bytes_]:
+    """Digests (N, 32) as S32 (N,), which NumPy sorts and compares byte by byte (zeros at the end included)."""
+    return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").reshape(-1)
+
+
+def _agreeing(segments: Sequence[Segment]) -> tuple[tuple[Segment, ...], list[Damage]]:
+    """The segments whose features have the shape that most of them have, and the others as damage."""
+    shapes = Counter(s.feature_shape for s in segments if s.feature_shape is not None)
+    if len(shapes) < 2:
+        return tuple(segments), []
+    [(shape, _)] = shapes.most_common(1)
+    good = tuple(s for s in segments if s.feature_shape in (None, shape))
+    bad = [
+        Damage(s.path, f"its features are of shape {s.feature_shape}, those of most others {shape}")
+        for s in segments
+        if s not in good
+    ]
+    return good, bad

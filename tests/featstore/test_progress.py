@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from featstore import progress
+
+
+def test_silent_progress_takes_every_call() -> None:
+    with progress.silent("x", 3) as advance:
+        advance(3)
+
+
+def test_off_a_terminal_progress_is_plain_lines_with_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 6.0, 12.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    with progress.for_stream(stream)("extract", 24) as advance:
+        advance(4)  # after 2 s: too early for a line
+        advance(8)
+        advance(6)
+    assert stream.getvalue().splitlines() == [
+        "extract: 12/24 images, 2.0 images/s, 6 s left",
+        "extract: 18/24 images, 1.5 images/s, 4 s left",
+    ]
+
+
+def test_on_a_terminal_progress_is_a_bar_that_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with progress.for_stream(Terminal())("extract", 4) as advance:
+        advance(4)
+    assert capfd.readouterr().out == ""
