@@ -19,6 +19,7 @@ _HOMES = {
     "Dataset": "dataset",
     "DatasetOptions": "dataset",
     "ExtractOptions": "extraction",
+    "Extraction": "extraction",
     "FeatstoreError": "errors",
     "FeatureExtractor": "transformer",
     "Request": "job",
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from featstore.api import extract, load_table, load_tables, plan
     from featstore.dataset import Dataset, DatasetOptions, open_dataset
     from featstore.errors import FeatstoreError
-    from featstore.extraction import ExtractOptions
+    from featstore.extraction import ExtractOptions, Extraction
     from featstore.job import Request
     from featstore.spec import Spec
     from featstore.store import Store

@@ -6,12 +6,28 @@ import json
 import os
 from dataclasses import dataclass
 
+from featstore import machine
 from featstore.job import Job
 from featstore.store import Store
 
 _FILE = "rates.json"
 _NOMINAL_GFLOPS = {"float32": 60.0, "bfloat16": 130.0, "float16": 130.0}
 """GFLOP/s of one server core: a guess for the first run only, said to be one."""
+
+_GFLOP = {
+    "vgg16": 30.7,
+    "vgg19": 39.0,
+    "xception": 16.8,
+    "resnet50": 7.7,
+    "resnet50v2": 7.0,
+    "inceptionv3": 11.4,
+    "mobilenetv2": 0.6,
+    "densenet121": 5.7,
+    "efficientnetb0": 0.8,
+    "efficientnetv2b0": 1.4,
+    "convnexttiny": 8.9,
+}
+"""Operations of one image at the base's own size, twice the multiply-adds that its paper gives, in units of 10⁹."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +45,16 @@ def _key(job: Job) -> str:
 
 
 def estimate(job: Job, store: Store) -> Rate | None:
-    """The rate of the last run of this base on this machine, else a rough one from its operations; None if neither."""
+    """The rate of the last run here, else a rough one from the base's operations; None if neither is known."""
     measured = _read(store).get(_key(job))
     if measured:
         return Rate(measured, "measured in an earlier run")
-    gflops = job.base.backbone.gflops
-    if not gflops:
+    gflop = _GFLOP.get(job.spec.backbone)
+    if gflop is None:
         return None
     area = job.spec.image_size[0] * job.spec.image_size[1] / job.base.backbone.default_size**2
-    cores = os.cpu_count() or 1
-    return Rate(_NOMINAL_GFLOPS[job.spec.precision] * cores / (gflops * area), "a rough guess before the first run")
+    speed = _NOMINAL_GFLOPS[job.spec.precision] * machine.describe().cores
+    return Rate(speed / (gflop * area), "a rough guess before the first run")
 
 
 def record(job: Job, store: Store, images_per_second: float) -> None:

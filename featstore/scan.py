@@ -38,8 +38,11 @@ _CHUNK = 256  # files handed to the threads at a time
 class StatCache:
     """What is known of files: path → (stamp, digest). For one location; used from one thread."""
 
-    def __init__(self, file: Path | None = None, entries: Mapping[str, tuple[Stamp, bytes]] | None = None) -> None:
+    def __init__(
+        self, file: Path | None = None, location: str = "", entries: Mapping[str, tuple[Stamp, bytes]] | None = None
+    ) -> None:
         self._file = file
+        self._location = location
         self._entries = dict(entries or {})
         self._opened = time.time_ns()
         self._changed = False
@@ -51,9 +54,9 @@ class StatCache:
             return cls()
         file = folder / f"{hashlib.sha256(os.fsencode(location)).hexdigest()}.npz"
         try:
-            return cls(file, _read(file))
+            return cls(file, location, _read(file)[1])
         except Exception:  # any damage at all: it is only a cache, and numpy raises many kinds
-            return cls(file)
+            return cls(file, location)
 
     def get(self, path: str, stamp: Stamp) -> bytes | None:
         """The digest (32 bytes) if the file is known and unchanged."""
@@ -73,24 +76,39 @@ class StatCache:
         if self._file is None or not self._changed:
             return
         try:
-            _write(self._file, self._entries)
+            _write(self._file, self._location, self._entries)
         except OSError:
             return
         self._changed = False
 
 
-def _read(file: Path) -> dict[str, tuple[Stamp, bytes]]:
+def known_files(folder: Path) -> dict[bytes, Path]:
+    """Digest → a file that had it when it was last read, for every file still there; what zips hold is left out.
+
+    ``folder`` is STORE/scan. The content may have changed since: whoever reads a file takes its digest again.
+    """
+    found: dict[bytes, Path] = {}
+    for cache in sorted(folder.glob("*.npz")):
+        try:
+            location, entries = _read(cache)
+        except Exception:  # noqa: S112 - as in StatCache.load
+            continue
+        found.update((digest, Path(location, path)) for path, (_, digest) in entries.items())
+    return {digest: path for digest, path in found.items() if path.is_file()}
+
+
+def _read(file: Path) -> tuple[str, dict[str, tuple[Stamp, bytes]]]:
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         entries, blob, version = arrays["entries"], arrays["paths"].tobytes(), int(arrays["version"])
-    paths = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
+    location, *paths = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
     if version != _VERSION or entries.dtype != _ENTRY or len(paths) != len(entries):
         raise ValueError("not a stat cache of this version")
-    return {path: (Stamp(*row[:4]), row[4]) for path, row in zip(paths, entries.tolist(), strict=True)}
+    return location, {path: (Stamp(*row[:4]), row[4]) for path, row in zip(paths, entries.tolist(), strict=True)}
 
 
-def _write(file: Path, entries: Mapping[str, tuple[Stamp, bytes]]) -> None:
+def _write(file: Path, location: str, entries: Mapping[str, tuple[Stamp, bytes]]) -> None:
     rows = [(s.size, s.mtime_ns, s.ctime_ns, s.inode, digest) for s, digest in entries.values()]
-    blob = b"".join(os.fsencode(path) + b"\0" for path in entries)
+    blob = b"".join(os.fsencode(path) + b"\0" for path in (location, *entries))
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".npz")
     try:

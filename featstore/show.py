@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,16 +14,24 @@ from rich.table import Table
 from featstore.records import SPLITS
 
 if TYPE_CHECKING:  # the command line shows reports, and must not load what makes them
+    from pathlib import Path
+
     from featstore.dataset import Dataset
+    from featstore.doctor import Examination
     from featstore.extraction import ExtractReport
     from featstore.planning import Plan
+    from featstore.recompute import StoreCheck
+    from featstore.store import Summary
+    from featstore.table import Table as FeatureTable
+    from featstore.weights import Base, Verdict
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def console() -> Console:
-    """The console for people: stderr, plain where it is not a terminal or NO_COLOR is set."""
-    return Console(stderr=True, highlight=False, soft_wrap=False)
+    """The console for people: stderr, plain where it is not a terminal or NO_COLOR is set; never wrapped in a file."""
+    width = None if sys.stderr.isatty() or "COLUMNS" in os.environ else 200
+    return Console(stderr=True, highlight=False, width=width)
 
 
 def size(count: int | None) -> str:
@@ -72,26 +82,20 @@ def notes(dataset: Dataset) -> None:
 def extraction(report: ExtractReport) -> None:
     """What a run did."""
     out = console()
-    table = grid(
-        "backbone", "pooling", "precision", "runtime", "hits", "computed", "rejected", "seconds", "images/s",
-        right=("hits", "computed", "rejected", "seconds", "images/s"),
-    )  # fmt: skip
+    counts = ("hits", "computed", "rejected", "images/s")
+    table = grid("backbone", "features", *counts, right=counts)
     for spec in report.specs:
-        table.add_row(
-            spec.backbone,
-            spec.pooling,
-            spec.precision,
-            spec.runtime,
-            str(spec.hits),
-            str(spec.computed),
-            str(spec.rejected),
-            f"{spec.seconds:.1f}",
-            f"{spec.images_per_second:.1f}" if spec.computed else "",
-        )
+        rate = f"{spec.images_per_second:.1f}" if spec.computed else ""
+        kind = f"{spec.pooling} {spec.precision} {spec.runtime}"
+        table.add_row(spec.backbone, kind, str(spec.hits), str(spec.computed), str(spec.rejected), rate)
     out.print(table)
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stages.items() if seconds >= 0.05)
     out.print(f"{duration(report.seconds)} in all" + (f" (seconds by stage: {stages})" if stages else ""))
     out.print(escape(f"store {report.store}: {size(report.store_bytes)}"))
+    if report.quarantined:
+        out.print(
+            f"[yellow]damage[/yellow] {report.quarantined} segments were damaged and set aside; their rows were computed again"
+        )
     if report.rejects:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
         where = f", listed in {report.ledger}" if report.ledger else ""
@@ -101,22 +105,12 @@ def extraction(report: ExtractReport) -> None:
 def plan(result: Plan) -> None:
     """What a run would do, and why."""
     out = console()
-    table = grid(
-        "backbone", "pooling", "precision", "hits", "rejected", "to compute", "new bytes", "time",
-        right=("hits", "rejected", "to compute", "new bytes", "time"),
-    )  # fmt: skip
+    counts = ("hits", "rejected", "to compute", "bytes", "time")
+    table = grid("backbone", "features", *counts, right=counts)
     for part in result.specs:
         spec = part.job.spec
-        table.add_row(
-            spec.backbone,
-            spec.pooling,
-            spec.precision,
-            str(part.hits),
-            str(part.rejected),
-            str(part.computed),
-            size(part.bytes),
-            duration(part.seconds),
-        )
+        numbers = (str(part.hits), str(part.rejected), str(part.computed), size(part.bytes), duration(part.seconds))
+        table.add_row(spec.backbone, f"{spec.pooling} {spec.precision} {part.job.runtime}", *numbers)
     out.print(table)
     for part in result.specs:
         for reason, count in part.misses.items():
@@ -125,10 +119,79 @@ def plan(result: Plan) -> None:
             out.print(escape(f"{part.job.spec.backbone}: time is {part.estimate}"))
 
 
-def facts(title: str, values: Mapping[str, str]) -> None:
-    """Names and values, one a line."""
+def examination(result: Examination) -> None:
+    """What the doctor found."""
     out = console()
-    table = grid(title, "")
-    for name, value in values.items():
-        table.add_row(name, escape(value))
+    table = grid("", "")
+    table.show_header = False
+    for name, value in result.facts.items():
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(table)
+    for line in result.advice:
+        out.print(f"[yellow]faster[/yellow] {escape(line)}")
+    if not result.advice:
+        out.print("nothing would make it faster that featstore knows of")
+
+
+def namespaces(found: Sequence[Summary]) -> None:
+    """What a store holds."""
+    out = console()
+    table = grid("backbone", "layer", "size", "features", "rows", "rejects", "segments", "bytes", "fingerprint",
+                 right=("rows", "rejects", "segments", "bytes"))  # fmt: skip
+    for summary in found:
+        spec = summary.spec
+        damaged = f" [red]({summary.damaged} damaged)[/red]" if summary.damaged else ""
+        table.add_row(
+            escape(spec.backbone),
+            escape(spec.layer),
+            "x".join(map(str, spec.image_size)),
+            f"{spec.pooling} {spec.precision} {spec.dtype}",
+            str(summary.rows),
+            str(summary.rejects),
+            f"{summary.segments}{damaged}",
+            size(summary.bytes),
+            summary.fingerprint[:12],
+        )
+    out.print(table if found else "this store holds nothing yet: featstore extract DATA --backbone vgg16")
+
+
+def weights(found: Sequence[Base]) -> None:
+    """The weights that are cached."""
+    out = console()
+    table = grid("backbone", "asked for", "bytes", "digest", "from", right=("bytes",))
+    for base in found:
+        length = base.tensors.stat().st_size
+        table.add_row(base.backbone.name, escape(base.origin), size(length), base.digest[:16], escape(base.source))
+    out.print(table if found else "no weights are cached yet: featstore weights pull vgg16")
+
+
+def verdicts(found: Sequence[Verdict]) -> None:
+    """What a check of the cached weights found."""
+    out = console()
+    for verdict in found:
+        out.print(f"[red]damaged[/red] {escape(f'{verdict.path}: {verdict.problem}')}" if verdict.problem else escape(f"sound {verdict.name}"))
+    if not found:
+        out.print("no weights are cached yet: featstore weights pull vgg16")
+
+
+def verification(result: StoreCheck) -> None:
+    """What a check of a store found."""
+    out = console()
+    report = result.report
+    depth = "every byte read" if report.read_data else "names, sizes and structure"
+    out.print(f"{report.segments} segments, {report.rows} rows, {size(report.bytes)}: {depth}")
+    if report.quarantined:
+        out.print(f"{report.quarantined} segments were set aside earlier and serve no rows")
+    for damage in report.problems:
+        out.print(f"[red]damaged[/red] {escape(f'{damage.path}: {damage.problem}')}")
+    for drift in result.drifts:
+        out.print(escape(str(drift)))
+    if report.problems:
+        out.print("[yellow]to do[/yellow] run extract again: it sets damaged segments aside and computes their rows")
+    out.print("sound" if result.sound else "[red]not sound[/red]")
+
+
+def exported(tables: Mapping[str, FeatureTable], path: Path) -> None:
+    """What an export wrote."""
+    counts = ", ".join(f"{name} {table.X.shape[0]} x {table.X.shape[1]}" for name, table in tables.items())
+    console().print(escape(f"{path}: {counts}, {size(path.stat().st_size)}"))

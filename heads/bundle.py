@@ -90,7 +90,7 @@ def read_bundle(path: Path) -> Bundle:
         raise DamageError(
             "a file of this bundle was changed after it was written",
             where=head_file,
-            expected=f"{files[HEAD_FILE].bytes} bytes, SHA-256 {files[HEAD_FILE].sha256}",
+            expected=f"{files[HEAD_FILE].size} bytes, SHA-256 {files[HEAD_FILE].sha256}",
             received=f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}",
             todo=RETRAIN,
         )

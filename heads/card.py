@@ -34,10 +34,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """Another file of the bundle: its SHA-256 (hex) and its size in bytes."""
+    """Another file of the bundle: its SHA-256 (hex), and its size in bytes."""
 
     sha256: str
-    bytes: int
+    size: int
 
     @classmethod
     def of(cls, data: bytes) -> FileEntry:

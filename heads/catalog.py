@@ -15,7 +15,7 @@ from heads.linear import Features, LinearHead
 from heads.solve import Params, solve_linear
 
 FitGrid = Callable[[Features, npt.NDArray[np.int64], Sequence[Params], int], tuple[LinearHead, ...]]
-"""(X, y, grid, seed) → a fitted head for each value of the grid, or only for the first ones if the rest cannot be fitted.
+"""(X, y, grid, seed) → a fitted head for each value of the grid, or for the first ones if the rest cannot be fitted.
 
 It gets the grid whole so that it can share work between the values."""
 

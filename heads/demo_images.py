@@ -132,12 +132,12 @@ def _halves(picture: Grey) -> tuple[Grey, Grey]:
 
 
 def _write_class(folder: Path, photograph: Path, random: np.random.Generator) -> None:
-    from skimage import io
+    from skimage.io import imread, imsave
 
-    picture = io.imread(photograph, as_gray=True)
+    picture = imread(photograph, as_gray=True)
     grey = picture / 255 if picture.dtype == np.uint8 else picture
     for split, half in zip(("train", "test"), _halves(grey), strict=True):
         place = folder / split / photograph.stem
         place.mkdir(parents=True)
         for number, patch in enumerate(cut_patches(half, PER_CLASS, random)):
-            io.imsave(place / f"{number:02}.png", patch, check_contrast=False)
+            imsave(place / f"{number:02}.png", patch, check_contrast=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,23 +81,15 @@ def fit_head(kind: HeadKind, train: Table, validation: Table | None = None, *, s
         )
     if validation is not None and (validation.y >= 0).any():
         _check_same(train, validation)
-        held_X, held_y = _labelled(validation)
-        heads = kind.fit(X, codes, kind.grid, seed)
-        logits = [head.logits(held_X) for head in heads]
-        answers, chosen_on = _columns(held_y, labels), "validation"
+        held_out = _judge_on_validation(kind, X, codes, validation, labels, seed)
     else:
-        folds = _fold_of(codes, [train.classes[label] for label in labels], seed)
-        heads = ()
-        logits = _fold_logits(kind, X, codes, folds, seed)
-        answers, chosen_on = codes, f"{folds.max() + 1} folds of train"
-    trials = tuple(
-        # What did not converge, on all folds, is at the end of the grid and was not tried.
-        Trial(params, accuracy(answers, out.argmax(axis=1)))
-        for params, out in zip(kind.grid, logits, strict=False)
-    )
-    best = max(range(len(trials)), key=lambda i: trials[i].score.accuracy)  # of equals, max() returns the first
-    factor = fit_temperature(logits[best], answers) if kind.tempered else 1.0
-    head = heads[best] if heads else kind.fit(X, codes, (trials[best].params,), seed)[0]
+        held_out = _judge_on_folds(kind, X, codes, [train.classes[label] for label in labels], seed)
+    # A value that did not converge is at the end of the grid and has no logits: it cannot be chosen.
+    scores = [accuracy(held_out.columns, logits.argmax(axis=1)) for logits in held_out.logits]
+    trials = tuple(map(Trial, kind.grid, scores))
+    best = max(range(len(trials)), key=lambda i: scores[i].accuracy)  # the first of equals
+    factor = fit_temperature(held_out.logits[best], held_out.columns) if kind.tempered else 1.0
+    head = held_out.heads[best] if held_out.heads else kind.fit(X, codes, (kind.grid[best],), seed)[0]
     return FittedHead(
         kind=kind.name,
         head=head.scaled(factor),
@@ -104,11 +97,56 @@ def fit_head(kind: HeadKind, train: Table, validation: Table | None = None, *, s
         all_classes=train.classes,
         trials=trials,
         chosen=trials[best],
-        chosen_on=chosen_on,
+        chosen_on=held_out.name,
         factor=factor,
         seed=seed,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HeldOut:
+    """What the values of a grid say about rows that their heads were not fitted on.
+
+    logits : float64 (N, K) for each value; columns : int64 (N,), the right answers, -1 where no column is right.
+    heads : those fitted on all training rows, one a value, if that was done on the way.
+    """
+
+    name: str
+    logits: tuple[Logits, ...]
+    columns: Labels
+    heads: tuple[LinearHead, ...] = ()
+
+
+def _judge_on_validation(
+    kind: HeadKind, X: Features, codes: Labels, validation: Table, labels: Labels, seed: int
+) -> _HeldOut:
+    held_X, held_y = _labelled(validation)
+    heads = kind.fit(X, codes, kind.grid, seed)
+    columns = np.searchsorted(labels, held_y).clip(max=len(labels) - 1)
+    known = labels[columns] == held_y  # no head can be right about a class without training images
+    logits = tuple(head.logits(held_X) for head in heads)
+    return _HeldOut("validation", logits, np.where(known, columns, -1), heads)
+
+
+def _judge_on_folds(kind: HeadKind, X: Features, codes: Labels, names: Sequence[str], seed: int) -> _HeldOut:
+    from sklearn.model_selection import StratifiedKFold
+
+    counts = np.bincount(codes)
+    if (smallest := int(counts.min())) < 2:
+        raise InputError(
+            f"class {names[int(counts.argmin())]!r} has a single training image, too few to choose by folds",
+            expected="at least 2 images a class, or a validation split",
+            received=smallest,
+        )
+    folds = min(FOLDS, smallest)
+    logits = [np.empty((len(codes), len(names))) for _ in kind.grid]
+    for fitted_on, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(codes, codes):
+        heads = kind.fit(X[fitted_on], codes[fitted_on], kind.grid, seed)
+        del logits[len(heads) :]
+        for out, head in zip(logits, heads, strict=False):
+            out[held_out] = head.logits(X[held_out])
+    return _HeldOut(f"{folds} folds of train", tuple(logits), codes)
 
 
 def _labelled(table: Table) -> tuple[Features, Labels]:
@@ -135,42 +173,3 @@ def _check_same(train: Table, other: Table) -> None:
             expected=", ".join(train.classes),
             received=", ".join(other.classes),
         )
-
-
-def _columns(y: Labels, labels: Labels) -> Labels:
-    """The column of each class ``y`` among the sorted ``labels``; -1 for a class without training images."""
-    columns = np.searchsorted(labels, y).clip(max=len(labels) - 1)
-    return np.where(labels[columns] == y, columns, -1)
-
-
-def _fold_of(codes: Labels, names: list[str], seed: int) -> Labels:
-    """int64 (N,): the fold that each row is held out in. Every class is in every fold."""
-    from sklearn.model_selection import StratifiedKFold
-
-    counts = np.bincount(codes)
-    if (smallest := int(counts.min())) < 2:
-        raise InputError(
-            f"class {names[int(counts.argmin())]!r} has a single training image, too few to choose by folds",
-            expected="at least 2 images a class, or a validation split",
-            received=smallest,
-        )
-    folds = np.empty(len(codes), np.int64)
-    splitter = StratifiedKFold(min(FOLDS, smallest), shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(codes, codes)):
-        folds[held_out] = fold
-    return folds
-
-
-def _fold_logits(kind: HeadKind, X: Features, codes: Labels, folds: Labels, seed: int) -> list[Logits]:
-    """For each value of the grid, float64 (N, K): every row's logits by the head that was not fitted on it.
-
-    A value that could not be fitted on some of the folds ends the list.
-    """
-    logits = [np.empty((len(codes), codes.max() + 1)) for _ in kind.grid]
-    for fold in range(folds.max() + 1):
-        held_out = folds == fold
-        heads = kind.fit(X[~held_out], codes[~held_out], kind.grid, seed)
-        del logits[len(heads) :]
-        for out, head in zip(logits, heads, strict=False):
-            out[held_out] = head.logits(X[held_out])
-    return logits

@@ -49,15 +49,14 @@ class LinearHead:
     @classmethod
     def from_decision(cls, weights: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> LinearHead:
         """The head of a decision function: (K, D) and (K,); or (1, D) and (1,), where above 0 is the second class."""
-        weights, bias = np.asarray(weights, np.float64), np.asarray(bias, np.float64)
         if len(bias) == 1:
             weights, bias = np.vstack([np.zeros_like(weights), weights]), np.append(0.0, bias)
-        return cls(weights, bias)
+        return cls(weights.astype(np.float64), bias.astype(np.float64))
 
     @property
     def width(self) -> int:
         """D, the number of features it expects."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     def scaled(self, factor: float) -> LinearHead:
         """The head with its logits times ``factor`` > 0: the same choices, surer or less sure of them."""
@@ -79,4 +78,4 @@ class LinearHead:
 
     def predict(self, X: Features) -> npt.NDArray[np.int64]:
         """int64 (N,): the column of the likeliest class; the first of equals."""
-        return self.logits(X).argmax(axis=1).astype(np.int64)
+        return np.asarray(self.logits(X).argmax(axis=1), np.int64)

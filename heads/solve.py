@@ -41,7 +41,7 @@ def solve_linear(
     solver does not converge it stops, and the heads are fewer. Raises InputError if that is the very first.
     """
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     scaler = StandardScaler().fit(X)
     coordinates = (X.astype(np.float64) - scaler.mean_) / scaler.scale_

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest_plugins = ["tests.stubs"]
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -70,6 +70,14 @@ class Lane:
         self._claimed: set[bytes] = set()
         self._batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
 
+    def set_damage_aside(self) -> int:
+        """Move damaged segments to quarantine and count them: their rows are computed again like any that are missing."""
+        if self._sink is not None:  # rows go to memory: the store is only read
+            return 0
+        for damage in self.rows.own.damaged:
+            self._store.namespace(self.job.spec).quarantine(damage.path.stem)
+        return len(self.rows.own.damaged)
+
     def missing(self, status: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
         """Which of these lookups (N,) this run has to compute."""
         return status != 0 if self._retry else status == -1
@@ -132,7 +140,7 @@ class Lane:
     def _writer(self) -> Sink:
         if self._sink is None:
             self._store.check_writable()
-            self._sink = self._store.namespace(self.job.spec).writer(installed_versions())
+            self._sink = self._store.namespace(self.job.spec).writer({**installed_versions(), "runtime": self.job.runtime})
         return self._sink
 
     def _open_runtime(self) -> Runtime:

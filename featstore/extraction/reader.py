@@ -64,6 +64,8 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
         try:
             pixels = dict(zip(specs, decode.decode(data, specs), strict=True))
         except Rejected as caught:
+            if caught.reason is Reason.UNREADABLE:  # the machine's state (no memory), not the file's: nothing to keep
+                return Prepared(index, rejected=caught)
             rejected = caught
     return Prepared(index, stamp, digest, pixels, rejected, read - started, time.perf_counter() - read)
 

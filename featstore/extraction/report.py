@@ -48,7 +48,11 @@ class RejectedImage:
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """A whole run. ``seconds`` is wall time; ``stages`` are seconds by stage, read and decode summed over threads."""
+    """A whole run.
+
+    ``seconds`` is wall time; ``stages`` are seconds by stage, read and decode summed over threads. ``quarantined``
+    counts segments that were found damaged and set aside; their rows were computed again.
+    """
 
     images: int
     specs: tuple[SpecReport, ...]
@@ -58,6 +62,7 @@ class ExtractReport:
     store: Path
     store_bytes: int
     ledger: Path | None
+    quarantined: int
 
     @property
     def reasons(self) -> Mapping[str, int]:
@@ -75,7 +80,7 @@ class ExtractReport:
             "reasons": self.reasons,
             "seconds": self.seconds,
             "stages": dict(self.stages),
-            "store": {"path": str(self.store), "bytes": self.store_bytes},
+            "store": {"path": str(self.store), "bytes": self.store_bytes, "quarantined": self.quarantined},
             "ledger": str(self.ledger) if self.ledger else None,
         }
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from featstore import rates
 from featstore.dataset import Dataset
 from featstore.errors import DamageError, FeatstoreError, Interrupted
 from featstore.extraction.lane import Lane, MemorySink
@@ -26,6 +27,9 @@ from featstore.runtime import BATCH_SIZE
 from featstore.scan import StatCache, known_digests
 from featstore.spec import PixelSpec
 from featstore.store import Store
+
+_MEASURABLE = 4 * BATCH_SIZE
+"""Rows after which a run's rate is worth remembering for the next plan."""
 
 _AHEAD = 4 * BATCH_SIZE
 """Images read ahead of the backbone; with the pixels of one image this bounds the memory of a run."""
@@ -97,8 +101,10 @@ class _Run:
         self.cache = StatCache.load(store.scan_folder, dataset.source.location)
         self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
         self.seconds: Counter[str] = Counter()
+        self.quarantined = 0
 
     def go(self, progress: Progress) -> Extraction:
+        self.quarantined = sum(lane.set_damage_aside() for lane in self.lanes)
         todo = self._todo()
         if len(todo):
             label = "extract " + " + ".join(lane.job.spec.backbone for lane in self.lanes)
@@ -177,6 +183,8 @@ class _Run:
         rejects = tuple(self._rejects(reasons.max(axis=0)))
         for lane in self.lanes:
             self.seconds.update(lane.seconds)
+            if lane.computed >= _MEASURABLE:
+                rates.record(lane.job, self.store, lane.computed / lane.seconds["backbone"])
         return ExtractReport(
             images=len(self.dataset),
             specs=tuple(_spec_report(lane, why) for lane, why in zip(self.lanes, reasons, strict=True)),
@@ -185,6 +193,7 @@ class _Run:
             stages=dict(self.seconds),
             store=self.store.path,
             store_bytes=self.store.size(),
+            quarantined=self.quarantined,
             ledger=write_ledger(rejects, self.options.ledger, self.store, self.dataset.source.location),
         )
 

@@ -68,7 +68,7 @@ def export(tables: Tables, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with explained("write the exported file", path):
         try:
-            with open(temporary, "xb") as file:
+            with open(temporary, "x+b") as file:
                 write(tables, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -83,7 +83,7 @@ def _write_hdf5(tables: Tables, file: BinaryIO) -> None:
     import h5py
 
     first = next(iter(tables.values()))
-    target = _Forgiving(file)
+    target = _Forgiving(file.fileno())
     with h5py.File(target, "w", libver="v110") as out:
         out.attrs["export_version"] = EXPORT_VERSION
         out.attrs["classes"] = _utf8(first.classes)
@@ -105,41 +105,52 @@ def _write_hdf5(tables: Tables, file: BinaryIO) -> None:
 
 
 class _Forgiving(io.RawIOBase):
-    """A file that remembers its first failure instead of raising it: HDF5 crashes the interpreter on a full disk."""
+    """A file that remembers its first failure and goes on as if nothing had happened, for the owner to raise later.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    HDF5 crashes the interpreter when a write fails, on a full disk for one; and so it must not see one.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._position = 0
         self.failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        if self.failure is None:
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self.failure = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        if self.failure is None:
-            try:
-                return self._file.truncate(size)
-            except OSError as error:
-                self.failure = error
-        return size or 0
+        with memoryview(data) as view, view.cast("B") as left:
+            done = 0
+            while done < len(left) and self.failure is None:
+                try:
+                    done += os.pwrite(self._handle, left[done:], self._position + done)
+                except OSError as error:
+                    self.failure = error
+            self._position += len(left)
+            return len(left)
 
     def readinto(self, buffer: Any) -> int:
         with memoryview(buffer) as view, view.cast("B") as target:
-            target[:] = self._file.read(len(target)).ljust(len(target), b"\0")
+            try:
+                found = os.pread(self._handle, len(target), self._position)
+            except OSError as error:
+                self.failure, found = self.failure or error, b""
+            target[:] = found.ljust(len(target), b"\0")
+            self._position += len(target)
             return len(target)
 
+    def truncate(self, size: int | None = None) -> int:
+        size = self._position if size is None else size
+        try:
+            os.ftruncate(self._handle, size)
+        except OSError as error:
+            self.failure = self.failure or error
+        return size
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._handle).st_size}[whence]
+        self._position = start + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        """Nothing: the owner of the file flushes it, and hears of a failure."""
+        return self._position
 
     def seekable(self) -> bool:
         return True

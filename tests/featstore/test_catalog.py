@@ -71,7 +71,9 @@ def test_every_class_of_keras_applications_is_known() -> None:
     assert {b.keras_name for b in BACKBONES} >= classes
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50v2", "densenet121", "mobilenetv2", "efficientnetv2b0", "convnexttiny"])
+@pytest.mark.parametrize(
+    "name", ["vgg16", "resnet50v2", "densenet121", "mobilenetv2", "efficientnetv2b0", "convnexttiny"]
+)
 def test_file_names_and_hashes_are_those_that_keras_publishes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = find(name)
     make = getattr(import_keras().applications, backbone.keras_name)

@@ -161,6 +161,16 @@ class TestDigests:
         assert known_digests(data, cache_of(data, tmp_path)).known.sum() == 3
 
 
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
 class TestStatCache:
     def test_what_is_saved_is_loaded(self, tmp_path: Path) -> None:
         cache = StatCache.load(tmp_path, "/data")
@@ -220,6 +230,12 @@ class TestStatCache:
         cache.save()
         assert StatCache.load(tmp_path, "/data").get("a", OLD) == DIGEST
 
+    def test_a_planted_pickle_is_not_run(self, tmp_path: Path) -> None:
+        file = tmp_path / f"{hashlib.sha256(b'/data').hexdigest()}.npz"
+        np.savez(file, entries=np.array([Planted(tmp_path / "run")], dtype=object), paths=np.zeros(1), version=1)
+        StatCache.load(tmp_path, "/data")
+        assert [f.name for f in tmp_path.iterdir()] == [file.name]
+
     def test_a_place_that_cannot_be_written_is_no_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         cache = StatCache.load(tmp_path / "file" / "scan", "/data")
@@ -258,3 +274,17 @@ class TestStatCache:
         again = StatCache.load(tmp_path, "/data")
         assert again.get("train/cats/99999.jpg", OLD) == DIGEST
         assert time.perf_counter() - started < 30  # seconds; 0.4 on an idle machine
+
+
+def test_known_files_finds_each_digest_where_it_was_last_seen(data: Dataset, later: None, tmp_path: Path) -> None:
+    digest_all(data, tmp_path / "scan")
+    root = Path(data.source.location)
+    (root / "a" / "2.jpg").unlink()
+    (tmp_path / "scan" / "damaged.npz").write_bytes(b"not a cache")
+    found = module.known_files(tmp_path / "scan")
+    assert set(found) == {hashlib.sha256(content).digest() for content in (b"one", b"three")}
+    assert found[hashlib.sha256(b"three").digest()] == root / "b" / "caf\udce9.jpg"
+
+
+def test_known_files_of_a_store_that_is_not_there_is_nothing(tmp_path: Path) -> None:
+    assert module.known_files(tmp_path / "nowhere") == {}

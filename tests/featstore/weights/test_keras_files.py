@@ -92,7 +92,9 @@ def test_a_file_that_is_not_hdf5_is_an_input_error(content: bytes, name: str, tm
         read_h5(SMALL, tmp_path / name)
 
 
-def test_a_damaged_weight_file_never_escapes_as_another_error(model: Any, tensors: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_damaged_weight_file_never_escapes_as_another_error(
+    model: Any, tensors: list[np.ndarray], tmp_path: Path
+) -> None:
     path = tmp_path / "a.weights.h5"
     model.save_weights(path)
     good = path.read_bytes()

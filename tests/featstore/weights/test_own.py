@@ -18,7 +18,11 @@ def _model(path: Path, config: Any) -> Path:
 
 
 def _layer(name: str, **more: Any) -> dict[str, Any]:
-    return {"class_name": "Functional", "module": "keras", "config": {"layers": [{"class_name": name, "config": {}, **more}]}}
+    return {
+        "class_name": "Functional",
+        "module": "keras",
+        "config": {"layers": [{"class_name": name, "config": {}, **more}]},
+    }
 
 
 def test_a_plain_model_is_identified_by_its_config(tiny_file: Path, tmp_path: Path) -> None:

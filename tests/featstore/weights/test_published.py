@@ -28,11 +28,13 @@ def _serve(monkeypatch: pytest.MonkeyPatch, content: bytes, length: int | None =
     timeouts = []
 
     class Response(io.BytesIO):
-        headers = {"Content-Length": str(len(content) if length is None else length)}
+        def __init__(self) -> None:
+            super().__init__(content)
+            self.headers = {"Content-Length": str(len(content) if length is None else length)}
 
     def urlopen(url: str, timeout: float) -> Any:
         timeouts.append(timeout)
-        return Response(content)
+        return Response()
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     return timeouts

@@ -190,4 +190,6 @@ def test_the_package_index_gives_the_known_tensors(name: str, monkeypatch: pytes
     assert base.digest == find(name).weights_digest
     assert base.layer().name == find(name).last_layer
     tensors = read_tensors(base)
-    assert (len(tensors), sum(t.size for t in tensors)) == {"vgg16": (26, 14_714_688), "xception": (234, 20_861_480)}[name]
+    assert (len(tensors), sum(t.size for t in tensors)) == {"vgg16": (26, 14_714_688), "xception": (234, 20_861_480)}[
+        name
+    ]

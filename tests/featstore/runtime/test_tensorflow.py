@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from featstore.errors import InputError
+from featstore.runtime.tensorflow import _choose_device
+
+
+def _tensorflow(gpus: int, started: bool = False) -> Any:
+    grown: list[str] = []
+
+    def grow(gpu: str, on: bool) -> None:
+        if started:
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+        grown.append(gpu)
+
+    config = SimpleNamespace(
+        list_physical_devices=lambda kind: [f"{kind}:{i}" for i in range(gpus)],
+        experimental=SimpleNamespace(set_memory_growth=grow),
+    )
+    return SimpleNamespace(config=config, grown=grown)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "expected"),
+    [
+        (0, None, "cpu"),
+        (0, "CPU", "cpu"),
+        (1, None, "gpu:0"),
+        (1, "cpu", "cpu"),
+        (2, "gpu:1", "gpu:1"),
+        (2, "GPU", "gpu:0"),
+    ],
+)
+def test_the_device_is_chosen(gpus: int, asked: str | None, expected: str) -> None:
+    assert _choose_device(_tensorflow(gpus), asked) == expected
+
+
+@pytest.mark.parametrize(("gpus", "asked"), [(0, "gpu"), (1, "gpu:1"), (1, "tpu"), (1, "gpu:x"), (1, "")])
+def test_a_device_that_is_not_there_is_an_input_error(gpus: int, asked: str) -> None:
+    if asked == "":
+        assert _choose_device(_tensorflow(gpus), asked) == "gpu:0"
+        return
+    with pytest.raises(InputError, match="no such device") as caught:
+        _choose_device(_tensorflow(gpus), asked)
+    assert "cpu" in str(caught.value.expected)
+
+
+def test_a_gpus_memory_grows_as_needed() -> None:
+    tf = _tensorflow(2)
+    _choose_device(tf, None)
+    assert tf.grown == ["GPU:0", "GPU:1"]
+
+
+def test_memory_that_is_already_ruled_is_left_alone() -> None:
+    assert _choose_device(_tensorflow(1, started=True), "gpu") == "gpu:0"
+
+
+def test_no_gpu_is_touched_for_the_cpu() -> None:
+    tf = _tensorflow(1)
+    _choose_device(tf, "cpu")
+    assert tf.grown == []

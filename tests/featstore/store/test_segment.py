@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from featstore.errors import DamageError, StorageError
+from featstore.spec import Spec
+from featstore.store.encode import encode
+from featstore.store.rows import Rows
+from featstore.store.segment import Segment, open_segment
+
+
+def saved(data: bytes, folder: Path) -> Path:
+    path = folder / f"{hashlib.sha256(data).hexdigest()}.h5"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def rows(make_rows: Any) -> Rows:
+    """1,000 rows of 2,048 features: eight chunks, the last one not full."""
+    made: Rows = make_rows(1000, shape=(2048,))
+    return made
+
+
+@pytest.fixture
+def segment(rows: Rows, spec: Spec, tmp_path: Path) -> Segment:
+    return open_segment(saved(encode(rows, spec, {}), tmp_path), spec)
+
+
+def test_it_knows_its_keys_shape_and_size(segment: Segment, rows: Rows) -> None:
+    assert (segment.digests == rows.digests).all()
+    assert (segment.feature_shape, segment.chunk_rows) == ((2048,), 128)
+    assert segment.bytes == segment.path.stat().st_size
+    assert segment.name == hashlib.sha256(segment.path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["all", "reversed", "shuffled", "every third", "repeated", "one", "none", "shifted"])
+def test_rows_land_where_they_are_wanted(segment: Segment, rows: Rows, kind: str) -> None:
+    every = np.arange(1000)
+    wanted = {
+        "all": every,
+        "reversed": every[::-1],
+        "shuffled": np.random.default_rng(0).permutation(1000),
+        "every third": every[::3],
+        "repeated": np.repeat(every[:300], 2),
+        "one": every[999:],
+        "none": every[:0],
+        "shifted": every[5:905],
+    }[kind]
+    out = np.full((len(wanted) + 2, 2048), -1, np.float32)
+    segment.read_into(out, np.arange(len(wanted)) + 1, wanted)
+    assert rows.features is not None
+    assert (out[1:-1] == rows.features[wanted]).all()
+    assert (out[[0, -1]] == -1).all()
+
+
+def test_every_flipped_bit_is_found(make_rows: Any, spec: Spec, tmp_path: Path) -> None:
+    data = encode(make_rows(8), spec, {})
+    path = saved(data, tmp_path)
+    for position in range(0, len(data), 7):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
+        with pytest.raises(DamageError, match="not its name"):
+            open_segment(path, spec)
+
+
+def test_even_unread_a_flipped_bit_never_gives_a_wrong_row(make_rows: Any, spec: Spec, tmp_path: Path) -> None:
+    rows = make_rows(8, rejects=[2])
+    data = encode(rows, spec, {})
+    path, every, noticed = saved(data, tmp_path), np.arange(8), 0
+    for position in range(0, len(data), 5):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
+        out = np.zeros((8, 4), np.float32)
+        try:
+            segment = open_segment(path, spec, read_data=False)
+            segment.read_into(out, every, every)
+        except DamageError:
+            noticed += 1
+            continue
+        assert (segment.digests == rows.digests).all()
+        assert (segment.status == rows.status).all()
+        assert (out == rows.features).all()
+    assert noticed > 100  # the rest hit space that holds nothing
+
+
+def test_every_truncation_is_found(make_rows: Any, spec: Spec, tmp_path: Path) -> None:
+    data = encode(make_rows(8), spec, {})
+    path = saved(data, tmp_path)
+    for length in (*range(0, len(data), 61), len(data) - 1):
+        path.write_bytes(data[:length])
+        for read_data in (True, False):
+            with pytest.raises(DamageError):
+                open_segment(path, spec, read_data=read_data)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all", b"\x89HDF\r\n\x1a\n", b"\0" * 5000])
+def test_other_content_is_found_even_under_its_own_name(spec: Spec, tmp_path: Path, content: bytes) -> None:
+    for read_data in (True, False):
+        with pytest.raises(DamageError):
+            open_segment(saved(content, tmp_path), spec, read_data=read_data)
+
+
+def test_a_segment_of_another_spec_is_refused(make_rows: Any, spec: Spec, tmp_path: Path) -> None:
+    path = saved(encode(make_rows(3), spec, {}), tmp_path)
+    with pytest.raises(DamageError, match="another spec"):
+        open_segment(path, spec.but(backbone="vgg19"))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_not_a_file_is_damage_and_never_waits(spec: Spec, tmp_path: Path, make: Any) -> None:
+    path = tmp_path / f"{'0' * 64}.h5"
+    make(path)
+    with pytest.raises(DamageError, match="not a regular file"):
+        open_segment(path, spec)
+
+
+def test_what_is_gone_is_simply_gone(spec: Spec, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_segment(tmp_path / f"{'0' * 64}.h5", spec)
+
+
+def test_damage_after_opening_is_noticed_when_the_rows_are_read(segment: Segment) -> None:
+    content = bytearray(segment.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.path.write_bytes(content)
+    out = np.empty((1000, 2048), np.float32)
+    with pytest.raises(DamageError, match="HDF5 cannot read it"):
+        segment.read_into(out, np.arange(1000), np.arange(1000))
+    with pytest.raises(DamageError):
+        segment.check_features()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EIO, DamageError), (errno.EMFILE, StorageError)])
+def test_only_what_speaks_against_the_file_is_damage(
+    segment: Segment, spec: Spec, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", fail)
+        with pytest.raises(kind):
+            open_segment(segment.path, spec)
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(kind):
+        open_segment(segment.path, spec)
+
+
+def test_reading_takes_no_lock(segment: Segment, spec: Spec) -> None:
+    import fcntl
+
+    with open(segment.path, "rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert len(open_segment(segment.path, spec).digests) == 1000

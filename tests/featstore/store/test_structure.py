@@ -1,0 +1,149 @@
+"""Files that are not segments, each under the right name for its bytes: only the structure can tell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from featstore.errors import DamageError, InputError
+from featstore.spec import Spec
+from featstore.store.encode import encode
+from featstore.store.segment import open_segment
+
+Forge = Callable[[Callable[[Any], None]], Path]
+
+
+@pytest.fixture
+def forge(tmp_path: Path, make_rows: Any, spec: Spec) -> Forge:
+    """A good segment of 8 rows with 4 features, changed by a function of its open file, named after its new bytes."""
+
+    def make(change: Callable[[Any], None]) -> Path:
+        draft = tmp_path / "draft.h5"
+        draft.write_bytes(encode(make_rows(8), spec, {}))
+        with h5py.File(draft, "r+", libver="v110") as file:
+            change(file)
+        return draft.rename(tmp_path / f"{hashlib.sha256(draft.read_bytes()).hexdigest()}.h5")
+
+    return make
+
+
+def replaced(name: str, **arguments: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        values = file[name][:] if name in file else None
+        if name in file:
+            del file[name]
+        given = {"data": values, "chunks": True, "fletcher32": True, **arguments}
+        file.create_dataset(name, **{k: v for k, v in given.items() if v is not None})
+
+    return change
+
+
+def attribute(name: str, value: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        del file.attrs[name]
+        if value is not None:
+            file.attrs[name] = value
+
+    return change
+
+
+def linked(link: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        file.move("features", "elsewhere") if isinstance(link, h5py.SoftLink) else None
+        if "features" in file:
+            del file["features"]
+        file["features"] = link
+
+    return change
+
+
+def virtual(file: Any) -> None:
+    layout = h5py.VirtualLayout((8, 4), "<f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (8, 4))
+    del file["features"]
+    file.create_virtual_dataset("features", layout)
+
+
+def never_written(file: Any) -> None:
+    del file["features"]
+    file.create_dataset("features", (8, 4), "<f4", chunks=(8, 4), fletcher32=True)
+
+
+def group(file: Any) -> None:
+    del file["features"]
+    file.create_group("features")
+
+
+FORGERIES: dict[str, Callable[[Any], None]] = {
+    "external link": linked(h5py.ExternalLink("/etc/passwd", "/x")),
+    "soft link": linked(h5py.SoftLink("/digest")),
+    "virtual dataset": virtual,
+    "external storage": replaced("view", chunks=None, fletcher32=None, external=[("/dev/zero", 0, 16)]),
+    "contiguous": replaced("features", chunks=None, fletcher32=None),
+    "no checksum": replaced("features", fletcher32=False),
+    "unknown filter": replaced("features", compression="gzip"),
+    "never written": never_written,
+    "a group": group,
+    "a dataset more": lambda file: file.create_dataset("more", data=[1]),
+    "a dataset less": lambda file: file.pop("status"),
+    "many links": lambda file: [file.create_group(str(i)) for i in range(50)],
+    "other dtype": replaced("features", data=np.zeros((8, 4), "<f8")),
+    "big endian": replaced("features", data=np.zeros((8, 4), ">f4")),
+    "other rank": replaced("features", data=np.zeros((8, 4, 4), "<f4")),
+    "fewer features": replaced("features", data=np.zeros((7, 4), "<f4")),
+    "fewer views": replaced("view", data=np.zeros(7, "<u2")),
+    "no features in sound rows": lambda file: file.pop("features"),
+    "narrow digests": replaced("digest", data=np.zeros((8, 31), "u1")),
+    "growing": replaced("features", maxshape=(None, 4)),
+    "chunks across rows": replaced("features", chunks=(8, 2)),
+    "strings": replaced("status", data=np.array([b"x"] * 8)),
+    "a bomb of rows": replaced("digest", data=None, shape=(2**50, 32), dtype="u1", chunks=(1, 32)),
+    "a bomb of features": replaced("features", data=None, shape=(8, 2**50), dtype="<f4", chunks=(1, 4)),
+    "a scalar": replaced("digest", data=np.uint8(1), chunks=None, fletcher32=None),
+    "old schema": attribute("schema", np.uint16(0)),
+    "schema as text": attribute("schema", "1"),
+    "no schema": attribute("schema", None),
+    "an attribute more": lambda file: file.attrs.__setitem__("more", 1),
+    "other fingerprint": attribute("fingerprint", np.bytes_(b"0" * 64)),
+    "fingerprint of variable length": attribute("fingerprint", "x" * 64),
+    "other spec": attribute("spec", np.bytes_(b"{}")),
+    "spec that is not ASCII": attribute("spec", np.bytes_(b"\xff")),
+    "records that are no JSON": attribute("recorded", np.bytes_(b"{")),
+    "records that are no object": attribute("recorded", np.bytes_(b"[]")),
+    "records too long": attribute("recorded", np.bytes_(json.dumps({"x": "y" * 70_000}).encode())),
+}
+
+
+@pytest.mark.parametrize("read_data", [True, False])
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_file_is_damage(forge: Forge, spec: Spec, name: str, read_data: bool) -> None:
+    with pytest.raises(DamageError):
+        open_segment(forge(FORGERIES[name]), spec, read_data=read_data)
+
+
+def test_what_is_only_touched_is_accepted(forge: Forge, spec: Spec) -> None:
+    assert len(open_segment(forge(lambda file: None), spec).digests) == 8
+
+
+def test_a_newer_format_is_no_damage_but_a_message(forge: Forge, spec: Spec) -> None:
+    with pytest.raises(InputError, match="newer featstore"):
+        open_segment(forge(attribute("schema", np.uint16(2))), spec)
+
+
+def test_a_codec_that_is_not_installed_is_no_damage_but_a_message(
+    tmp_path: Path, make_rows: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(make_rows(8), spec, {}, "zstd")
+    path = tmp_path / f"{hashlib.sha256(data).hexdigest()}.h5"
+    path.write_bytes(data)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with pytest.raises(InputError, match="pip install"):
+        open_segment(path, spec)

@@ -1,0 +1,86 @@
+"""Small tables with known answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featstore.spec import Spec
+from featstore.table import Table
+from heads.card import Card, Origin
+from heads.evaluate import Score, Trial
+from heads.linear import LinearHead
+
+MakeTable = Callable[..., Table]
+
+SPEC = Spec("vgg16", "0" * 64, "block5_pool", (96, 96))
+
+
+def make_table(
+    count: int = 60, width: int = 8, classes: int = 3, *, split: str = "train", seed: int = 0, noise: float = 1.0
+) -> Table:
+    """Gaussian clouds: the same centres whatever the seed, other rows for another one."""
+    centres = np.random.default_rng(99).normal(size=(classes, width)) * 2
+    random = np.random.default_rng(seed)
+    y = np.arange(count) % classes
+    X = 5 + 3 * (centres[y] + noise * random.normal(size=(count, width)))
+    paths = tuple(f"{split}/{seed}-{i}.png" for i in range(count))
+    return Table(
+        X=X.astype(np.float32),
+        y=y.astype(np.int64),
+        ids=paths,
+        paths=paths,
+        classes=tuple(f"class {i}" for i in range(classes)),
+        digests=np.array([tuple(hashlib.sha256(path.encode()).digest()) for path in paths], np.uint8),
+        split=split,
+        spec=SPEC,
+    )
+
+
+@pytest.fixture
+def table() -> MakeTable:
+    return make_table
+
+
+@pytest.fixture
+def spec() -> Spec:
+    return SPEC
+
+
+@pytest.fixture
+def head() -> LinearHead:
+    """Three classes, eight features."""
+    random = np.random.default_rng(1)
+    return LinearHead(random.normal(size=(3, 8)), random.normal(size=3))
+
+
+@pytest.fixture
+def card() -> Card:
+    """The card of a head for three classes, one of them with a name that is no UTF-8."""
+    score = Score(0.9, (0.8, 0.95), 50)
+    return Card(
+        kind="logreg",
+        params={"C": 0.1},
+        factor=1.0,
+        seed=7,
+        spec=SPEC,
+        origin=Origin("vgg16"),
+        classes=("cat", "naïve <b>", "\udcff"),
+        trials=(Trial({"C": 0.1}, score), Trial({"C": 1.0}, replace(score, accuracy=0.7))),
+        chosen_on="validation",
+        validation=score,
+        test=None,
+        rows=60,
+        rows_digest="1" * 64,
+        versions={"python": "3.13"},
+    )
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    return tmp_path / "bundles"
