@@ -43,8 +43,9 @@ def features_of(dataset: Dataset, job: Job, store: Store, progress: Progress = s
         features = rows.read(done.digests[good])
     else:
         features = _merge(rows, memory, done.digests[good])
-    values = np.zeros((len(dataset), features[0].size if len(features) else 0), np.float32)
-    values[good] = features.reshape(len(good), -1)
+    width = features[0].size if len(features) else 0
+    values = np.zeros((len(dataset), width), np.float32)
+    values[good] = features.reshape(len(good), width)
     cached = (done.reasons[0] == 0) & ~done.computed[0]
     return Features(values, tuple(Reason(int(r)) for r in done.reasons[0]), cached)
 

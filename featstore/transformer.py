@@ -16,7 +16,7 @@ from featstore.dataset import open_dataset
 from featstore.errors import DamageError, InputError
 from featstore.features import Features, features_of
 from featstore.folders import default_store
-from featstore.job import Job, Request, resolve_jobs
+from featstore.job import Job, Request, job_for, resolve_jobs
 from featstore.store import Store
 
 Files = Sequence[str | Path] | npt.NDArray[Any]
@@ -91,8 +91,8 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def transform(self, X: Files) -> npt.NDArray[np.float32]:
         """The features of N paths, float32 (N, D). Raises DamageError for an image that cannot be decoded."""
         check_is_fitted(self, "spec_")
-        job = self._resolve()
-        return self._features(_paths(X), Job(job.base, self.spec_, job.runtime, job.device))
+        job = job_for(self.spec_, self.backbone, self.weights, self.runtime)
+        return self._features(_paths(X), job)
 
     def _features(self, paths: list[Path], job: Job) -> npt.NDArray[np.float32]:
         features = features_of(open_dataset(paths), job, self._open_store())

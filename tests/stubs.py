@@ -16,7 +16,7 @@ FEATURES = 6
 
 def stub_base(name: str = "vgg16", origin: str = "imagenet") -> Base:
     """A base whose digest follows from its name and origin; it has no tensors."""
-    digest = f"{abs(hash((name, origin))) % 16**8:08x}" * 8
+    digest = f"{abs(hash((find(name).name, origin))) % 16**8:08x}" * 8
     layers = (Layer("block4_pool", FEATURES), Layer(find(name).last_layer, FEATURES))
     return Base(find(name), origin, digest, layers, Path("nowhere"), "a test")
 

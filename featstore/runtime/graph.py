@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 from featstore.spec import Precision, Preprocessing
+from featstore.versions import installed_versions
 from featstore.weights import Base
 
 BATCH_SIZE = 32
@@ -87,10 +87,4 @@ def feature_shape(graph: GraphSpec) -> tuple[int, ...] | None:
 
 def library_versions(*packages: str) -> dict[str, str]:
     """The versions of installed packages, without importing them; "none" for one that is not installed."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "none"
-    return versions
+    return {package: installed_versions().get(package, "none") for package in packages}

@@ -99,7 +99,7 @@ class Namespace:
         ``recorded`` (library versions, runtime …) goes into every segment and identifies nothing.
         Raises ReadOnlyError, NoSpaceError or StorageError.
         """
-        self._store.create()
+        self._store.check_writable()
         make_folder(self.path / "seg", self._store.path)
         description = self.path / "spec.json"
         if not _holds(description, self.spec.to_json()):

@@ -22,7 +22,7 @@ from featstore.spec import Spec
 from featstore.store.rows import Features
 from featstore.store.structure import Malformed, check_structure
 
-_CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
+_CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError)
 """What h5py raises on a file that HDF5 cannot make sense of."""
 
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}

@@ -93,7 +93,9 @@ class Store:
         try:
             with open(self.path / "ns" / fingerprint / "spec.json", "rb") as file:
                 spec = Spec.from_json(file.read(_MAX_SPEC_BYTES).decode("ascii"))
-        except (InputError, UnicodeDecodeError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (InputError, UnicodeDecodeError, RecursionError):
+            return None
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
             raise from_os_error(error, "read a spec", self.path / "ns" / fingerprint) from error

@@ -57,7 +57,7 @@ def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], M
     if names not in ({*KEYS}, {*KEYS, "features"}):
         raise Malformed("the datasets are not digest, view, status and features")
     datasets = {name: _dataset(file, name) for name in sorted(names)}
-    rows = datasets["digest"].shape[0]
+    rows = (datasets["digest"].shape or (0,))[0]  # a scalar has the shape (), an empty dataspace None
     if not 0 < rows * (DIGEST_BYTES + 3) <= size:
         raise Malformed(f"{rows} rows do not fit a file of {size} bytes")
     for name, dataset in datasets.items():

@@ -58,6 +58,17 @@ class Base:
         """The architecture's name in a spec: ``vgg16``, or ``NAME@<16 hex digits of the config>`` for an own model."""
         return self.backbone.name
 
+    def to_json(self) -> dict[str, object]:
+        """What ``weights ls --json`` prints of it; ``bytes`` is the size of the cached file."""
+        return {
+            "backbone": self.spec_name,
+            "origin": self.origin,
+            "digest": self.digest,
+            "source": self.source,
+            "path": str(self.tensors),
+            "bytes": self.tensors.stat().st_size,
+        }
+
     def layer(self, name: str | None = None) -> Layer:
         """The layer called ``name``, by default the last; raises InputError with the nearest names."""
         wanted = name or self.backbone.last_layer

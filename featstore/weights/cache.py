@@ -35,6 +35,10 @@ class Verdict:
     path: Path
     problem: str | None
 
+    def to_json(self) -> dict[str, object]:
+        """What ``weights verify --json`` prints of it."""
+        return {"name": self.name, "path": str(self.path), "problem": self.problem}
+
 
 def folder() -> Path:
     """Where weights are cached; it need not exist."""
@@ -65,7 +69,7 @@ def read_card(key: str) -> Base | None:
 def write(key: str, base: Base, tensors: Tensors) -> Base:
     """Cache ``tensors`` under ``key``; the base as cached. Raises ReadOnlyError, NoSpaceError or StorageError."""
     target = folder() / f"{base.digest}.npz"
-    arrays = {f"{index:04d}": np.ascontiguousarray(tensor, "<f4") for index, tensor in enumerate(tensors)}
+    arrays = {f"{index:04d}": np.asarray(tensor, "<f4") for index, tensor in enumerate(tensors)}
     _write_file(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     return _write_card(key, replace(base, tensors=target))
 

@@ -23,7 +23,6 @@ def import_keras() -> Any:
     with _silent_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what these libraries deprecate in one another
         import keras
-        import tensorflow  # noqa: F401  # Keras loads it late, and it is what makes the noise
     if keras.config.backend() != "tensorflow":
         raise InputError(
             "featstore needs Keras's TensorFlow backend",

@@ -77,4 +77,4 @@ def test_the_table_is_not_written_over(table) -> None:
     train = table(20, 40)
     before = train.X.copy()
     solve_linear(logreg, train.X, train.y, GRID[:1], 0)
-    assert (train.X == before).all()
+    assert (before == train.X).all()

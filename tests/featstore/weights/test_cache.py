@@ -11,7 +11,7 @@ from featstore.catalog import find
 from featstore.errors import DamageError, NoSpaceError, ReadOnlyError
 from featstore.weights import Base, Layer, cache, list_weights, read_tensors, tensor_digest, verify_weights
 
-TENSORS = [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones(4, np.float32)]
+TENSORS = [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones(4, np.float32), np.array(7, np.float32)]
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def cached(private_cache: Path) -> Base:
 
 def test_what_was_written_is_read_back(cached: Base) -> None:
     assert cache.read_card("vgg16.random-0") == cached
-    assert all(np.array_equal(a, b) for a, b in zip(read_tensors(cached), TENSORS, strict=True))
+    found = read_tensors(cached)
+    assert [(t.shape, t.tolist()) for t in found] == [(t.shape, t.tolist()) for t in TENSORS]
 
 
 def test_an_unknown_key_is_none_and_creates_nothing(private_cache: Path) -> None:
@@ -34,7 +35,9 @@ def test_an_unknown_key_is_none_and_creates_nothing(private_cache: Path) -> None
 
 def test_it_is_listed_with_its_size(cached: Base) -> None:
     assert list_weights() == (cached,)
-    assert cached.tensors.stat().st_size > 64
+    listed = cached.to_json()
+    assert listed["bytes"] == cached.tensors.stat().st_size > 64
+    assert (listed["backbone"], listed["origin"], listed["digest"]) == ("vgg16", "random:0", cached.digest)
 
 
 def test_nothing_temporary_is_left(cached: Base) -> None:
@@ -84,8 +87,9 @@ def test_every_flipped_byte_is_found_or_harmless(cached: Base) -> None:
 
 
 def test_verify_reads_every_byte(cached: Base) -> None:
-    assert verify_weights()[0].problem is None
-    np.savez(cached.tensors, **{"0000": TENSORS[0] + 1, "0001": TENSORS[1]})
+    card = cached.tensors.parent / "vgg16.random-0.json"
+    assert verify_weights()[0].to_json() == {"name": "vgg16.random-0", "path": str(card), "problem": None}
+    np.savez(cached.tensors, **{"0000": TENSORS[0] + 1, "0001": TENSORS[1], "0002": TENSORS[2]})
     assert "digest" in str(verify_weights()[0].problem)
 
 

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featstore.errors import StorageError
+from featstore.spec import Spec
+from featstore.store import Namespace, Store
+from featstore.store import segment as segment_module
+
+
+def test_it_need_not_exist(namespace: Namespace) -> None:
+    assert not namespace.exists
+    assert namespace.snapshot().rows == 0
+    assert not namespace.path.exists()
+
+
+def test_its_folder_is_named_after_the_spec_it_holds(namespace: Namespace, spec: Spec) -> None:
+    namespace.writer({})
+    content = (namespace.path / "spec.json").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == namespace.fingerprint == namespace.path.name
+    assert Spec.from_json(content.decode()) == spec
+
+
+def test_it_exists_once_it_has_a_segment(namespace: Namespace, make_rows: Any, write: Any) -> None:
+    namespace.writer({})
+    assert not namespace.exists
+    write(namespace, make_rows(1))
+    assert namespace.exists
+
+
+def test_a_damaged_spec_file_is_written_again(namespace: Namespace, spec: Spec) -> None:
+    namespace.writer({})
+    (namespace.path / "spec.json").write_text("{}")
+    namespace.writer({})
+    assert (namespace.path / "spec.json").read_text() == spec.to_json()
+
+
+def test_other_files_in_the_folder_are_passed_over(namespace: Namespace, segment_path: Path) -> None:
+    for name in ("README", f"{'0' * 64}.h5.part", f"{'0' * 63}.h5", f"{'G' * 64}.h5"):
+        (segment_path.parent / name).write_bytes(b"x")
+    assert (namespace.snapshot().rows, namespace.snapshot().damaged) == (8, ())
+
+
+def test_a_damaged_segment_serves_nothing_and_is_told(namespace: Namespace, make_rows: Any, write: Any) -> None:
+    first, second = make_rows(5, seed=1), make_rows(5, seed=2)
+    write(namespace, first)
+    write(namespace, second)
+    victim = namespace.path / "seg" / f"{namespace.snapshot().names[0]}.h5"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    snapshot = namespace.snapshot()
+    assert [d.name for d in snapshot.damaged] == [victim.stem]
+    served = [bool((snapshot.lookup(rows.digests) == 0).all()) for rows in (first, second)]
+    assert sorted(served) == [False, True]
+
+
+def test_swapped_segments_are_both_noticed(namespace: Namespace, make_rows: Any, write: Any) -> None:
+    for seed in (1, 2):
+        write(namespace, make_rows(5, seed=seed))
+    first, second = (namespace.path / "seg").iterdir()
+    first.rename(first.parent / "other")
+    second.rename(first)
+    (first.parent / "other").rename(second)
+    assert len(namespace.snapshot().damaged) == 2
+
+
+def test_a_writer_sets_damage_aside_and_the_rows_can_be_written_again(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any
+) -> None:
+    good = segment_path.read_bytes()
+    segment_path.write_bytes(b"x" + good[1:])
+    rows = make_rows(8, rejects=[7])
+    assert (namespace.snapshot().lookup(rows.digests) == -1).all()
+    write(namespace, rows)
+    assert (namespace.snapshot().lookup(rows.digests)[:7] == 0).all()
+    assert segment_path.read_bytes() == good  # the same rows: the same bytes under the same name
+    assert (namespace.path / "quarantine" / segment_path.name).read_bytes() == b"x" + good[1:]
+
+
+def test_quarantine_of_what_is_gone_is_no_error(namespace: Namespace) -> None:
+    namespace.quarantine("0" * 64)
+
+
+def test_files_are_read_once_in_a_process(
+    namespace: Namespace, segment_path: Path, store: Store, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace.snapshot()
+    monkeypatch.setattr(segment_module, "open_segment", lambda *_, **__: pytest.fail("opened again"))
+    assert store.namespace(spec).snapshot().rows == 8
+    assert store.namespace(spec).snapshot(read_data=False).rows == 8
+
+
+def test_a_file_that_changed_is_checked_again(namespace: Namespace, segment_path: Path) -> None:
+    assert namespace.snapshot().damaged == ()
+    content = segment_path.read_bytes()
+    segment_path.write_bytes(content[:-9] + b"\0" * 9)
+    assert len(namespace.snapshot().damaged) == 1
+    segment_path.write_bytes(content)
+    assert namespace.snapshot().damaged == ()
+
+
+def test_a_light_look_is_followed_by_a_thorough_one(
+    namespace: Namespace, make_rows: Any, write: Any, segment_path: Path
+) -> None:
+    content = bytearray(segment_path.read_bytes())
+    row = np.ascontiguousarray(make_rows(8, rejects=[7]).features[3]).tobytes()
+    content[bytes(content).index(row)] ^= 1
+    segment_path.write_bytes(content)
+    assert namespace.snapshot(read_data=False).damaged == ()
+    assert len(namespace.snapshot().damaged) == 1
+
+
+def test_segments_that_vanish_while_they_are_listed_make_it_list_again(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, rows = segment_module.open_segment, make_rows(3, seed=9)
+
+    def compacted_meanwhile(path: Path, *args: Any, **options: Any) -> Any:
+        if path == segment_path and path.exists():
+            path.unlink()
+            monkeypatch.setattr(segment_module, "open_segment", real)
+            write(namespace, rows)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(segment_module, "open_segment", compacted_meanwhile)
+    snapshot = namespace.snapshot()
+    assert (snapshot.lookup(rows.digests) == 0).all()
+    assert snapshot.rows == 3
+
+
+def test_a_writer_sweeps_what_killed_processes_left(namespace: Namespace, store: Store) -> None:
+    store.create()
+    old, new = store.private_folder / "old", store.private_folder / "new"
+    old.write_bytes(b"x")
+    new.write_bytes(b"x")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    namespace.writer({})
+    assert [p.name for p in store.private_folder.iterdir()] == ["new"]
+
+
+def test_a_summary_counts_for_people(namespace: Namespace, segment_path: Path) -> None:
+    told = namespace.summary().to_json()
+    assert (told["rows"], told["rejects"], told["segments"], told["damaged"]) == (7, 1, 1, 0)
+    assert told["bytes"] == segment_path.stat().st_size
+    assert told["image_size"] == [150, 150]
+
+
+def test_a_disk_that_cannot_be_listed_is_an_error_and_no_empty_store(
+    namespace: Namespace, segment_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scandir(_: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError):
+        namespace.snapshot()
+
+
+def test_what_made_the_rows_is_recorded(namespace: Namespace, make_rows: Any, spec: Spec) -> None:
+    with namespace.writer({"keras": "3.15", "runtime": "openvino"}) as writer:
+        writer.add(b"d" * 32, 0, np.ones(3, np.float32))
+    [path] = (namespace.path / "seg").iterdir()
+    assert segment_module.open_segment(path, spec).recorded == {"keras": "3.15", "runtime": "openvino"}
+
+
+def test_compressed_segments_read_like_any_other(namespace: Namespace, make_rows: Any) -> None:
+    rows = make_rows(300, shape=(64,))
+    with namespace.writer({}, codec="zstd") as writer:
+        for digest, row in zip(rows.digests, rows.features, strict=True):
+            writer.add(digest.tobytes(), 0, row)
+    assert (namespace.snapshot().read(rows.digests) == rows.features).all()

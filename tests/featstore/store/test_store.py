@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featstore.errors import InputError, NoSpaceError, ReadOnlyError
+from featstore.spec import Spec
+from featstore.store import Store
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_a_missing_folder_is_an_empty_store_and_stays_missing(store: Store, spec: Spec) -> None:
+    assert not store.exists
+    assert (store.namespaces(), store.size()) == ((), 0)
+    assert store.namespace(spec).snapshot().rows == 0
+    assert not store.path.exists()
+
+
+def test_creating_writes_one_line(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "a" / "b", create=True)
+    assert (store.path / "FORMAT").read_text() == "featstore store, format 1\n"
+    assert store.exists
+    assert tree(store.path) == ["FORMAT", "tmp"]
+
+
+def test_creating_twice_is_the_same_as_once(store: Store) -> None:
+    store.create()
+    before = (store.path / "FORMAT").stat()
+    assert store.create() is store
+    assert (store.path / "FORMAT").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_future_format_is_named(store: Store) -> None:
+    store.create()
+    (store.path / "FORMAT").write_text("featstore store, format 2\n")
+    with pytest.raises(InputError, match="has format 2"):
+        Store.open(store.path)
+
+
+@pytest.mark.parametrize("line", ["", "featstore store, format x\n", "something else", "\xff\xfe", "format 1\n" * 99])
+def test_another_format_file_is_refused(store: Store, line: str) -> None:
+    store.create()
+    (store.path / "FORMAT").write_bytes(line.encode("latin-1"))
+    with pytest.raises(InputError, match="not a featstore store"):
+        Store.open(store.path)
+
+
+def test_a_folder_with_other_things_is_refused_and_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holiday\.jpg"):
+        Store.open(tmp_path, create=True)
+    assert tree(tmp_path) == ["holiday.jpg"]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InputError, match="not a featstore store"):
+        Store.open(tmp_path / "file")
+
+
+@pytest.mark.parametrize("left", [[], ["tmp"], ["scan", "tmp"], ["ledger"]])
+def test_what_an_unfinished_creation_left_is_an_empty_store(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).mkdir()
+    assert Store.open(tmp_path).namespaces() == ()
+    assert Store.open(tmp_path, create=True).exists
+
+
+def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store.open("~/features").path == tmp_path / "features"
+
+
+def test_namespaces_are_found_again(store: Store, spec: Spec, make_rows: Any, write: Any) -> None:
+    specs = [spec, spec.but(pooling="max"), spec.but(image_size=(299, 299))]
+    for each in specs:
+        write(store.namespace(each), make_rows(2))
+    found = Store.open(store.path).namespaces()
+    assert {n.spec for n in found} == set(specs)
+    assert [n.fingerprint for n in found] == sorted(n.fingerprint for n in found)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"null", b"\xff", b"[" * 9000])
+def test_a_namespace_that_does_not_say_its_spec_is_passed_over(store: Store, spec: Spec, content: bytes | None) -> None:
+    store.namespace(spec).writer({})
+    path = store.namespace(spec).path / "spec.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert store.namespaces() == ()
+
+
+def test_a_namespace_under_another_name_is_passed_over(store: Store, spec: Spec) -> None:
+    store.namespace(spec).writer({})
+    store.namespace(spec).path.rename(store.path / "ns" / ("0" * 64))
+    assert store.namespaces() == ()
+
+
+def test_the_size_counts_every_file(store: Store, spec: Spec, make_rows: Any, write: Any) -> None:
+    write(store.namespace(spec), make_rows(2))
+    assert store.size() == sum(p.stat().st_size for p in store.path.rglob("*") if p.is_file())
+
+
+def test_a_check_for_writing_really_writes_and_tidies_up(store: Store) -> None:
+    store.check_writable()
+    assert tree(store.path) == ["FORMAT", "tmp"]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EROFS, ReadOnlyError), (errno.ENOSPC, NoSpaceError)])
+def test_a_check_for_writing_says_what_is_in_the_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    store.create()
+
+    def write(*_: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(kind):
+        store.check_writable()
+    assert tree(store.path) == ["FORMAT", "tmp"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_a_store_of_someone_else_can_be_read_and_not_written(
+    store: Store, spec: Spec, make_rows: Any, write: Any
+) -> None:
+    write(store.namespace(spec), make_rows(5))
+    code = (
+        "import os, sys; from featstore.errors import ReadOnlyError; from featstore.store import Store, segment;"
+        "os.setuid(65534); store = Store.open(sys.argv[1]);"
+        "[namespace] = store.namespaces(); assert namespace.snapshot().rows == 5\n"
+        "for write in (store.check_writable, lambda: namespace.writer({})):\n"
+        "    try:\n"
+        "        write()\n"
+        "        sys.exit('it could write')\n"
+        "    except ReadOnlyError as error:\n"
+        "        assert error.exit_code == 3\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to others
+        Path(folder).chmod(0o755)
+        copy = shutil.copytree(store.path, Path(folder) / "store")
+        done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_may_create_at_once(tmp_path: Path) -> None:
+    code = "import sys; from featstore.store import Store; Store.open(sys.argv[1], create=True)"
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "s")]) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert Store.open(tmp_path / "s").exists
+
+
+def test_opening_and_listing_needs_no_hdf5(store: Store, spec: Spec, make_rows: Any, write: Any) -> None:
+    write(store.namespace(spec), make_rows(2))
+    code = (
+        "import sys; from featstore.store import Store;"
+        "assert Store.open(sys.argv[1]).namespaces()[0].exists; assert 'h5py' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store.path)], check=True)

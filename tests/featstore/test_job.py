@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featstore import job as module
+from featstore.errors import InputError
+from featstore.job import Request, job_for, parse_image_size, resolve_jobs
+from featstore.records import Digests
+from featstore.spec import Precision, Spec
+from featstore.store import Store
+from tests.stubs import Bases
+
+NONE = np.zeros((0, 32), np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+def never() -> Digests:
+    return pytest.fail("the digests were asked for")
+
+
+def rows(store: Store, spec: Spec, keys: Digests) -> None:
+    with store.namespace(spec).writer({}) as writer:
+        for key in keys:
+            writer.add(key.tobytes(), 0, np.ones(6, np.float32))
+
+
+def test_defaults_are_the_bases_own_size_last_layer_and_preprocessing(store: Store, bases: Bases) -> None:
+    [vgg, xception] = resolve_jobs([Request("vgg16"), Request("xception")], store, never)
+    assert vgg.spec.image_size == (224, 224)
+    assert xception.spec.image_size == (299, 299)
+    assert vgg.spec.layer == "block5_pool"
+    assert (vgg.spec.preprocessing, vgg.spec.pooling, vgg.spec.resize, vgg.spec.fit) == ("keras", "avg", "bilinear", "stretch")
+
+
+def test_the_same_request_twice_is_one_job(store: Store, bases: Bases) -> None:
+    assert len(resolve_jobs([Request("vgg16"), Request("VGG16")], store, never)) == 1
+
+
+@pytest.mark.parametrize(("text", "size"), [("150", 150), ("150x200", (150, 200)), ("150X200", (150, 200)), (None, None)])
+def test_image_sizes_are_read(text: str | None, size: object) -> None:
+    assert parse_image_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "150x", "1x2x3", "wide", "1.5", "²"])
+def test_what_is_no_image_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="no image size"):
+        parse_image_size(text)
+
+
+def test_a_size_below_the_bases_least_is_refused(store: Store, bases: Bases) -> None:
+    with pytest.raises(InputError, match="71"):
+        resolve_jobs([Request("xception", image_size=70)], store, never)
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest(store: Store, bases: Bases) -> None:
+    with pytest.raises(InputError, match="did you mean block4_pool"):
+        resolve_jobs([Request("vgg16", layer="block4_pol")], store, never)
+
+
+def test_an_unknown_precision_is_refused(store: Store, bases: Bases) -> None:
+    with pytest.raises(InputError, match="float64"):
+        resolve_jobs([Request("vgg16", precision="float64")], store, never)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.machine, "fastest_safe_precision", lambda runtime: "bfloat16")
+
+
+def auto(store: Store, keys: Digests) -> Precision:
+    return resolve_jobs([Request("vgg16")], store, lambda: keys)[0].spec.precision
+
+
+def test_auto_precision_is_the_machines_fastest_in_an_empty_store(store: Store, bases: Bases, fastest: None) -> None:
+    assert auto(store, NONE) == "bfloat16"
+
+
+def test_auto_precision_is_the_one_that_holds_most_of_the_dataset(store: Store, bases: Bases, fastest: None) -> None:
+    keys = np.random.default_rng(0).integers(0, 256, (10, 32), dtype=np.uint8)
+    [job] = resolve_jobs([Request("vgg16", precision="float32")], store, never)
+    rows(store, job.spec, keys[:6])
+    rows(store, job.spec.but(precision="bfloat16"), keys[6:])
+    assert auto(store, keys) == "float32"
+    assert auto(store, keys[6:]) == "bfloat16"
+    assert auto(store, NONE) == "bfloat16"
+
+
+def test_auto_precision_counts_rows_that_follow_from_a_map(store: Store, bases: Bases, fastest: None) -> None:
+    keys = np.random.default_rng(0).integers(0, 256, (3, 32), dtype=np.uint8)
+    [job] = resolve_jobs([Request("vgg16", precision="float32", pooling="map")], store, never)
+    rows(store, job.spec, keys)
+    assert auto(store, keys) == "float32"
+
+
+def test_a_job_for_a_spec_needs_the_weights_of_that_spec(store: Store, bases: Bases) -> None:
+    [job] = resolve_jobs([Request("vgg16", image_size=64)], store, never)
+    assert job_for(job.spec, "vgg16").spec == job.spec
+    with pytest.raises(InputError, match="not the ones"):
+        job_for(job.spec, "vgg16", "random:3")

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import featstore
+from featstore import Store
+from tests.pictures import class_folders, png
+from tests.stubs import Bases
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos")
+
+
+def test_a_new_dataset_is_all_new_images_and_writes_nothing(photos: Path, bases: Bases, private_home: Path) -> None:
+    [part] = featstore.plan(photos, image_size=64).specs
+    assert (part.hits, part.rejected, part.computed) == (0, 0, 36)
+    assert part.misses == {"new image": 36}
+    assert part.bytes == 36 * (32 + 2 + 1 + 6 * 4)
+    assert bases.computed == 0
+    assert not Store.open(private_home / "store").exists
+
+
+def test_after_a_run_everything_is_a_hit(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    [part] = featstore.plan(photos).specs
+    assert (part.hits, part.computed, part.misses) == (36, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"image_size": 64}, "image_size: 224x224 in the store, 64x64 asked"),
+        ({"layer": "block4_pool"}, "layer: block5_pool in the store, block4_pool asked"),
+        ({"precision": "float32"}, "precision: bfloat16 in the store, float32 asked"),
+        ({"resize": "nearest"}, "resize: bilinear in the store, nearest asked"),
+        ({"preprocessing": "rescale"}, "preprocessing: keras in the store, rescale asked"),
+        ({"pooling": "max"}, "pooling: avg in the store, max asked"),
+    ],
+)
+def test_a_changed_spec_is_named_field_by_field(
+    photos: Path, bases: Bases, change: dict[str, object], named: str
+) -> None:
+    featstore.extract(photos, precision="bfloat16")
+    [part] = featstore.plan(photos, **{"precision": "bfloat16", **change}).specs
+    assert part.misses == {named: 36}
+
+
+def test_other_weights_are_named(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos, precision="bfloat16")
+    [part] = featstore.plan(photos, weights="random:1", precision="bfloat16").specs
+    [reason] = part.misses
+    assert reason.startswith("weights: ")
+
+
+def test_the_nearest_namespace_that_has_the_image_gives_the_reason(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos, precision="bfloat16", image_size=64, resize="nearest")
+    featstore.extract(photos, precision="bfloat16", image_size=64)
+    (photos / "train" / "cats" / "new.png").write_bytes(png(seed=77))
+    [part] = featstore.plan(photos, precision="bfloat16", image_size=80).specs
+    assert part.misses == {"image_size: 64x64 in the store, 80x80 asked": 36, "new image": 1}
+
+
+def test_copies_of_a_new_image_are_computed_once_and_said_so(photos: Path, bases: Bases) -> None:
+    shutil.copy(photos / "train" / "cats" / "0.png", photos / "train" / "dogs" / "copy.png")
+    [part] = featstore.plan(photos).specs
+    assert part.computed == 36
+    assert part.misses == {"new image": 36, "copy of another new image": 1}
+
+
+def test_known_rejects_are_counted_and_not_planned(photos: Path, bases: Bases) -> None:
+    (photos / "train" / "cats" / "broken.png").write_bytes(png(seed=5)[:80])
+    featstore.extract(photos)
+    [part] = featstore.plan(photos).specs
+    assert (part.hits, part.rejected, part.computed) == (36, 1, 0)
+
+
+def test_the_estimate_is_a_guess_at_first_and_measured_later(tmp_path: Path, bases: Bases) -> None:
+    photos = class_folders(tmp_path / "many", count=22)
+    [first] = featstore.plan(photos).specs
+    assert first.seconds is not None
+    assert "guess" in first.estimate
+    featstore.extract(photos)
+    (photos / "train" / "cats" / "new.png").write_bytes(png(seed=7777))
+    [later] = featstore.plan(photos).specs
+    assert later.estimate == "measured in an earlier run"
+    assert later.seconds is not None
+
+
+def test_the_bytes_of_maps_are_unknown_until_one_is_stored(photos: Path, bases: Bases) -> None:
+    [part] = featstore.plan(photos, pooling="map").specs
+    assert part.bytes is None
+    featstore.extract(photos, pooling="map")
+    (photos / "train" / "cats" / "new.png").write_bytes(png(seed=77))
+    [part] = featstore.plan(photos, pooling="map").specs
+    assert part.bytes == 35 + 2 * 2 * 6 * 4
+
+
+def test_the_plan_is_what_extract_then_does(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    (photos / "train" / "cats" / "new.png").write_bytes(png(seed=77))
+    (photos / "train" / "cats" / "broken.png").write_bytes(png(seed=5)[:80])
+    [part] = featstore.plan(photos).specs
+    [done] = featstore.extract(photos).report.specs
+    assert part.computed == done.computed + done.rejected
+
+
+def test_json_names_every_part(photos: Path, bases: Bases) -> None:
+    result = featstore.plan(photos, ["vgg16", "xception"]).to_json()
+    assert result["images"] == 36
+    assert [part["backbone"] for part in result["specs"]] == ["vgg16", "xception"]
+    assert set(result["specs"][0]) >= {"hits", "to_compute", "misses", "bytes", "seconds", "fingerprint"}

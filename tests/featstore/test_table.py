@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import featstore
+from featstore.errors import InputError
+from tests.pictures import class_folders, png
+from tests.stubs import Bases
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos")
+
+
+def test_a_table_has_one_row_an_image_with_its_label_id_and_path(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    table = featstore.load_table(photos, split="train")
+    assert table.X.shape == (12, 6)
+    assert table.X.dtype == np.float32
+    assert table.y.dtype == np.int64
+    assert table.classes == ("cats", "dogs")
+    assert [table.classes[label] for label in table.y] == [path.split("/")[1] for path in table.paths]
+    assert table.ids == table.paths
+    assert len(table) == 12
+
+
+def test_every_split_is_there_and_no_image_is_in_two(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    tables = featstore.load_tables(photos)
+    assert list(tables) == ["train", "validation", "test"]
+    assert sum(map(len, tables.values())) == len({p for t in tables.values() for p in t.paths}) == 36
+
+
+def test_rejected_images_are_left_out(photos: Path, bases: Bases) -> None:
+    (photos / "train" / "cats" / "broken.png").write_bytes(png(seed=5)[:80])
+    featstore.extract(photos)
+    assert len(featstore.load_table(photos)) == 12
+
+
+def test_an_image_without_a_row_is_an_error_that_says_what_to_run(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    (photos / "train" / "cats" / "new.png").write_bytes(png(seed=77))
+    with pytest.raises(InputError, match=r"1 of 37 images.*new\.png") as caught:
+        featstore.load_table(photos)
+    assert "featstore extract" in str(caught.value)
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    with pytest.raises(InputError, match="train, validation, test"):
+        featstore.load_table(photos, split="holdout")
+
+
+def test_maps_come_flattened(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos, pooling="map")
+    assert featstore.load_table(photos, pooling="map").X.shape == (12, 24)
+
+
+def test_an_exact_spec_needs_no_weights(photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    [job] = featstore.extract(photos).jobs
+    monkeypatch.setattr("featstore.api.resolve_jobs", lambda *args: pytest.fail("weights were asked for"))
+    assert len(featstore.load_table(photos, job.spec)) == 12
+
+
+def test_copies_of_one_image_never_straddle_splits_that_content_decides(tmp_path: Path, bases: Bases) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for i in range(40):
+            (tmp_path / "p" / name / f"{i}.png").write_bytes(png(seed=i))  # every image once as a cat, once as a dog
+    featstore.extract(tmp_path / "p")
+    tables = featstore.load_tables(tmp_path / "p")
+    seen = [{d.tobytes() for d in table.digests} for table in tables.values()]
+    assert len(seen) == 3
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
