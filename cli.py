@@ -13,7 +13,7 @@ import typer
 import featstore
 from featstore import show
 from featstore.command import Group, with_option_bags
-from featstore.folders import default_store
+from featstore.folders import cache_folder, default_store
 from featstore.progress import for_stream
 from featstore.spec import Fit, Pooling, Preprocessing, Resize, StoredDtype
 
@@ -27,7 +27,7 @@ Data = Annotated[
     str, typer.Argument(metavar="DATA", help="Image folder, zip of one, or CSV/TSV manifest (path, label, split).")
 ]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="DIR", help="The store [default: $FEATSTORE_HOME or the user cache].")
+    Path | None, typer.Option("--store", metavar="DIR", help="The store (default: $FEATSTORE_HOME or the user cache).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Backbones = Annotated[
@@ -52,9 +52,9 @@ class SpecFlags:
     weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH", help="Where the weights come from.")] = (
         "imagenet"
     )
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read [default: the last].")] = None
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read (default: the last).")] = None
     image_size: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Input size in pixels [default: the base's own].")
+        str | None, typer.Option(metavar="N|HxW", help="Input size in pixels (default: the base's own).")
     ] = None
     resize: Annotated[Resize, typer.Option(help="Interpolation.")] = "bilinear"
     fit: Annotated[Fit, typer.Option(help="How a picture fills the square.")] = "stretch"
@@ -67,7 +67,7 @@ class SpecFlags:
     pooling: Annotated[Pooling, typer.Option(help="map stores (H, W, C); the others follow from it for free.")] = "avg"
     dtype: Annotated[StoredDtype, typer.Option(help="Type of the stored numbers.")] = "float32"
     runtime: Annotated[
-        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What executes the base; never changes a row's name.")
+        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What executes the base; it renames no row.")
     ] = "auto"
     device: Annotated[str | None, typer.Option(metavar="CPU|GPU|GPU:0", help="Device of the runtime.")] = None
 
@@ -105,7 +105,7 @@ def _debug(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks of expected errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks.")] = False,
 ) -> None:
     """Extract image features once, keep them for ever, train classifiers on them in seconds.
 
@@ -125,13 +125,12 @@ def extract(
     retry_rejected: Annotated[bool, typer.Option("--retry-rejected", help="Try rejected images again.")] = False,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to list rejected images.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Reading threads [default: one a core].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Reading threads (default: one a core).")] = None,
     as_json: Json = False,
 ) -> None:
     """Run frozen bases once over the images that the store does not know yet.
 
     Examples:
-
       featstore extract photos/ --backbone vgg16
 
       featstore extract photos.zip -b vgg16 -b xception --image-size 150
@@ -179,9 +178,10 @@ def train(
     dataset: DatasetFlags,
     spec: SpecFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006
-    head: Annotated[
-        list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")
-    ] = ["logreg", "linear-svm"],  # noqa: B006
+    head: Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")] = [
+        "logreg",
+        "linear-svm",
+    ],  # noqa: B006
     store: StorePath = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the bundles are saved.")] = Path("bundles"),
     as_json: Json = False,
@@ -192,12 +192,11 @@ def train(
 
     Example: featstore train photos/ -b vgg16 -b xception --head logreg
     """
-    from heads import report
-    from heads.train import train_on
+    from heads import compose, report
 
     images = _dataset(data, dataset)
     show.notes(images)
-    done, trained = train_on(
+    done, trained = compose.train_on(
         images,
         _requests(backbone, spec),
         head,
@@ -207,7 +206,9 @@ def train(
         progress=for_stream(),
     )
     show.extraction(done.report)
-    report.show_leaderboard(trained)
+    show.sentences(compose.split_notes(images, done))
+    show.console().print(report.leaderboard(trained))
+    show.sentences(report.where_saved(trained))
     if as_json:
         _print_json(trained.to_json())
 
@@ -217,35 +218,42 @@ def predict(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `featstore train` saved.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files or folders of them.")],
     store: StorePath = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes shown for each image.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Classes shown for each image.")] = 3,
     as_json: Json = False,
 ) -> None:
     """Classes and probabilities of images; an image that the store knows is answered without running the base.
 
     Example: featstore predict bundles/vgg16-avg-logreg-1a2b3c4d5e6f holiday/*.jpg
     """
-    from heads import report
-    from heads.predict import predict_files
+    from heads import compose, report
 
-    predictions = predict_files(bundle, images, store=_open_store(store), progress=for_stream())
+    predictions = compose.predict_files(bundle, images, store=_open_store(store), progress=for_stream())
     if as_json:
         _print_json({"predictions": [prediction.to_json() for prediction in predictions]})
     else:
-        report.print_predictions(predictions, top)
+        show.console(stderr=False).print(report.predictions(predictions, top))
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def run_demo(
     folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the demo's images go [default: the user cache].")
+        Path | None, typer.Option(metavar="DIR", help="Where its images and heads go (default: the user cache).")
     ] = None,
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
     """Two real bases on 1,020 patches of real photographs: extract, train, compare, and compute nothing twice."""
-    from heads.demo import run_demo
+    from heads import demo, report
 
-    done = run_demo(folder=folder, store=_open_store(store), progress=for_stream())
+    folder = folder or cache_folder() / "demo"
+    done = demo.run_demo(
+        folder / "images",
+        folder / "bundles",
+        demo.featstore_extract(_open_store(store), for_stream()),
+        say=show.say,
+        show=lambda trained: show.console().print(report.leaderboard(trained)),
+        progress=for_stream(),
+    )
     if as_json:
         _print_json(done.to_json())
 
@@ -274,19 +282,20 @@ def store_ls(store: StorePath = None, as_json: Json = False) -> None:
 def store_verify(
     store: StorePath = None,
     read_data: Annotated[bool, typer.Option("--read-data", help="Read and check every byte.")] = False,
-    recompute: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Compute N rows of each namespace again (needs --data).")
-    ] = 0,
-    data: Annotated[str | None, typer.Option(metavar="DATA", help="The images, for --recompute.")] = None,
+    recompute: Annotated[int, typer.Option(metavar="N", min=0, help="Compute N rows of each namespace again.")] = 0,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="Its images, if they have moved since.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a store: names and sizes; with --read-data every byte; with --recompute also the numbers. Exit code 1: damage.
+    """Check a store: names and sizes, every byte (--read-data), or the numbers themselves (--recompute).
+
+    Exit code 1 if something is damaged.
 
     Example: featstore store verify --read-data
     """
     from featstore.recompute import verify_store
 
-    result = verify_store(_open_store(store), read_data=read_data, recompute=recompute, data=data, progress=for_stream())
+    place = _open_store(store)
+    result = verify_store(place, read_data=read_data, recompute=recompute, data=data, progress=for_stream())
     show.verification(result)
     if as_json:
         _print_json(result.to_json())
@@ -327,7 +336,7 @@ def weights_ls(as_json: Json = False) -> None:
     found = list_weights()
     show.weights(found)
     if as_json:
-        _print_json({"weights": [entry.to_json() for entry in found]})
+        _print_json({"weights": [base.to_json() for base in found]})
 
 
 @weights_app.command("pull")
@@ -339,10 +348,10 @@ def weights_pull(
 
     Example: featstore weights pull vgg16 xception
     """
-    from featstore.weights import resolve
+    from featstore.weights import pull
 
     for name in backbones:
-        base = resolve(name, weights, progress=for_stream())
+        base = pull(name, weights, progress=for_stream())
         print(f"{base.backbone.name}  {base.digest}  {base.source}")
 
 
@@ -352,8 +361,8 @@ def weights_verify(as_json: Json = False) -> None:
     from featstore.weights import verify_weights
 
     result = verify_weights()
-    show.weights(result)
+    show.verdicts(result)
     if as_json:
-        _print_json({"weights": [entry.to_json() for entry in result]})
-    if any(entry.problem for entry in result):
+        _print_json({"weights": [verdict.to_json() for verdict in result]})
+    if any(verdict.problem for verdict in result):
         raise typer.Exit(1)

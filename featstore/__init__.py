@@ -33,13 +33,30 @@ _HOMES = {
     "plan": "api",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604 - a table of names, checked by a test
+__all__ = [
+    "Dataset",
+    "DatasetOptions",
+    "ExtractOptions",
+    "Extraction",
+    "FeatstoreError",
+    "FeatureExtractor",
+    "Request",
+    "Spec",
+    "Store",
+    "Table",
+    "__version__",
+    "extract",
+    "load_table",
+    "load_tables",
+    "open_dataset",
+    "plan",
+]
 
 if TYPE_CHECKING:
     from featstore.api import extract, load_table, load_tables, plan
     from featstore.dataset import Dataset, DatasetOptions, open_dataset
     from featstore.errors import FeatstoreError
-    from featstore.extraction import ExtractOptions, Extraction
+    from featstore.extraction import Extraction, ExtractOptions
     from featstore.job import Request
     from featstore.spec import Spec
     from featstore.store import Store

@@ -10,7 +10,7 @@ from typing import Any
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset, DatasetOptions, open_dataset
 from featstore.errors import InputError, unknown_name
-from featstore.extraction import ExtractOptions, Extraction
+from featstore.extraction import Extraction, ExtractOptions
 from featstore.extraction import extract as run_extraction
 from featstore.folders import default_store
 from featstore.job import Job, Request, resolve_jobs
@@ -67,10 +67,8 @@ def plan(
     return make_plan(dataset, jobs, where, rehash=rehash, progress=progress)
 
 
-def load_tables(
-    data: Data, asked: Asked = "vgg16", *, store: StoreLike = None, **settings: Any
-) -> Mapping[str, Table]:
-    """The cached features of every split of ``data``, by the split's name ("train", "validation", "test", "unlabelled").
+def load_tables(data: Data, asked: Asked = "vgg16", *, store: StoreLike = None, **settings: Any) -> Mapping[str, Table]:
+    """The cached features of ``data`` by split: "train", "validation", "test", "unlabelled".
 
     Nothing is computed: raises InputError if images have no row yet (run :func:`extract` first).
     """

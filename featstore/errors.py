@@ -102,7 +102,9 @@ def from_os_error(error: OSError, doing: str, where: str | Path) -> FeatstoreErr
         )
     if error.errno in _FORBIDDEN:
         return ReadOnlyError(
-            f"cannot {doing}: {reason}", where=where, todo="choose a place you may write to with --store or $FEATSTORE_HOME"
+            f"cannot {doing}: {reason}",
+            where=where,
+            todo="choose a place you may write to with --store or $FEATSTORE_HOME",
         )
     return StorageError(f"cannot {doing}: {reason}", where=where, todo="check the disk and run the same command again")
 

@@ -39,10 +39,7 @@ def features_of(dataset: Dataset, job: Job, store: Store, progress: Progress = s
     done = extract(dataset, [job], store, ExtractOptions(), progress, memory)
     good = np.flatnonzero(done.reasons[0] == 0)
     rows = CachedRows(store, job.spec)
-    if memory is None:
-        features = rows.read(done.digests[good])
-    else:
-        features = _merge(rows, memory, done.digests[good])
+    features = rows.read(done.digests[good]) if memory is None else _merge(rows, memory, done.digests[good])
     width = features[0].size if len(features) else 0
     values = np.zeros((len(dataset), width), np.float32)
     values[good] = features.reshape(len(good), width)

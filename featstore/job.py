@@ -40,10 +40,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A spec and what is needed to compute its rows. ``runtime`` is "openvino" or "tensorflow"."""
+    """A spec and what is needed to compute its rows.
+
+    ``asked`` is the backbone as the person named it (the path of an own base), ``runtime`` "openvino" or "tensorflow".
+    """
 
     base: Base
     spec: Spec
+    asked: str
     runtime: str
     device: str | None = None
 
@@ -55,7 +59,10 @@ def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise InputError(
-            "this is no image size", where="--image-size", expected="pixels: 150, or 150x200 (height x width)", received=text
+            "this is no image size",
+            where="--image-size",
+            expected="pixels: 150, or 150x200 (height x width)",
+            received=text,
         )
     numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
@@ -90,7 +97,7 @@ def job_for(
             received=f"{base.spec_name}, tensors {base.digest[:16]}…",
             todo="give the weights that were used then",
         )
-    return Job(base, spec, machine.choose_runtime(runtime))
+    return Job(base, spec, backbone, machine.choose_runtime(runtime))
 
 
 def _resolve(request: Request, store: Store, digests: Callable[[], Digests], progress: Progress) -> Job:
@@ -120,7 +127,7 @@ def _resolve(request: Request, store: Store, digests: Callable[[], Digests], pro
         spec = spec.but(precision=_choose_precision(spec, runtime, store, digests))
     else:
         spec = spec.but(precision=request.precision)
-    return Job(base, spec, runtime, request.device)
+    return Job(base, spec, request.backbone, runtime, request.device)
 
 
 def _choose_precision(spec: Spec, runtime: str, store: Store, digests: Callable[[], Digests]) -> Precision:

@@ -125,8 +125,10 @@ def _reasons(spec: Spec, store: Store, missing: Digests) -> dict[str, int]:
 
 
 def _difference(asked: Spec, stored: Spec) -> str:
-    fields = asked.differences(stored)
-    return "; ".join(f"{name}: {_short(theirs)} in the store, {_short(mine)} asked" for name, (mine, theirs) in fields.items())
+    return "; ".join(
+        f"{name}: {_short(theirs)} in the store, {_short(mine)} asked"
+        for name, (mine, theirs) in asked.differences(stored).items()
+    )
 
 
 def _short(value: object) -> str:

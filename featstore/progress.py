@@ -73,7 +73,8 @@ def _lines(stream: TextIO, every: float = 5.0) -> Progress:
                 last = now
                 rate = done / (now - started)
                 left = (total - done) / rate
-                print(f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=stream, flush=True)
+                line = f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left"
+                print(line, file=stream, flush=True)
 
         yield advance
 

@@ -1,4 +1,4 @@
-"""Checking a store: what is on disk, and, for a sample of rows, whether this machine still computes the same numbers."""
+"""Checking a store: what is on disk, and for a sample of rows whether this machine still computes them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Drift:
         if self.cosine is None or self.relative is None:
             return f"{name}: not recomputed: {self.note}"
         verdict = self.problem or "the same features"
-        return f"{name}: {self.rows} rows recomputed, cosine ≥ {self.cosine:.6f}, relative ≤ {self.relative:.1e}: {verdict}"
+        drift = f"cosine ≥ {self.cosine:.6f}, relative ≤ {self.relative:.1e}"
+        return f"{name}: {self.rows} rows recomputed, {drift}: {verdict}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ def _drift(namespace: Namespace, store: Store, count: int, data: str | Path | No
     if sample is None:
         return _nothing(spec, "none of its images is where it was last seen: pass --data DATA")
     dataset, digests = sample
-    memory = MemorySink()
+    job, memory = Job(base, spec, spec.backbone, choose_runtime()), MemorySink()
     with tempfile.TemporaryDirectory() as nowhere:
-        extract(dataset, [Job(base, spec, choose_runtime())], Store(Path(nowhere)), progress=progress, memory=memory)
+        extract(dataset, [job], Store(Path(nowhere)), progress=progress, memory=memory)
     kept = np.array([digest.tobytes() in memory.rows for digest in digests], dtype=bool)
     if not kept.any():
         return _nothing(spec, "its images have changed since: pass --data DATA")

@@ -28,10 +28,22 @@ if TYPE_CHECKING:  # the command line shows reports, and must not load what make
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def console() -> Console:
-    """The console for people: stderr, plain where it is not a terminal or NO_COLOR is set; never wrapped in a file."""
-    width = None if sys.stderr.isatty() or "COLUMNS" in os.environ else 200
-    return Console(stderr=True, highlight=False, width=width)
+def console(stderr: bool = True) -> Console:
+    """The console for people: plain where it is not a terminal or NO_COLOR is set; never wrapped in a file."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 200
+    return Console(file=stream, highlight=False, width=width)
+
+
+def say(text: str) -> None:
+    """Plain words, as they are."""
+    console().print(text, markup=False)
+
+
+def sentences(lines: Iterable[str]) -> None:
+    """Things a person should know, one a line."""
+    for line in lines:
+        console().print(f"[yellow]note[/yellow] {escape(line)}")
 
 
 def size(count: int | None) -> str:
@@ -70,13 +82,13 @@ def grid(*columns: str, right: Iterable[str] = ()) -> Table:
 def notes(dataset: Dataset) -> None:
     """What a person should know of a dataset before it is used: its size, layout and oddities."""
     out = console()
-    counts = [f"{int((dataset.splits == i).sum())} {name}" for i, name in enumerate(SPLITS) if (dataset.splits == i).any()]
+    sizes = [(int((dataset.splits == code).sum()), name) for code, name in enumerate(SPLITS)]
+    counts = [f"{count} {name}" for count, name in sizes if count]
     if (dataset.splits == -1).any():
         counts.append("split by content")
     classes = f"{len(dataset.classes)} classes" if dataset.classes else "no labels"
     out.print(escape(f"{dataset.name}: {len(dataset)} images, {classes} ({dataset.layout}; {', '.join(counts)})"))
-    for note in dataset.notes:
-        out.print(f"[yellow]note[/yellow] {escape(note)}")
+    sentences(dataset.notes)
 
 
 def extraction(report: ExtractReport) -> None:
@@ -93,9 +105,8 @@ def extraction(report: ExtractReport) -> None:
     out.print(f"{duration(report.seconds)} in all" + (f" (seconds by stage: {stages})" if stages else ""))
     out.print(escape(f"store {report.store}: {size(report.store_bytes)}"))
     if report.quarantined:
-        out.print(
-            f"[yellow]damage[/yellow] {report.quarantined} segments were damaged and set aside; their rows were computed again"
-        )
+        segments = f"{report.quarantined} damaged segments were set aside, their rows computed again"
+        out.print(f"[yellow]damage[/yellow] {segments}")
     if report.rejects:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
         where = f", listed in {report.ledger}" if report.ledger else ""
@@ -169,7 +180,10 @@ def verdicts(found: Sequence[Verdict]) -> None:
     """What a check of the cached weights found."""
     out = console()
     for verdict in found:
-        out.print(f"[red]damaged[/red] {escape(f'{verdict.path}: {verdict.problem}')}" if verdict.problem else escape(f"sound {verdict.name}"))
+        if verdict.problem:
+            out.print(f"[red]damaged[/red] {escape(f'{verdict.path}: {verdict.problem}')}")
+        else:
+            out.print(escape(f"sound {verdict.name}"))
     if not found:
         out.print("no weights are cached yet: featstore weights pull vgg16")
 

@@ -103,7 +103,7 @@ class Spec:
             ) from error
 
     def but(self, **changes: Any) -> Spec:
-        """This spec with some fields changed."""
+        """The spec with some fields changed."""
         return replace(self, **changes)
 
     def differences(self, other: Spec) -> dict[str, tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from featstore.errors import DamageError, InputError
 from featstore.features import Features, features_of
 from featstore.folders import default_store
 from featstore.job import Job, Request, job_for, resolve_jobs
+from featstore.spec import Fit
 from featstore.store import Store
 
 Files = Sequence[str | Path] | npt.NDArray[Any]
@@ -52,7 +53,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         layer: str | None = None,
         image_size: int | tuple[int, int] | None = None,
         resize: str = "bilinear",
-        fit_mode: str = "stretch",
+        fit_mode: Fit = "stretch",
         preprocessing: str = "keras",
         precision: str = "auto",
         pooling: str = "avg",

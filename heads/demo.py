@@ -149,7 +149,7 @@ def _grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def next_steps(report: DemoReport) -> str:
     """What to type for one's own images."""
     best = next(result for result in report.trained.ranked() if result.bundle is not None)
-    picture = next((report.folder / "test").glob("*/*.png"))
+    picture = min((report.folder / "test").glob("*/*.png"))
     return f"""
 Your own images, a folder a class:
   featstore train path/to/images --backbone {best.backbone} --head {best.head}

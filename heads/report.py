@@ -33,6 +33,14 @@ def leaderboard(report: TrainReport) -> Table:
     return table
 
 
+def where_saved(report: TrainReport) -> tuple[str, ...]:
+    """Where the best head is and how to use it; nothing if none was saved."""
+    saved = [result.bundle for result in report.ranked() if result.bundle is not None]
+    if not saved:
+        return ()
+    return (f"the best head is in {saved[0]}: featstore predict {saved[0]} IMAGES…",)
+
+
 def predictions(found: Sequence[Prediction], top: int = 3) -> Table:
     """A line for each image: its likeliest class, up to ``top`` with their probabilities, or why it has none."""
     table = grid("image", "class", "probability", "next", "features", right=("probability",))

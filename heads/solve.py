@@ -64,7 +64,7 @@ def solve_linear(
                 )
             weights = estimator.coef_ if basis is None else estimator.coef_ @ basis.T
             weights = weights / scaler.scale_
-            heads.append(LinearHead.from_decision(weights, estimator.intercept_ - weights @ scaler.mean_ * 0))
+            heads.append(LinearHead.from_decision(weights, estimator.intercept_ - weights @ scaler.mean_))
     return tuple(heads)
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - libraries that still use the global generator
+    np.random.seed(0)
 
 
 @pytest.fixture(autouse=True)

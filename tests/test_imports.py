@@ -7,8 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import featstore
+import heads
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,8 +28,8 @@ LADDER = [
     ["cached"],
     ["table", "job"],
     ["rates"],
-    ["planning", "extraction", "recompute"],
-    ["api"],
+    ["planning", "extraction"],
+    ["api", "features", "recompute"],
     ["transformer", "doctor", "show", "command"],
 ]
 
@@ -40,6 +44,7 @@ OWNERS = {
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {"cli", "featstore.command"},
     "rich": {"featstore.show", "featstore.progress", "heads.report"},
+    "skimage": {"heads.demo_images"},
 }
 
 HEAVY = ("PIL", "keras", "tensorflow", "openvino", "h5py", "sklearn", "pandas", "pyarrow")
@@ -103,14 +108,21 @@ def test_a_heavy_library_has_one_owner(name: str, path: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("code", ["import featstore", "import heads", "import cli", "import sys; sys.argv=['featstore','--help']; import cli; cli.app()"])
+HELP = "import cli, sys; sys.argv = ['featstore', '--help']; cli.app()"
+
+
+@pytest.mark.parametrize("code", ["import featstore", "import heads", "import cli", HELP])
 def test_the_doors_load_no_heavy_library(code: str) -> None:
-    check = f"import atexit, sys; atexit.register(lambda: print('LOADED', [m for m in {HEAVY} if m in sys.modules])); {code}"
+    report = f"import atexit, sys; atexit.register(lambda: print('LOADED', [m for m in {HEAVY} if m in sys.modules]))"
+    check = f"{report}; {code}"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip().endswith("LOADED []"), done.stdout[-300:]
 
 
-def test_the_public_door_opens_every_name() -> None:
-    import featstore
-
-    assert all(getattr(featstore, name) is not None for name in featstore.__all__)
+@pytest.mark.parametrize("package", [featstore, heads], ids=["featstore", "heads"])
+def test_the_public_door_opens_every_name_and_only_those(package: ModuleType) -> None:
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    assert sorted(package._HOMES) == [name for name in package.__all__ if name != "__version__"]
+    assert dir(package) == sorted(package.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = package.nonsense

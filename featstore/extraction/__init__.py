@@ -6,6 +6,6 @@ One stage a file: reader (threads: read, digest, decode) → lane (one a spec: b
 
 from featstore.extraction.lane import MemorySink
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
-from featstore.extraction.run import ExtractOptions, Extraction, extract
+from featstore.extraction.run import Extraction, ExtractOptions, extract
 
 __all__ = ["ExtractOptions", "ExtractReport", "Extraction", "MemorySink", "RejectedImage", "SpecReport", "extract"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -33,7 +33,7 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """Rows kept in memory only, for predictions where the store is not to be written. ``rows`` maps digest → features."""
+    """Rows kept in memory, for predictions where the store is not to be written. ``rows`` maps digest → features."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, npt.NDArray[np.floating]] = {}
@@ -62,7 +62,7 @@ class Lane:
         self.rows = CachedRows(store, job.spec)
         self.computed = 0
         self.rejected: dict[bytes, Reason] = {}
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._store = store
         self._retry = retry_rejected
         self._sink = sink
@@ -71,7 +71,7 @@ class Lane:
         self._batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
 
     def set_damage_aside(self) -> int:
-        """Move damaged segments to quarantine and count them: their rows are computed again like any that are missing."""
+        """Move damaged segments to quarantine and count them; their rows then are missing like any others."""
         if self._sink is not None:  # rows go to memory: the store is only read
             return 0
         for damage in self.rows.own.damaged:
@@ -80,7 +80,7 @@ class Lane:
 
     def missing(self, status: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
         """Which of these lookups (N,) this run has to compute."""
-        return status != 0 if self._retry else status == -1
+        return np.asarray(status != 0 if self._retry else status == -1)
 
     def wants(self, digest: bytes) -> bool:
         """True if the store has no row for ``digest``; safe to call from any thread."""
@@ -140,7 +140,8 @@ class Lane:
     def _writer(self) -> Sink:
         if self._sink is None:
             self._store.check_writable()
-            self._sink = self._store.namespace(self.job.spec).writer({**installed_versions(), "runtime": self.job.runtime})
+            recorded = {**installed_versions(), "runtime": self.job.runtime}
+            self._sink = self._store.namespace(self.job.spec).writer(recorded)
         return self._sink
 
     def _open_runtime(self) -> Runtime:

@@ -52,14 +52,15 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
     try:
         stamp = dataset.source.stamp(path)
         data = dataset.source.read(path, decode.MAX_FILE_BYTES)
-    except Rejected as rejected:
-        return Prepared(index, rejected=rejected)
+    except Rejected as unreadable:
+        return Prepared(index, rejected=unreadable)
     except OSError as error:
         return Prepared(index, rejected=Rejected(Reason.UNREADABLE, error.strerror or str(error)))
     digest = hashlib.sha256(data).digest()
     read = time.perf_counter()
     specs = sorted(wanted(digest), key=repr)
-    rejected, pixels = None, {}
+    rejected: Rejected | None = None
+    pixels: dict[PixelSpec, npt.NDArray[np.uint8]] = {}
     if specs:
         try:
             pixels = dict(zip(specs, decode.decode(data, specs), strict=True))

@@ -74,9 +74,7 @@ class ExtractReport:
         return {
             "images": self.images,
             "specs": [asdict(spec) for spec in self.specs],
-            "rejects": [
-                {"path": printable(r.path), "digest": r.digest, "reason": r.reason.code} for r in self.rejects
-            ],
+            "rejects": [{"path": printable(r.path), "digest": r.digest, "reason": r.reason.code} for r in self.rejects],
             "reasons": self.reasons,
             "seconds": self.seconds,
             "stages": dict(self.stages),
@@ -109,7 +107,7 @@ def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Sto
 
 def _ledger_name(location: str) -> str:
     tail = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:8]
-    name = "".join(c if c.isascii() and c.isalnum() or c in "-_" else "-" for c in Path(location).name)
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in Path(location).name)
     return f"{name[:64] or 'images'}-{tail}.csv"
 
 

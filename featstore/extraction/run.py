@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +100,7 @@ class _Run:
         self.lanes = [Lane(job, store, retry_rejected=options.retry_rejected, sink=memory) for job in jobs]
         self.cache = StatCache.load(store.scan_folder, dataset.source.location)
         self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.quarantined = 0
 
     def go(self, progress: Progress) -> Extraction:
@@ -155,7 +155,8 @@ class _Run:
 
     def _take(self, image: Prepared) -> None:
         """Hand one image to the lanes that want it."""
-        self.seconds.update(read=image.read_seconds, decode=image.decode_seconds)
+        self.seconds["read"] += image.read_seconds
+        self.seconds["decode"] += image.decode_seconds
         self.scan.known[image.index] = image.digest is not None
         if image.digest is None or image.stamp is None:
             if image.rejected:
@@ -182,7 +183,8 @@ class _Run:
     def _report(self, reasons: npt.NDArray[np.int16]) -> ExtractReport:
         rejects = tuple(self._rejects(reasons.max(axis=0)))
         for lane in self.lanes:
-            self.seconds.update(lane.seconds)
+            for stage, seconds in lane.seconds.items():
+                self.seconds[stage] += seconds
             if lane.computed >= _MEASURABLE:
                 rates.record(lane.job, self.store, lane.computed / lane.seconds["backbone"])
         return ExtractReport(

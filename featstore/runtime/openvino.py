@@ -47,7 +47,7 @@ class OpenVinoRuntime:
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
         """Features float32 (n, *feature_shape) of images uint8 (n, H, W, 3), n ≤ BATCH_SIZE."""
-        result = self._compiled(padded(images, self._image_size))[0]
+        result = self._compiled(padded(images, self._image_size), share_inputs=True, share_outputs=True)[0]
         return np.array(result[: len(images)], np.float32)  # a copy: OpenVINO writes over its own array next time
 
 

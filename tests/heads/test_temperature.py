@@ -30,9 +30,9 @@ def test_probabilities_get_better() -> None:
 
 
 def test_rows_without_an_error_do_not_make_it_infinitely_sure() -> None:
-    logits, y = np.array([[0.0, 1.0], [1.0, 0.0]] * 20), np.array([1, 0] * 20)
+    logits, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 0])
     surest = softmax(fit_temperature(logits, y) * logits).max()
-    assert surest == pytest.approx(1 - 1 / 42, abs=1e-3)  # 1 - 1/(N + 2), Platt's smoothing
+    assert surest == pytest.approx(1 - 1 / 4, abs=1e-3)  # 1 - 1/(N + 2), Platt's smoothing
 
 
 def test_rows_of_unknown_classes_are_left_out() -> None:

@@ -85,7 +85,7 @@ def test_several_backbones_share_one_pass_over_the_files(
     dataset = open_dataset(photos)
     source_type = type(dataset.source)
     real_read, real_decode = source_type.read, run_module.prepare.__globals__["decode"].decode
-    monkeypatch.setattr(source_type, "read", lambda self, path, limit: read.append(path) or real_read(self, path, limit))
+    monkeypatch.setattr(source_type, "read", lambda self, *given: read.append(given[0]) or real_read(self, *given))
     monkeypatch.setattr(
         run_module.prepare.__globals__["decode"], "decode", lambda d, s: decoded.append(s) or real_decode(d, s)
     )
@@ -103,7 +103,13 @@ def test_a_second_backbone_costs_only_itself(photos: Path, bases: Bases) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"image_size": 64}, {"layer": "block4_pool"}, {"precision": "float32"}, {"weights": "random:1"}, {"resize": "nearest"}],
+    [
+        {"image_size": 64},
+        {"layer": "block4_pool"},
+        {"precision": "float32"},
+        {"weights": "random:1"},
+        {"resize": "nearest"},
+    ],
     ids=str,
 )
 def test_another_spec_computes_everything_again(photos: Path, bases: Bases, change: dict[str, object]) -> None:
@@ -148,7 +154,8 @@ def test_retry_rejected_tries_again_and_a_feature_row_outranks_the_reject(
 def test_features_that_overflow_the_stored_type_are_rejects(
     photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.stubs.StubRuntime.__call__", lambda self, images: np.full((len(images), 6), 1e30, np.float32))
+    huge = np.full((32, 6), 1e30, np.float32)
+    monkeypatch.setattr("tests.stubs.StubRuntime.__call__", lambda self, images: huge[: len(images)])
     done = featstore.extract(photos, dtype="float16")
     assert done.report.reasons == {"not-finite": ROWS}
 

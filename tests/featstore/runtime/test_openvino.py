@@ -67,6 +67,7 @@ def test_a_damaged_graph_is_converted_again(
         path.write_bytes(content[: len(content) // 2])
     else:
         path.unlink()
+    assert openvino._read(_cached(private_cache)) is None
     assert np.array_equal(OpenVinoRuntime(graph)(images), expected)
     assert openvino._read(_cached(private_cache)) is not None
 

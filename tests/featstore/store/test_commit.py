@@ -170,6 +170,30 @@ def test_after_one_failed_fsync_a_new_file_is_tried_once(
     assert len(set(synced)) == 3  # two private files and the folder: never the same file again
 
 
+def test_a_full_disk_is_not_tried_twice(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def write(handle: int, _: Any) -> int:
+        tried.append(handle)
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(NoSpaceError):
+        commit.commit(DATA, *folders)
+    assert len(tried) == 1
+
+
+def test_a_private_file_of_someone_else_is_never_written_over(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = folders[1] / f"{os.getpid()}-00"
+    theirs.write_bytes(b"theirs")
+    monkeypatch.setattr(commit.secrets, "token_hex", lambda _: "00")
+    with pytest.raises(StorageError):
+        commit.commit(DATA, *folders)
+    assert theirs.read_bytes() == b"theirs"
+
+
 def test_after_two_failures_it_gives_up(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, "always")

@@ -42,7 +42,9 @@ def test_it_knows_its_keys_shape_and_size(segment: Segment, rows: Rows) -> None:
     assert segment.name == hashlib.sha256(segment.path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("kind", ["all", "reversed", "shuffled", "every third", "repeated", "one", "none", "shifted"])
+@pytest.mark.parametrize(
+    "kind", ["all", "reversed", "shuffled", "every third", "repeated", "one twice", "one", "none", "shifted"]
+)
 def test_rows_land_where_they_are_wanted(segment: Segment, rows: Rows, kind: str) -> None:
     every = np.arange(1000)
     wanted = {
@@ -51,6 +53,7 @@ def test_rows_land_where_they_are_wanted(segment: Segment, rows: Rows, kind: str
         "shuffled": np.random.default_rng(0).permutation(1000),
         "every third": every[::3],
         "repeated": np.repeat(every[:300], 2),
+        "one twice": np.array([0, 0, *every[2:]]),
         "one": every[999:],
         "none": every[:0],
         "shifted": every[5:905],

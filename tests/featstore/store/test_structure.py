@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -77,6 +78,26 @@ def never_written(file: Any) -> None:
     file.create_dataset("features", (8, 4), "<f4", chunks=(8, 4), fletcher32=True)
 
 
+def never_written_zstd(file: Any) -> None:
+    del file["features"]
+    file.create_dataset("features", (8, 4), "<f4", chunks=(8, 4), compression=hdf5plugin.Zstd(), fletcher32=True)
+
+
+def checksum_skipped(file: Any) -> None:
+    """The filter is announced, but the chunk says that it was not applied to it."""
+    values = file["features"][:]
+    file["features"].id.write_direct_chunk((0, 0), values.tobytes(), filter_mask=1)
+
+
+def in_another_file(file: Any) -> None:
+    """All is as it should be, but for the place where the features are."""
+    other = Path(file.filename).with_name("other.h5")
+    with h5py.File(other, "w", libver="v110") as target:
+        file.copy("features", target)
+    del file["features"]
+    file["features"] = h5py.ExternalLink(str(other), "/features")
+
+
 def group(file: Any) -> None:
     del file["features"]
     file.create_group("features")
@@ -91,6 +112,9 @@ FORGERIES: dict[str, Callable[[Any], None]] = {
     "no checksum": replaced("features", fletcher32=False),
     "unknown filter": replaced("features", compression="gzip"),
     "never written": never_written,
+    "never written, compressed": never_written_zstd,
+    "checksum skipped": checksum_skipped,
+    "in another file": in_another_file,
     "a group": group,
     "a dataset more": lambda file: file.create_dataset("more", data=[1]),
     "a dataset less": lambda file: file.pop("status"),

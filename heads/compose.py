@@ -1,0 +1,82 @@
+"""The composers: from a dataset to trained heads, from image files to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import featstore
+from featstore.cached import CachedRows
+from featstore.dataset import Dataset, missing_classes, open_dataset, require_trainable
+from featstore.extraction import Extraction
+from featstore.features import features_of
+from featstore.job import Request, job_for
+from featstore.progress import Progress, silent
+from featstore.store import Store
+from featstore.table import read_tables
+from heads.bundle import read_bundle
+from heads.card import Origin
+from heads.catalog import find
+from heads.predict import Prediction, predict
+from heads.train import TrainingSet, TrainReport, train
+
+
+def train_on(
+    dataset: Dataset,
+    requests: Sequence[Request],
+    heads: Sequence[str],
+    *,
+    store: Store,
+    bundles: Path | None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Extraction, TrainReport]:
+    """Extract what the store lacks of ``dataset``, then train each of the ``heads`` on each backbone's table.
+
+    Raises InputError before any work for an unknown head or a dataset that nothing can be trained on, and what
+    extraction and training raise.
+    """
+    for name in heads:
+        find(name)
+    require_trainable(dataset)
+    done = featstore.extract(dataset, requests, store=store, progress=progress)
+    require_trainable(dataset, dataset.split_of(done.digests))
+    sets = [
+        TrainingSet(
+            read_tables(dataset, done.digests, done.known, CachedRows(store, job.spec)),
+            Origin(job.asked, "imagenet" if job.base.backbone.is_own else job.base.origin),
+        )
+        for job in done.jobs
+    ]
+    return done, train(sets, heads, bundles=bundles, seed=seed, progress=progress)
+
+
+def split_notes(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
+    """What only the digests show: classes that a split decided by content lacks."""
+    if not (dataset.splits < 0).any():
+        return ()  # said when the dataset was opened
+    return missing_classes(dataset.classes, dataset.labels, dataset.split_of(done.digests))
+
+
+def predict_files(
+    bundle_folder: Path, images: Sequence[Path], *, store: Store, progress: Progress = silent
+) -> tuple[Prediction, ...]:
+    """Predict image files, and the images in folders, zips and manifests, with the head in ``bundle_folder``.
+
+    Raises InputError for a bundle or an image that cannot be found, or if the weights here are not the bundle's.
+    """
+    bundle = read_bundle(bundle_folder)
+    origin = bundle.card.origin
+    job = job_for(bundle.card.spec, origin.backbone, origin.weights, progress=progress)
+    predictions: list[Prediction] = []
+    for dataset in _datasets(images):
+        features = features_of(dataset, job, store, progress)
+        predictions += predict(bundle, dataset.paths, features, job.spec)
+    return tuple(predictions)
+
+
+def _datasets(images: Sequence[Path]) -> list[Dataset]:
+    """One dataset of all the plain files, and one for every folder, zip or manifest."""
+    whole = [path for path in images if path.is_dir() or path.suffix.lower() in (".zip", ".csv", ".tsv")]
+    files = [path for path in images if path not in whole]
+    return [*([open_dataset(files)] if files else []), *map(open_dataset, whole)]
