@@ -17,7 +17,8 @@ def leaderboard(report: TrainReport) -> Table:
     """A line for each trained head, best first by what it was chosen on; the test score is shown, never ranked by."""
     ranked = report.ranked()
     judged = " / ".join(dict.fromkeys(result.chosen_on for result in ranked))
-    table = grid("backbone", "pooling", "head", "setting", judged, "test", "seconds", right=(judged, "test", "seconds"))
+    numbers = (judged, "test", "choose s", "fit s")
+    table = grid("backbone", "pooling", "head", "setting", *numbers, right=numbers)
     table.caption, table.caption_justify = "accuracy [95 % interval]; ranked without looking at the test images", "left"
     for place, result in enumerate(ranked):
         cells = (
@@ -27,7 +28,8 @@ def leaderboard(report: TrainReport) -> Table:
             _params(result.params),
             _score(result.held_out),
             _score(result.test),
-            f"{result.seconds:.2f}",
+            f"{result.seconds - result.fit_seconds:.2f}",
+            f"{result.fit_seconds:.2f}",
         )
         table.add_row(*map(_plain, cells), style="" if place else "bold")
     return table

@@ -45,7 +45,7 @@ class Result:
 
     held_out : the score it was chosen by, on what ``chosen_on`` names ("validation", "5 folds of train").
     validation, test : None without such a split, or without a label in it.
-    seconds : choosing and fitting; scoring and saving are not counted.
+    seconds, fit_seconds : choosing and fitting, and the last fit alone; scoring and saving are not counted.
     bundle : the folder it was saved in, None if it was not.
     """
 
@@ -58,6 +58,7 @@ class Result:
     validation: Score | None
     test: Score | None
     seconds: float
+    fit_seconds: float
     bundle: Path | None
     spec: Spec
 
@@ -74,6 +75,7 @@ class Result:
             "validation": self.validation.to_json() if self.validation else None,
             "test": self.test.to_json() if self.test else None,
             "seconds": round(self.seconds, 3),
+            "fit_seconds": round(self.fit_seconds, 3),
             "bundle": str(self.bundle) if self.bundle else None,
         }
 
@@ -131,6 +133,7 @@ def _train_one(training_set: TrainingSet, kind: HeadKind, bundles: Path | None, 
         validation=fitted.chosen.score if fitted.chosen_on == "validation" else None,
         test=fitted.score(test) if test is not None else None,
         seconds=fitted.seconds,
+        fit_seconds=fitted.fit_seconds,
         bundle=None,
         spec=table.spec,
     )

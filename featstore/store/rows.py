@@ -16,6 +16,8 @@ FORMAT_VERSION = 1
 
 ROWS_PER_COMMIT = 256
 SECONDS_PER_COMMIT = 5.0
+BYTES_PER_COMMIT = 2**26
+"""Features of a batch: bounds the memory of a writer where a row is large (maps of early layers take megabytes)."""
 
 Features = npt.NDArray[np.floating]
 """float32 or float16, (N, D) for pooled features, (N, H, W, C) for maps."""

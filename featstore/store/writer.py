@@ -1,4 +1,4 @@
-"""A writer: gathers rows and commits them as segments, 256 rows or 5 seconds at a time."""
+"""A writer: gathers rows and commits them as segments, 256 rows, 64 MiB or 5 seconds at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featstore.errors import FeatstoreError, InputError
 from featstore.records import DIGEST_BYTES, Reason
 from featstore.spec import Spec
 from featstore.store.commit import commit
-from featstore.store.rows import ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Rows
+from featstore.store.rows import BYTES_PER_COMMIT, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Rows
 
 if TYPE_CHECKING:
     from featstore.store.encode import Codec
@@ -36,6 +36,7 @@ class Writer:
         self._folder, self._private = folder, private
         self._recorded, self._codec = recorded, codec
         self._pending: list[tuple[bytes, int, Reason, npt.NDArray[np.floating] | None]] = []
+        self._pending_bytes = 0
         self._since = 0.0
         self._shape: tuple[int, ...] | None = None
         self._failed = False
@@ -87,6 +88,7 @@ class Writer:
             raise
         done = len(self._pending)
         self._pending.clear()
+        self._pending_bytes = 0
         self.committed += done
         self._failed = False
         return done
@@ -121,7 +123,9 @@ class Writer:
         if not self._pending:
             self._since = now
         self._pending.append((digest, view, reason, row))
-        if len(self._pending) >= ROWS_PER_COMMIT or now - self._since >= SECONDS_PER_COMMIT:
+        self._pending_bytes += 0 if row is None else row.nbytes
+        full = len(self._pending) >= ROWS_PER_COMMIT or self._pending_bytes >= BYTES_PER_COMMIT
+        if full or now - self._since >= SECONDS_PER_COMMIT:
             self.flush()
 
     def _rows(self) -> Rows:

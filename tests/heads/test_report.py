@@ -24,7 +24,7 @@ def shown(table: Any, width: int = 140) -> list[str]:
 
 @pytest.fixture
 def result(spec) -> Result:
-    return Result("vgg16", "avg", "logreg", {"C": 0.001}, "validation", GOOD, GOOD, BAD, 0.4567, None, spec)
+    return Result("vgg16", "avg", "logreg", {"C": 0.001}, "validation", GOOD, GOOD, BAD, 0.4567, 0.12, None, spec)
 
 
 def test_the_leaderboard_has_a_line_a_head_best_first(result: Result) -> None:

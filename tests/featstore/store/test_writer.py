@@ -45,6 +45,16 @@ def test_256_rows_are_committed_at_once(writer: Writer, namespace: Namespace) ->
     assert (writer.committed, writer.pending, stored(namespace)) == (256, 0, 256)
 
 
+def test_large_rows_are_committed_earlier(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_PER_COMMIT", 5 * 12)
+    fill(writer, 4)
+    assert writer.committed == 0
+    fill(writer, 1, start=4)
+    assert writer.committed == 5
+    fill(writer, 4, start=5)
+    assert writer.committed == 5
+
+
 def test_rows_wait_five_seconds_at_most(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
