@@ -33,6 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Backbones = Annotated[
     list[str], typer.Option("--backbone", "-b", metavar="NAME", help="vgg16, xception, … or a .keras file; may repeat.")
 ]
+Heads = Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")]
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,7 @@ def train(
     dataset: DatasetFlags,
     spec: SpecFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006
-    head: Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")] = [
-        "logreg",
-        "linear-svm",
-    ],  # noqa: B006
+    head: Heads = ["logreg", "linear-svm"],  # noqa: B006
     store: StorePath = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the bundles are saved.")] = Path("bundles"),
     as_json: Json = False,

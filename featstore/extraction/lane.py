@@ -66,17 +66,15 @@ class Lane:
         self._store = store
         self._retry = retry_rejected
         self._sink = sink
+        self._wrote = False
         self._runtime: Runtime | None = None
         self._claimed: set[bytes] = set()
         self._batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
 
-    def set_damage_aside(self) -> int:
-        """Move damaged segments to quarantine and count them; their rows then are missing like any others."""
-        if self._sink is not None:  # rows go to memory: the store is only read
-            return 0
-        for damage in self.rows.own.damaged:
-            self._store.namespace(self.job.spec).quarantine(damage.path.stem)
-        return len(self.rows.own.damaged)
+    @property
+    def quarantined(self) -> int:
+        """Damaged segments that this run's writer has set aside; their rows were missing like any others."""
+        return len(self.rows.own.damaged) if self._wrote else 0
 
     def missing(self, status: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
         """Which of these lookups (N,) this run has to compute."""
@@ -139,9 +137,9 @@ class Lane:
 
     def _writer(self) -> Sink:
         if self._sink is None:
-            self._store.check_writable()
             recorded = {**installed_versions(), "runtime": self.job.runtime}
             self._sink = self._store.namespace(self.job.spec).writer(recorded)
+            self._wrote = True
         return self._sink
 
     def _open_runtime(self) -> Runtime:

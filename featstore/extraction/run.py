@@ -101,10 +101,8 @@ class _Run:
         self.cache = StatCache.load(store.scan_folder, dataset.source.location)
         self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.quarantined = 0
 
     def go(self, progress: Progress) -> Extraction:
-        self.quarantined = sum(lane.set_damage_aside() for lane in self.lanes)
         todo = self._todo()
         if len(todo):
             label = "extract " + " + ".join(lane.job.spec.backbone for lane in self.lanes)
@@ -195,7 +193,7 @@ class _Run:
             stages=dict(self.seconds),
             store=self.store.path,
             store_bytes=self.store.size(),
-            quarantined=self.quarantined,
+            quarantined=sum(lane.quarantined for lane in self.lanes),
             ledger=write_ledger(rejects, self.options.ledger, self.store, self.dataset.source.location),
         )
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import featstore
-from featstore import ExtractOptions, Request, Store, open_dataset
+from featstore import ExtractOptions, Request, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
 from featstore.extraction import run as run_module
 from featstore.records import Reason
+from featstore.store import Namespace
 from featstore.store import writer as writer_module
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
@@ -229,10 +230,10 @@ def test_a_full_disk_is_one_error_that_loses_nothing_and_the_next_run_goes_on(
 def test_a_store_that_cannot_be_written_fails_before_anything_is_computed(
     photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Store) -> None:
+    def refuse(self: Namespace, recorded: object) -> None:
         raise ReadOnlyError("read-only")
 
-    monkeypatch.setattr(Store, "check_writable", refuse)
+    monkeypatch.setattr(Namespace, "writer", refuse)
     with pytest.raises(ReadOnlyError):
         featstore.extract(photos)
     assert bases.computed == 0
