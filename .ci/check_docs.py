@@ -11,6 +11,11 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "CLI.md"
+_TITLE = """# The command line
+
+What every command says with `--help`. Exit codes: 0 done; 1 a check found damage, or an image was rejected under
+`--on-error fail`; 2 usage or bad input; 3 no permission or read-only; 4 no space; 130 interrupted.
+"""
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -39,9 +44,7 @@ def reference() -> str:
         for name, inner in sorted(getattr(command, "commands", {}).items()):
             yield from sections(inner, [*words, name])
 
-    title = "# The command line\n\nWhat every command says with `--help`. Exit codes: 0 done; 1 a check found damage, or an image was\n"
-    title += "rejected under `--on-error fail`; 2 usage or bad input; 3 no permission or read-only; 4 no space; 130 interrupted.\n"
-    return "\n".join([title, *sections(typer.main.get_command(app), [])])
+    return "\n".join([_TITLE, *sections(typer.main.get_command(app), [])])
 
 
 def broken_links() -> list[str]:

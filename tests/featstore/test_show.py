@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import featstore
+from featstore import show
+from featstore.records import Reason
+from tests.pictures import class_folders
+from tests.stubs import Bases
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**20, "3.0 MiB"), (2**50, "1024.0 TiB"), (None, "?")],
+)
+def test_sizes_are_read_at_a_glance(count: int | None, text: str) -> None:
+    assert show.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.42, "0.4 s"), (59.9, "59.9 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "?")]
+)
+def test_durations_are_read_at_a_glance(seconds: float | None, text: str) -> None:
+    assert show.duration(seconds) == text
+
+
+def test_a_run_is_a_small_table_on_stderr(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:
+    show.extraction(featstore.extract(class_folders(tmp_path / "p"), precision="float32").report)
+    out, err = capsys.readouterr()
+    assert out == ""
+    heading, row, *_ = err.splitlines()
+    assert heading.split() == ["backbone", "features", "hits", "computed", "rejected", "images/s"]
+    assert row.split()[:7] == ["vgg16", "avg", "float32", "openvino", "0", "36", "0"]
+
+
+def test_rejects_damage_and_odd_names_are_shown_as_they_are(
+    tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = featstore.extract(class_folders(tmp_path / "p")).report
+    reject = featstore.extraction.RejectedImage("[red]x", "00", Reason.TRUNCATED)
+    show.extraction(replace(report, rejects=(reject,), ledger=Path("/a/[bold]b.csv"), quarantined=2))
+    err = capsys.readouterr().err
+    assert "1 images: 1 truncated, listed in /a/[bold]b.csv" in err
+    assert "2 damaged segments were set aside" in err
+
+
+def test_no_color_leaves_no_escape_sequences(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:
+    show.sentences(["a note"])
+    assert capsys.readouterr().err == "note a note\n"
+
+
+def test_a_plan_names_the_reasons(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:
+    show.plan(featstore.plan(class_folders(tmp_path / "p"), image_size=64))
+    err = capsys.readouterr().err
+    assert "vgg16: 36 to compute: new image" in err
+    assert "a rough guess before the first run" in err
+
+
+def test_notes_say_what_a_dataset_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = class_folders(tmp_path / "p")
+    (folder / "test" / "dogs").rename(tmp_path / "gone")
+    show.notes(featstore.open_dataset(folder))
+    err = capsys.readouterr().err
+    assert "30 images, 2 classes (split folders; 12 train, 12 validation, 6 test)" in err
+    assert "note" in err
+    assert "dogs" in err

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featstore import Request, Store, open_dataset
+from featstore.errors import InputError
+from heads.compose import predict_files, split_notes, train_on
+from tests.pictures import class_folders, png
+from tests.stubs import Bases, stub_base
+
+
+@pytest.fixture
+def store(private_home: Path) -> Store:
+    return Store.open(private_home / "store")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos")
+
+
+def test_training_extracts_what_is_missing_and_nothing_twice(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
+    for expected in (36, 36):
+        done, trained = train_on(
+            open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "bundles"
+        )
+        assert bases.computed == expected
+    [result] = trained.results
+    assert result.chosen_on == "validation"
+    assert result.test is not None
+    assert result.test.n == 12
+    assert done.report.images == 36
+
+
+def test_the_prediction_for_a_cached_image_is_the_one_at_training_time(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
+    _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
+    bundle = trained.results[0].bundle
+    assert bundle is not None
+    before = bases.computed
+    copy = shutil.copy(photos / "test" / "cats" / "0.png", tmp_path / "other name.png")
+    fresh = tmp_path / "fresh.png"
+    fresh.write_bytes(png(seed=4711))
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    folder, single, new, bad = (
+        predict_files(bundle, [photos / "test"], store=store)[0],
+        *predict_files(bundle, [Path(copy), fresh, broken], store=store),
+    )
+    np.testing.assert_array_equal(folder.probabilities, single.probabilities)
+    assert (single.from_cache, new.from_cache) == (True, False)
+    assert bases.computed == before + 1
+    assert (bad.label, bad.reason.code) == (None, "not-an-image")
+
+
+def test_other_weights_are_refused(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
+    bundle = trained.results[0].bundle
+    assert bundle is not None
+    monkeypatch.setattr("featstore.job.resolve", lambda *args, **more: stub_base("vgg19"))
+    with pytest.raises(InputError, match="not the ones"):
+        predict_files(bundle, [photos / "test"], store=store)
+
+
+def test_an_unknown_head_is_refused_before_anything_is_computed(photos: Path, store: Store, bases: Bases) -> None:
+    with pytest.raises(InputError, match="logreg"):
+        train_on(open_dataset(photos), [Request("vgg16")], ["logrek"], store=store, bundles=None)
+    assert bases.computed == 0
+
+
+def test_one_class_only_is_refused_before_anything_is_computed(tmp_path: Path, store: Store, bases: Bases) -> None:
+    (tmp_path / "p" / "cats").mkdir(parents=True)
+    for i in range(4):
+        (tmp_path / "p" / "cats" / f"{i}.png").write_bytes(png(seed=i))
+    with pytest.raises(InputError, match="one class"):
+        train_on(open_dataset(tmp_path / "p"), [Request("vgg16")], ["logreg"], store=store, bundles=None)
+    assert bases.computed == 0
+
+
+def test_a_class_that_a_split_by_content_lacks_is_said(tmp_path: Path, store: Store, bases: Bases) -> None:
+    for name, count in (("cats", 60), ("dogs", 60), ("rare", 2)):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "p" / name / f"{i}.png").write_bytes(png(seed=1000 * ord(name[0]) + i))
+    dataset = open_dataset(tmp_path / "p")
+    done, _ = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=None)
+    assert any("rare" in note for note in split_notes(dataset, done))
+
+
+def test_images_and_folders_may_be_mixed(photos: Path, store: Store, bases: Bases, tmp_path: Path) -> None:
+    _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
+    bundle = trained.results[0].bundle
+    assert bundle is not None
+    archive = shutil.make_archive(str(tmp_path / "z"), "zip", photos / "test")
+    found = predict_files(bundle, [photos / "train" / "cats" / "0.png", photos / "test", Path(archive)], store=store)
+    assert len(found) == 1 + 12 + 12
