@@ -136,11 +136,16 @@ def extract(
 
       featstore extract photos.zip -b vgg16 -b xception --image-size 150
     """
-    options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers, ledger)
+    options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers)
     images = _dataset(data, dataset)
     show.notes(images)
     done = featstore.extract(
-        images, _requests(backbone, spec), store=_open_store(store), options=options, progress=for_stream()
+        images,
+        _requests(backbone, spec),
+        store=_open_store(store),
+        options=options,
+        ledger=ledger,
+        progress=for_stream(),
     )
     show.extraction(done.report)
     if as_json:
@@ -240,7 +245,10 @@ def run_demo(
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
-    """Two real bases on 1,020 patches of real photographs: extract, train, compare, and compute nothing twice."""
+    """Two real bases on 1,020 patches of real photographs: extract, train, compare, and compute nothing twice.
+
+    Example: featstore demo
+    """
     from heads import demo, report
 
     folder = folder or cache_folder() / "demo"
@@ -258,7 +266,10 @@ def run_demo(
 
 @app.command()
 def doctor(store: StorePath = None, as_json: Json = False) -> None:
-    """What this machine will use, and what would make it faster."""
+    """What this machine will use, and what would make it faster.
+
+    Example: featstore doctor
+    """
     from featstore.doctor import examine
 
     result = examine(_open_store(store))
@@ -269,7 +280,10 @@ def doctor(store: StorePath = None, as_json: Json = False) -> None:
 
 @store_app.command("ls")
 def store_ls(store: StorePath = None, as_json: Json = False) -> None:
-    """The namespaces of a store: which features, how many rows, how many bytes."""
+    """The namespaces of a store: which features, how many rows, how many bytes.
+
+    Example: featstore store ls
+    """
     found = [namespace.summary() for namespace in _open_store(store).namespaces()]
     show.namespaces(found)
     if as_json:
@@ -328,7 +342,10 @@ def store_export(
 
 @weights_app.command("ls")
 def weights_ls(as_json: Json = False) -> None:
-    """The weights that are cached here."""
+    """The weights that are cached here.
+
+    Example: featstore weights ls
+    """
     from featstore.weights import list_weights
 
     found = list_weights()
@@ -355,7 +372,10 @@ def weights_pull(
 
 @weights_app.command("verify")
 def weights_verify(as_json: Json = False) -> None:
-    """Compute the digest of every cached tensor again. Exit code 1: damage."""
+    """Compute the digest of every cached tensor again. Exit code 1: damage.
+
+    Example: featstore weights verify
+    """
     from featstore.weights import verify_weights
 
     result = verify_weights()

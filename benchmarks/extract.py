@@ -2,9 +2,9 @@
 
     python benchmarks/extract.py DATA [--images 100] [--repeats 3] [--image-size 150] [--json]
 
-Ours: `featstore.extract` into an empty store, start-up left out on both sides. Baseline: `load_img` one file after another
-and `model.predict` on batches of 20, as the cats-versus-dogs tutorials do. Both use VGG16 with ImageNet weights, average
-pooling and Keras's preprocessing. Same result: every row's cosine to the baseline's is at least 0.995.
+Ours: `featstore.extract` into an empty store, start-up left out on both sides. Baseline: `load_img` one file after
+another and `model.predict` on batches of 20, as the cats-versus-dogs tutorials do. Both use VGG16 with ImageNet
+weights, average pooling and Keras's preprocessing. Same result: every row's cosine to the baseline's is at least 0.995.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset, DatasetOptions, open_dataset
 from featstore.errors import InputError, unknown_name
-from featstore.extraction import Extraction, ExtractOptions
+from featstore.extraction import Extraction, ExtractOptions, write_ledger
 from featstore.extraction import extract as run_extraction
 from featstore.folders import default_store
 from featstore.job import Job, Request, resolve_jobs
@@ -41,16 +41,20 @@ def extract(
     *,
     store: StoreLike = None,
     options: ExtractOptions | None = None,
+    ledger: Path | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Extraction:
     """Compute what the store lacks of ``data``, for one backbone or for several in one pass over the files.
 
     ``settings`` are fields of :class:`Request` for backbones given by name: ``image_size=150, pooling="map"``.
+    Rejected images are listed in ``ledger`` (None: a CSV file in the store).
     Raises InputError, ReadOnlyError, NoSpaceError, DamageError (see their exit codes in docs/CLI.md).
     """
     dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
-    return run_extraction(dataset, jobs, where.create(), options, progress)
+    done = run_extraction(dataset, jobs, where.create(), options, progress)
+    listed = write_ledger(done.report.rejects, ledger, where, dataset.source.location)
+    return replace(done, report=replace(done.report, ledger=listed))
 
 
 def plan(

@@ -20,7 +20,7 @@ from featstore.weights.keras_io import (
     set_tensors,
 )
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Rises when :func:`build` builds another graph from the same arguments; part of the name of a cached graph."""
 
 

@@ -7,13 +7,14 @@ map never runs the base again for them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from featstore.records import Digests
 from featstore.spec import Spec
-from featstore.store import Store
+from featstore.store import Snapshot, Store
 
 _CHUNK = 256
 """Maps pooled at a time: bounds the memory of a derivation."""
@@ -38,13 +39,18 @@ class CachedRows:
     def __init__(self, store: Store, spec: Spec) -> None:
         self.spec = spec
         self.own = store.namespace(spec).snapshot()
-        self._map = None if spec.pooling == "map" else store.namespace(spec.but(pooling="map")).snapshot()
+        self._maps = None if spec.pooling == "map" else store.namespace(spec.but(pooling="map"))
+
+    @cached_property
+    def _map(self) -> Snapshot | None:
+        """The maps, opened only if rows of our own are missing: checking them reads every byte."""
+        return None if self._maps is None else self._maps.snapshot()
 
     def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
         """For each digest (N, 32): -1 no row, 0 features, above 0 the number of the reject's Reason."""
         status = self.own.lookup(digests, view)
         missing = status == -1
-        if self._map is not None and missing.any():
+        if missing.any() and self._map is not None:
             status[missing] = self._map.lookup(digests[missing], view)
         return status
 
@@ -54,7 +60,7 @@ class CachedRows:
         Every one must have features (:meth:`lookup` gives 0).
         """
         derived = self.own.lookup(digests, view) == -1
-        if self._map is None or not derived.any():
+        if not derived.any() or self._map is None:
             return self.own.read(digests, view)
         parts = np.flatnonzero(derived)
         features = self._derive(digests[parts], view)

@@ -86,6 +86,7 @@ class Interrupted(FeatstoreError):
     exit_code = 130
 
 
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -104,8 +105,10 @@ def from_os_error(error: OSError, doing: str, where: str | Path) -> FeatstoreErr
         return ReadOnlyError(
             f"cannot {doing}: {reason}",
             where=where,
-            todo="choose a place you may write to with --store or $FEATSTORE_HOME",
+            todo="get the permission, or name another place",
         )
+    if error.errno in _MISSING:
+        return InputError(f"cannot {doing}: {reason}", where=where, todo="name a place that exists")
     return StorageError(f"cannot {doing}: {reason}", where=where, todo="check the disk and run the same command again")
 
 

@@ -14,7 +14,7 @@ from featstore.progress import Progress, silent
 from featstore.records import Digests
 from featstore.spec import Fit, Pooling, Precision, Preprocessing, Resize, Spec, StoredDtype
 from featstore.store import Store
-from featstore.weights import Base, resolve
+from featstore.weights import Base, cached_base, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A spec and what is needed to compute its rows.
-
-    ``asked`` is the backbone as the person named it (the path of an own base), ``runtime`` "openvino" or "tensorflow".
-    """
+    """A spec and what is needed to compute its rows. ``runtime`` is "openvino" or "tensorflow"."""
 
     base: Base
     spec: Spec
-    asked: str
     runtime: str
     device: str | None = None
 
@@ -86,9 +82,10 @@ def job_for(
 ) -> Job:
     """The job that makes rows of exactly ``spec``, from the base asked for by ``backbone`` and ``weights``.
 
-    Raises InputError if these are not the weights of the spec: other weights would give other features.
+    Weights that are cached are found by their digest, whatever they were called. Raises InputError if those that are
+    found are not the weights of the spec: other weights would give other features.
     """
-    base = resolve(backbone, weights, progress=progress)
+    base = cached_base(spec.backbone, spec.weights) or resolve(backbone, weights, progress=progress)
     if (base.spec_name, base.digest) != (spec.backbone, spec.weights):
         raise InputError(
             "the weights are not the ones that these features were made with",
@@ -97,7 +94,7 @@ def job_for(
             received=f"{base.spec_name}, tensors {base.digest[:16]}…",
             todo="give the weights that were used then",
         )
-    return Job(base, spec, backbone, machine.choose_runtime(runtime))
+    return Job(base, spec, machine.choose_runtime(runtime))
 
 
 def _resolve(request: Request, store: Store, digests: Callable[[], Digests], progress: Progress) -> Job:
@@ -124,22 +121,25 @@ def _resolve(request: Request, store: Store, digests: Callable[[], Digests], pro
         dtype=request.dtype,
     )
     if request.precision == "auto":
-        spec = spec.but(precision=_choose_precision(spec, runtime, store, digests))
+        fastest = machine.fastest_safe_precision(runtime, request.device)
+        spec = spec.but(precision=_choose_precision(spec, fastest, store, digests))
     else:
         spec = spec.but(precision=request.precision)
-    return Job(base, spec, request.backbone, runtime, request.device)
+    return Job(base, spec, runtime, request.device)
 
 
-def _choose_precision(spec: Spec, runtime: str, store: Store, digests: Callable[[], Digests]) -> Precision:
-    """The precision that already holds most of the dataset, else the machine's fastest safe one."""
-    fastest = machine.fastest_safe_precision(runtime)
+def _choose_precision(spec: Spec, fastest: Precision, store: Store, digests: Callable[[], Digests]) -> Precision:
+    """The precision that already holds most of the dataset, else the machine's ``fastest`` safe one.
+
+    One that this machine cannot compute in (neither float32 nor ``fastest``) is chosen only if it holds everything.
+    """
     held = [p for p in get_args(Precision) if _rows(store, spec.but(precision=p))]
     if not held or held == [fastest]:
         return fastest
     known = digests()
     counts = {p: int((CachedRows(store, spec.but(precision=p)).lookup(known) >= 0).sum()) for p in held}
-    best: Precision = max(held, key=lambda p: (counts[p], p == fastest))
-    return best if counts[best] else fastest
+    usable = [p for p in held if counts[p] and (p in ("float32", fastest) or counts[p] == len(known))]
+    return max(usable, key=lambda p: (counts[p], p == fastest), default=fastest)
 
 
 def _rows(store: Store, spec: Spec) -> bool:

@@ -72,10 +72,13 @@ def choose_runtime(name: str = "auto") -> str:
     return name
 
 
-def fastest_safe_precision(runtime: str) -> Precision:
-    """The fastest precision whose features are as good as float32's here, for "openvino" or "tensorflow"."""
+def fastest_safe_precision(runtime: str, device: str | None = None) -> Precision:
+    """The fastest precision whose features are as good as float32's here.
+
+    ``runtime`` is "openvino" or "tensorflow", ``device`` what was asked for (None: a GPU if there is one).
+    """
     machine = describe()
-    if runtime == "tensorflow" and machine.gpus:
+    if runtime == "tensorflow" and machine.gpus and (device or "gpu").lower() != "cpu":
         return "float16"
     return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(machine.flags) else "float32"
 

@@ -118,7 +118,7 @@ def _reasons(spec: Spec, store: Store, missing: Digests) -> dict[str, int]:
     for namespace in sorted(others, key=lambda n: (len(spec.differences(n.spec)), n.fingerprint)):
         if not open_.any():
             break
-        found = np.flatnonzero(open_)[namespace.snapshot().lookup(missing[open_]) >= 0]
+        found = np.flatnonzero(open_)[namespace.snapshot(read_data=False).lookup(missing[open_]) >= 0]
         why[found] = _difference(spec, namespace.spec)
         open_[found] = False
     return dict(Counter(why.tolist()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.dataset import Dataset, open_dataset
+from featstore.errors import InputError
 from featstore.extraction import MemorySink, extract
 from featstore.job import Job
 from featstore.machine import choose_runtime
@@ -20,7 +21,10 @@ from featstore.records import DIGEST_BYTES, Digests
 from featstore.scan import digest_all, known_files
 from featstore.spec import Spec
 from featstore.store import Namespace, Store, VerifyReport, verify
-from featstore.weights import list_weights
+from featstore.weights import cached_base
+
+_Located = tuple[Digests, Callable[[npt.NDArray[np.intp]], Dataset]]
+"""Digests (M, 32) of images, and what makes a dataset of those at some indices."""
 
 _LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.995, "float16": 0.995}
 """Below this two rows are not the same features any more; library and CPU updates stay far above."""
@@ -47,7 +51,7 @@ class Drift:
         """One line for people."""
         name = f"{self.backbone} {self.fingerprint[:12]}"
         if self.cosine is None or self.relative is None:
-            return f"{name}: not recomputed: {self.note}"
+            return f"{name}: {self.problem or f'not recomputed: {self.note}'}"
         verdict = self.problem or "the same features"
         drift = f"cosine ≥ {self.cosine:.6f}, relative ≤ {self.relative:.1e}"
         return f"{name}: {self.rows} rows recomputed, {drift}: {verdict}"
@@ -83,22 +87,31 @@ def verify_store(
     The images are found where they were last seen, or in ``data``. Nothing in the store changes.
     """
     report = verify(store, read_data=read_data, progress=progress)
-    drifts = [_drift(namespace, store, recompute, data, progress) for namespace in store.namespaces() if recompute]
+    if not recompute:
+        return StoreCheck(report, ())
+    located = _locate(store, data)
+    drifts = [_drift(namespace, recompute, located, progress) for namespace in store.namespaces()]
     return StoreCheck(report, tuple(drifts))
 
 
-def _drift(namespace: Namespace, store: Store, count: int, data: str | Path | None, progress: Progress) -> Drift:
+def _drift(namespace: Namespace, count: int, located: _Located, progress: Progress) -> Drift:
     spec = namespace.spec
-    base = next((b for b in list_weights() if (b.spec_name, b.digest) == (spec.backbone, spec.weights)), None)
+    base = cached_base(spec.backbone, spec.weights)
     if base is None:
         return _nothing(spec, "its weights are not in the cache: featstore weights pull")
-    sample = _sample(namespace, store, count, data)
+    sample = _sample(namespace, count, located)
     if sample is None:
         return _nothing(spec, "none of its images is where it was last seen: pass --data DATA")
     dataset, digests = sample
-    job, memory = Job(base, spec, spec.backbone, choose_runtime()), MemorySink()
-    with tempfile.TemporaryDirectory() as nowhere:
-        extract(dataset, [job], Store(Path(nowhere)), progress=progress, memory=memory)
+    job, memory = Job(base, spec, choose_runtime()), MemorySink()
+    try:
+        with tempfile.TemporaryDirectory() as nowhere:
+            done = extract(dataset, [job], Store(Path(nowhere)), progress=progress, memory=memory)
+    except InputError as error:  # a precision of another machine, say: the other namespaces still count
+        return _nothing(spec, error.what)
+    same = (done.digests == digests).all(axis=1)
+    if (rejected := same & (done.reasons[0] != 0)).any():
+        return replace(_nothing(spec, ""), problem=f"{rejected.sum()} images with features are rejected now")
     kept = np.array([digest.tobytes() in memory.rows for digest in digests], dtype=bool)
     if not kept.any():
         return _nothing(spec, "its images have changed since: pass --data DATA")
@@ -106,9 +119,9 @@ def _drift(namespace: Namespace, store: Store, count: int, data: str | Path | No
     return _compare(spec, namespace.snapshot().read(digests[kept]), new)
 
 
-def _sample(namespace: Namespace, store: Store, count: int, data: str | Path | None) -> tuple[Dataset, Digests] | None:
+def _sample(namespace: Namespace, count: int, located: _Located) -> tuple[Dataset, Digests] | None:
     """Up to ``count`` images that have features here, those with the smallest digests, and their digests."""
-    digests, select = _located(store, data)
+    digests, select = located
     if not len(digests):
         return None
     _, first = np.unique(digests, axis=0, return_index=True)  # in ascending order of the digest
@@ -116,7 +129,7 @@ def _sample(namespace: Namespace, store: Store, count: int, data: str | Path | N
     return (select(chosen), digests[chosen]) if len(chosen) else None
 
 
-def _located(store: Store, data: str | Path | None) -> tuple[Digests, Callable[[npt.NDArray[np.intp]], Dataset]]:
+def _locate(store: Store, data: str | Path | None) -> _Located:
     """Digests (M, 32) of images whose place is known, and what makes a dataset of some of them."""
     if data is not None:
         dataset = open_dataset(data)

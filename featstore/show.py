@@ -125,7 +125,7 @@ def plan(result: Plan) -> None:
     out.print(table)
     for part in result.specs:
         for reason, count in part.misses.items():
-            out.print(escape(f"{part.job.spec.backbone}: {count} to compute: {reason}"))
+            out.print(escape(f"{part.job.spec.backbone}: {count} not in the store: {reason}"))
         if part.computed:
             out.print(escape(f"{part.job.spec.backbone}: time is {part.estimate}"))
 

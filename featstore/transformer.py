@@ -17,6 +17,7 @@ from featstore.errors import DamageError, InputError
 from featstore.features import Features, features_of
 from featstore.folders import default_store
 from featstore.job import Job, Request, job_for, resolve_jobs
+from featstore.scan import digest_all
 from featstore.spec import Fit
 from featstore.store import Store
 
@@ -82,7 +83,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Settle the spec and cache the features of ``X``: N paths, (N,) or (N, 1). ``y`` is not used."""
         del y
         paths = _paths(X)
-        job = self._resolve()
+        job = self._resolve(paths)
         features = self._features(paths, job)
         self.spec_ = job.spec
         self.n_features_in_ = 1
@@ -93,20 +94,23 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """The features of N paths, float32 (N, D). Raises DamageError for an image that cannot be decoded."""
         check_is_fitted(self, "spec_")
         job = job_for(self.spec_, self.backbone, self.weights, self.runtime)
-        return self._features(_paths(X), job)
+        return self._features(_paths(X), job, self._n_features_out)
 
-    def _features(self, paths: list[Path], job: Job) -> npt.NDArray[np.float32]:
+    def _features(self, paths: list[Path], job: Job, width: int | None = None) -> npt.NDArray[np.float32]:
         features = features_of(open_dataset(paths), job, self._open_store())
         bad = [i for i, reason in enumerate(features.reasons) if reason]
         if bad and self.on_error == "raise":
             raise _undecodable(paths, features, bad)
+        if len(bad) == len(paths):  # nothing to learn the width from
+            return np.full((len(paths), width or 0), np.nan, np.float32)
         features.values[bad] = np.nan
         return features.values
 
-    def _resolve(self) -> Job:
+    def _resolve(self, paths: list[Path]) -> Job:
         settings = {f.name: getattr(self, f.name) for f in fields(Request) if f.name != "fit"}
         request = Request(**settings, fit=self.fit_mode)
-        return resolve_jobs([request], self._open_store(), lambda: np.zeros((0, 32), np.uint8))[0]
+        store = self._open_store()
+        return resolve_jobs([request], store, lambda: digest_all(open_dataset(paths), store.scan_folder).values)[0]
 
     def _open_store(self) -> Store:
         return Store.open(Path(self.store) if self.store else default_store())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 import featstore
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset, missing_classes, open_dataset, require_trainable
@@ -14,6 +16,7 @@ from featstore.job import Request, job_for
 from featstore.progress import Progress, silent
 from featstore.store import Store
 from featstore.table import read_tables
+from featstore.weights import Base
 from heads.bundle import read_bundle
 from heads.card import Origin
 from heads.catalog import find
@@ -40,22 +43,33 @@ def train_on(
         find(name)
     require_trainable(dataset)
     done = featstore.extract(dataset, requests, store=store, progress=progress)
-    require_trainable(dataset, dataset.split_of(done.digests))
+    usable = np.flatnonzero((done.reasons == 0).any(axis=0))
+    require_trainable(dataset.select(usable), dataset.split_of(done.digests)[usable])
     sets = [
         TrainingSet(
             read_tables(dataset, done.digests, done.known, CachedRows(store, job.spec)),
-            Origin(job.asked, "imagenet" if job.base.backbone.is_own else job.base.origin),
+            _origin(job.base),
         )
         for job in done.jobs
     ]
     return done, train(sets, heads, bundles=bundles, seed=seed, progress=progress)
 
 
+def _origin(base: Base) -> Origin:
+    """How to ask for the base again; an own base brings its weights with it."""
+    return Origin(base.origin) if base.backbone.is_own else Origin(base.backbone.name, base.origin)
+
+
 def split_notes(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
-    """What only the digests show: classes that a split decided by content lacks."""
-    if not (dataset.splits < 0).any():
-        return ()  # said when the dataset was opened
-    return missing_classes(dataset.classes, dataset.labels, dataset.split_of(done.digests))
+    """What only reading the images shows: classes without a usable image, in all or in a split."""
+    if not (dataset.splits < 0).any() and not done.reasons.any():
+        return ()  # all was said when the dataset was opened
+    usable = (done.reasons == 0).any(axis=0) & (dataset.labels >= 0)
+    present, labels = np.unique(dataset.labels[usable], return_inverse=True)
+    gone = [name for i, name in enumerate(dataset.classes) if i not in present]
+    lost = tuple(f"no image of {name!r} could be used: it is not a class of the heads" for name in gone)
+    classes = [dataset.classes[i] for i in present]
+    return lost + missing_classes(classes, labels, dataset.split_of(done.digests)[usable])
 
 
 def predict_files(

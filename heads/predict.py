@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import InputError
-from featstore.records import Reason
+from featstore.records import Reason, printable
 from featstore.spec import Spec
 from heads.bundle import Bundle
 
@@ -40,7 +40,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """``{"path", "label", "probabilities": {class: p}, "from_cache", "rejected": null or the reason's code}``."""
         return {
-            "path": self.path,
+            "path": printable(self.path),
             "label": self.label,
             "probabilities": dict(zip(self.classes, self.probabilities, strict=False)),
             "from_cache": self.from_cache,

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 _PROGRAM = """
 import atexit, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
-atexit.register(lambda: print("LOADED", *sorted({"tensorflow", "keras", "openvino"} & set(sys.modules)), file=sys.stderr))
+networks = {"tensorflow", "keras", "openvino"}
+atexit.register(lambda: print("LOADED", *sorted(networks & set(sys.modules)), file=sys.stderr))
 sys.argv = ["featstore", *sys.argv[1:]]
 from cli import app
 app()

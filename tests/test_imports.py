@@ -35,7 +35,7 @@ LADDER = [
 
 OWNERS = {
     "PIL": {"featstore.decode"},
-    "keras": {"featstore.backbone", "featstore.weights.", "featstore.runtime.tensorflow", "featstore.runtime.openvino"},
+    "keras": {"featstore.backbone", "featstore.weights."},
     "tensorflow": {"featstore.backbone", "featstore.runtime.tensorflow"},
     "openvino": {"featstore.runtime.openvino", "featstore.weights.package_index"},
     "h5py": {"featstore.store."},

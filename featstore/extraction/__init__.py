@@ -5,7 +5,17 @@ One stage a file: reader (threads: read, digest, decode) → lane (one a spec: b
 """
 
 from featstore.extraction.lane import MemorySink
+from featstore.extraction.ledger import write_ledger
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
 from featstore.extraction.run import Extraction, ExtractOptions, extract
 
-__all__ = ["ExtractOptions", "ExtractReport", "Extraction", "MemorySink", "RejectedImage", "SpecReport", "extract"]
+__all__ = [
+    "ExtractOptions",
+    "ExtractReport",
+    "Extraction",
+    "MemorySink",
+    "RejectedImage",
+    "SpecReport",
+    "extract",
+    "write_ledger",
+]

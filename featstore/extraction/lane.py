@@ -15,7 +15,7 @@ from featstore.cached import CachedRows, pool
 from featstore.job import Job
 from featstore.records import Reason
 from featstore.runtime import BATCH_SIZE, GraphSpec, Runtime, open_runtime
-from featstore.store import Store
+from featstore.store import SECONDS_PER_COMMIT, Store
 from featstore.versions import installed_versions
 
 
@@ -28,8 +28,11 @@ class Sink(Protocol):
     def reject(self, digest: bytes, view: int, reason: Reason) -> None:
         """Take one reject."""
 
-    def close(self) -> None:
+    def flush(self) -> object:
         """Make everything taken so far durable."""
+
+    def close(self) -> None:
+        """The same, for the last time."""
 
 
 class MemorySink:
@@ -45,6 +48,9 @@ class MemorySink:
 
     def reject(self, digest: bytes, view: int, reason: Reason) -> None:
         """Nothing to keep: the lane remembers its rejects."""
+
+    def flush(self) -> None:
+        """Nothing to do."""
 
     def close(self) -> None:
         """Nothing to do."""
@@ -120,6 +126,7 @@ class Lane:
         runtime = self._open_runtime()
         digests, pixels = zip(*self._batch, strict=True)
         self._batch.clear()
+        started = time.monotonic()
         with self._timed("backbone"):
             features = runtime(np.stack(pixels))
             if self.job.spec.pooling == "flatten":
@@ -134,6 +141,9 @@ class Lane:
             with self._timed("write"):
                 writer.add(digest, 0, row)
             self.computed += 1
+        if time.monotonic() - started >= SECONDS_PER_COMMIT:  # a slow base: do not wait for the next batch to commit
+            with self._timed("write"):
+                writer.flush()
 
     def _writer(self) -> Sink:
         if self._sink is None:

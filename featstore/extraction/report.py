@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from featstore.errors import from_os_error
-from featstore.records import Reason
-from featstore.store import Store
+from featstore.records import Reason, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +45,7 @@ class ExtractReport:
     """A whole run.
 
     ``seconds`` is wall time; ``stages`` are seconds by stage, read and decode summed over threads. ``quarantined``
-    counts segments that were found damaged and set aside; their rows were computed again.
+    counts segments that were found damaged and set aside; their rows were computed again. ``ledger`` lists ``rejects``.
     """
 
     images: int
@@ -61,8 +55,8 @@ class ExtractReport:
     stages: Mapping[str, float]
     store: Path
     store_bytes: int
-    ledger: Path | None
     quarantined: int
+    ledger: Path | None = None
 
     @property
     def reasons(self) -> Mapping[str, int]:
@@ -81,44 +75,3 @@ class ExtractReport:
             "store": {"path": str(self.store), "bytes": self.store_bytes, "quarantined": self.quarantined},
             "ledger": str(self.ledger) if self.ledger else None,
         }
-
-
-def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Store, location: str) -> Path | None:
-    """Write the rejected images of the dataset at ``location`` as CSV: path, digest, reason.
-
-    Every run over one dataset writes the same file (``path``, else one in the store). With nothing rejected an old
-    ledger in the store is removed. Returns where it is, or None if there is none or a read-only store cannot take it.
-    """
-    target = path or store.path / "ledger" / _ledger_name(location)
-    try:
-        if not rejects and path is None:
-            target.unlink(missing_ok=True)
-            return None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(_ledger_text(rejects), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        if path is None:  # the ledger in the store is derived: the rows themselves say it all
-            return None
-        raise from_os_error(error, "write the ledger of rejected images", target) from error
-    return target
-
-
-def _ledger_name(location: str) -> str:
-    tail = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:8]
-    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in Path(location).name)
-    return f"{name[:64] or 'images'}-{tail}.csv"
-
-
-def _ledger_text(rejects: Sequence[RejectedImage]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "digest", "reason"])
-    writer.writerows([printable(r.path), r.digest, r.reason.code] for r in rejects)
-    return text.getvalue()
-
-
-def printable(path: str) -> str:
-    r"""``path`` with bytes that are not UTF-8 shown as ``\xNN``, so that it can be written anywhere."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore import rates
+from featstore import machine, rates
 from featstore.dataset import Dataset
-from featstore.errors import DamageError, FeatstoreError, Interrupted
+from featstore.errors import DamageError, FeatstoreError, InputError, Interrupted
 from featstore.extraction.lane import Lane, MemorySink
 from featstore.extraction.reader import Prepared, in_order, prepare
-from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport, write_ledger
+from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
 from featstore.job import Job
 from featstore.progress import Advance, Progress, silent
 from featstore.records import Digests, Reason
@@ -31,22 +29,21 @@ from featstore.store import Store
 _MEASURABLE = 4 * BATCH_SIZE
 """Rows after which a run's rate is worth remembering for the next plan."""
 
+_SAVE_SECONDS = 60.0
+"""How often what is known of files is saved during a run."""
+
 _AHEAD = 4 * BATCH_SIZE
 """Images read ahead of the backbone; with the pixels of one image this bounds the memory of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractOptions:
-    """How to run; none of it changes a row. ``workers`` are the reading threads (None: one a core).
-
-    ``ledger`` is where the list of rejected images goes (None: a file in the store).
-    """
+    """How to run; none of it changes a row. ``workers`` are the reading threads (None: one a core)."""
 
     on_error: Literal["skip", "fail"] = "skip"
     rehash: bool = False
     retry_rejected: bool = False
     workers: int | None = None
-    ledger: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,8 @@ def extract(
     ReadOnlyError, NoSpaceError, StorageError : the store cannot be written; what was committed stays.
     Interrupted : on Ctrl-C, after the finished rows have been committed.
     """
+    if not jobs:
+        raise InputError("nothing to extract with", where="backbone", expected="at least one", received="none")
     return _Run(dataset, jobs, store, options or ExtractOptions(), memory).go(progress)
 
 
@@ -101,6 +100,7 @@ class _Run:
         self.cache = StatCache.load(store.scan_folder, dataset.source.location)
         self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.saved = time.monotonic()
 
     def go(self, progress: Progress) -> Extraction:
         todo = self._todo()
@@ -124,7 +124,7 @@ class _Run:
         return np.flatnonzero(needed)
 
     def _compute(self, todo: npt.NDArray[np.intp], advance: Advance) -> None:
-        workers = self.options.workers or os.cpu_count() or 1
+        workers = self.options.workers or machine.describe().cores
         read = partial(prepare, self.dataset, wanted=self._wanted)
         try:
             for image in in_order(read, todo.tolist(), workers=workers, ahead=_AHEAD):
@@ -142,7 +142,7 @@ class _Run:
                 where=self.store.path,
                 todo="run the same command again: it goes on from there",
             ) from None
-        except FeatstoreError:
+        except BaseException:
             self._close_lanes()
             raise
         finally:
@@ -156,12 +156,16 @@ class _Run:
         self.seconds["read"] += image.read_seconds
         self.seconds["decode"] += image.decode_seconds
         self.scan.known[image.index] = image.digest is not None
+        self.scan.rejects.pop(image.index, None)  # what an earlier look said
         if image.digest is None or image.stamp is None:
             if image.rejected:
                 self.scan.rejects[image.index] = image.rejected
             return
         self.scan.values[image.index] = np.frombuffer(image.digest, np.uint8)
         self.cache.put(self.dataset.paths[image.index], image.stamp, image.digest)
+        if time.monotonic() - self.saved > _SAVE_SECONDS:  # a kill must not cost reading a million files again
+            self.cache.save()
+            self.saved = time.monotonic()
         for lane in self.lanes:
             if not (lane.wants(image.digest) and lane.claim(image.digest)):
                 continue
@@ -194,7 +198,6 @@ class _Run:
             store=self.store.path,
             store_bytes=self.store.size(),
             quarantined=sum(lane.quarantined for lane in self.lanes),
-            ledger=write_ledger(rejects, self.options.ledger, self.store, self.dataset.source.location),
         )
 
     def _reasons(self, lane: Lane) -> npt.NDArray[np.int16]:

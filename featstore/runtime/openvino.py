@@ -21,7 +21,7 @@ import numpy.typing as npt
 import openvino
 
 from featstore.backbone import GRAPH_VERSION, build
-from featstore.errors import InputError
+from featstore.errors import InputError, from_os_error
 from featstore.folders import cache_folder
 from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, library_versions, padded
 from featstore.spec import Precision
@@ -62,6 +62,7 @@ def _check(graph: GraphSpec, device: str | None) -> None:
             where="--precision",
             expected=" or ".join(_HINTS),
             received=graph.precision,
+            todo="use float32, or a machine with a GPU (--runtime tensorflow)",
         )
 
 
@@ -77,7 +78,7 @@ def _compile(model: openvino.Model, precision: Precision) -> Any:
             where="--precision",
             expected=hint,
             received=granted,
-            todo="use --precision auto",
+            todo="use float32, or a machine whose CPU has AVX512_BF16 or AMX",
         )
     return compiled
 
@@ -124,6 +125,13 @@ def _convert(graph: GraphSpec) -> openvino.Model:
         pooling=graph.pooling,
         batch_size=BATCH_SIZE,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras remarks on how OpenVINO hands the input over
-        return openvino.convert_model(model, input=[BATCH_SIZE, *graph.image_size, 3])
+    # By way of a SavedModel: openvino.convert_model fails on Python 3.13, and reports its use over the network.
+    try:
+        with tempfile.TemporaryDirectory(prefix="featstore-") as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras remarks on its own way of exporting
+            model.export(folder, format="tf_saved_model", verbose=False)
+            converted = openvino.Core().read_model(folder)
+    except OSError as error:
+        raise from_os_error(error, "convert the base", tempfile.gettempdir()) from error
+    converted.reshape([BATCH_SIZE, *graph.image_size, 3])
+    return converted

@@ -29,6 +29,8 @@ class TensorFlowRuntime:
         self.precision: Precision = graph.precision
         self.versions: Mapping[str, str] = library_versions("tensorflow", "keras")
         self._image_size = graph.image_size
+        if graph.precision == "float32":  # GPUs would multiply in TF32 without a word, with 10 bits of mantissa
+            tf.config.experimental.enable_tensor_float_32_execution(False)
         with tf.device(self.device):
             self._function = _compile(tf, graph)
         self.feature_shape: tuple[int, ...] = tuple(self._function.structured_outputs.shape)[1:]

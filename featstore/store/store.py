@@ -146,6 +146,8 @@ class Store:
             raise _foreign(self.path, "a file") from None
         except OSError as error:
             raise from_os_error(error, "read the store", self.path) from error
+        if "FORMAT" in others and self.exists:  # another process made the store just now
+            return self._check_format()
         if others:
             raise _foreign(self.path, f"a folder with other things in it, such as {others[0]!r}")
         return False

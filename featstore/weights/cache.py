@@ -157,6 +157,11 @@ def list_weights() -> tuple[Base, ...]:
     return tuple(base for base in bases if base is not None)
 
 
+def cached_base(spec_name: str, digest: str) -> Base | None:
+    """The cached base of that architecture and those tensors, whatever it was called when it was asked for."""
+    return next((base for base in list_weights() if (base.spec_name, base.digest) == (spec_name, digest)), None)
+
+
 def verify_weights() -> tuple[Verdict, ...]:
     """Check every cached base: its card, and every byte of its tensors."""
     cards = sorted(folder().glob("*.json")) if folder().is_dir() else []

@@ -32,7 +32,7 @@ def resolve(backbone: str, weights: str = "imagenet", *, progress: Progress = si
     Raises InputError if the names or files are wrong, or if nothing has the weights.
     """
     if is_own_model(backbone):
-        return _own(Path(backbone).expanduser(), weights, fresh)
+        return _own(Path(backbone).expanduser().absolute(), weights, fresh)
     known = find(backbone)
     if weights == "imagenet":
         key, get = f"{known.name}.imagenet", lambda: _imagenet(known, progress)
@@ -42,9 +42,10 @@ def resolve(backbone: str, weights: str = "imagenet", *, progress: Progress = si
         key, get = f"{known.name}.random-{number}", lambda: _random(known, number)
     else:
         path = _existing(weights)
+        weights = str(path)
         key, get = f"{known.name}.file-{_hash(path)}", lambda: _from_file(known, path)
     cached = None if fresh else cache.read_card(key)
-    return cached or _keep(key, known, weights, get)
+    return replace(cached, origin=weights) if cached else _keep(key, known, weights, get)
 
 
 def pull(backbone: str, weights: str = "imagenet", *, progress: Progress = silent) -> Base:
@@ -117,7 +118,7 @@ def _random(backbone: Backbone, seed: int) -> _Found:
 
 
 def _existing(weights: str) -> Path:
-    path = Path(weights).expanduser()
+    path = Path(weights).expanduser().absolute()
     if path.is_file():
         return path
     raise InputError(

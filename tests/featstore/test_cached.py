@@ -87,6 +87,7 @@ def test_another_spec_of_the_map_gives_nothing(store: Store, maps: np.ndarray) -
 def test_what_is_read_does_not_change_when_rows_are_added_later(store: Store) -> None:
     keys = digests(2)
     rows = CachedRows(store, SPEC)
+    assert rows.lookup(keys).tolist() == [-1, -1]
     fill(store, SPEC, keys, np.ones((2, 5), np.float32))
     assert rows.lookup(keys).tolist() == [-1, -1]
 

@@ -74,7 +74,7 @@ def test_an_unknown_precision_is_refused(store: Store, bases: Bases) -> None:
 
 @pytest.fixture
 def fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.machine, "fastest_safe_precision", lambda runtime: "bfloat16")
+    monkeypatch.setattr(module.machine, "fastest_safe_precision", lambda runtime, device: "bfloat16")
 
 
 def auto(store: Store, keys: Digests) -> Precision:
@@ -93,6 +93,16 @@ def test_auto_precision_is_the_one_that_holds_most_of_the_dataset(store: Store, 
     assert auto(store, keys) == "float32"
     assert auto(store, keys[6:]) == "bfloat16"
     assert auto(store, NONE) == "bfloat16"
+
+
+def test_auto_precision_that_this_machine_cannot_compute_needs_every_row(
+    store: Store, bases: Bases, fastest: None
+) -> None:
+    keys = np.random.default_rng(0).integers(0, 256, (10, 32), dtype=np.uint8)
+    [job] = resolve_jobs([Request("vgg16", precision="float16")], store, never)
+    rows(store, job.spec, keys[:9])
+    assert auto(store, keys[:9]) == "float16"
+    assert auto(store, keys) == "bfloat16"
 
 
 def test_auto_precision_counts_rows_that_follow_from_a_map(store: Store, bases: Bases, fastest: None) -> None:

@@ -17,7 +17,7 @@ from tests.stubs import Bases, StubRuntime, stub_base
 @pytest.fixture
 def photos(tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images that have been extracted, untouched long enough for the scan cache to trust them."""
-    monkeypatch.setattr(module, "list_weights", lambda: (stub_base(),))
+    monkeypatch.setattr(module, "cached_base", lambda name, digest: stub_base())
     monkeypatch.setattr("featstore.scan.RACY_NS", -(10**18))
     folder = class_folders(tmp_path / "photos")
     featstore.extract(folder)
@@ -81,7 +81,7 @@ def test_images_that_changed_where_they_were_are_not_compared(store: Store, phot
 
 
 def test_weights_that_are_not_here_are_said_to_be(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "list_weights", lambda: ())
+    monkeypatch.setattr(module, "cached_base", lambda name, digest: None)
     [drift] = verify_store(store, recompute=3).drifts
     assert "weights" in drift.note
     assert drift.problem is None

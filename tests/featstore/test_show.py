@@ -55,7 +55,7 @@ def test_no_color_leaves_no_escape_sequences(tmp_path: Path, bases: Bases, capsy
 def test_a_plan_names_the_reasons(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:
     show.plan(featstore.plan(class_folders(tmp_path / "p"), image_size=64))
     err = capsys.readouterr().err
-    assert "vgg16: 36 to compute: new image" in err
+    assert "vgg16: 36 not in the store: new image" in err
     assert "a rough guess before the first run" in err
 
 

@@ -125,6 +125,18 @@ def test_a_broken_image_raises_or_becomes_a_row_of_nan(files: list[str], bases: 
     assert np.isfinite(features[:2]).all()
 
 
+def test_a_batch_of_only_broken_images_keeps_the_width(files: list[str], bases: Bases, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no picture")
+    extractor = FeatureExtractor(on_error="nan").fit(files)
+    assert extractor.transform([str(tmp_path / "broken.png")]).shape == (1, 6)
+
+
+def test_rows_that_are_stored_in_another_precision_are_used(files: list[str], bases: Bases) -> None:
+    FeatureExtractor(precision="float32").fit(files)
+    assert FeatureExtractor().fit(files).spec_.precision == "float32"
+    assert bases.computed == 12
+
+
 @pytest.mark.parametrize("given", [[], [[1.0, 2.0]], [1, 2], "one.png", np.zeros((2, 2))], ids=repr)
 def test_anything_but_paths_is_refused(given: object) -> None:
     with pytest.raises(InputError, match="paths"):

@@ -96,6 +96,15 @@ def test_a_class_that_a_split_by_content_lacks_is_said(tmp_path: Path, store: St
     assert any("rare" in note for note in split_notes(dataset, done))
 
 
+def test_a_class_whose_images_are_all_rejected_is_said(photos: Path, store: Store, bases: Bases) -> None:
+    (photos / "train" / "annotations").mkdir()
+    (photos / "train" / "annotations" / "a.xml").write_text("<x/>")
+    dataset = open_dataset(photos)
+    done, trained = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=None)
+    assert split_notes(dataset, done) == ("no image of 'annotations' could be used: it is not a class of the heads",)
+    assert trained.results[0].test is not None
+
+
 def test_images_and_folders_may_be_mixed(photos: Path, store: Store, bases: Bases, tmp_path: Path) -> None:
     _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
     bundle = trained.results[0].bundle

@@ -18,7 +18,7 @@ from featstore.records import Reason
 from featstore.store import Namespace
 from featstore.store import writer as writer_module
 from tests.pictures import class_folders, png
-from tests.stubs import Bases
+from tests.stubs import Bases, StubRuntime
 
 ROWS = 36
 
@@ -210,6 +210,36 @@ def test_ctrl_c_keeps_the_finished_batches_and_the_next_run_goes_on(
         featstore.extract(photos)
     assert caught.value.exit_code == 130
     assert counts(featstore.extract(photos)) == (64, 20, 0)
+
+
+def test_any_other_error_keeps_the_finished_batches_too(
+    tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = class_folders(tmp_path / "many", count=14)
+    real = StubRuntime.__call__
+
+    def out_of_memory(self: StubRuntime, images: np.ndarray) -> np.ndarray:
+        if self.images >= 64:
+            raise RuntimeError("out of memory")
+        return real(self, images)
+
+    monkeypatch.setattr(StubRuntime, "__call__", out_of_memory)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        featstore.extract(photos)
+    monkeypatch.setattr(StubRuntime, "__call__", real)
+    assert counts(featstore.extract(photos)) == (64, 20, 0)
+
+
+def test_a_slow_base_commits_after_every_batch(tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = class_folders(tmp_path / "many", count=14)
+    monkeypatch.setattr(lane_module, "SECONDS_PER_COMMIT", 0)
+    report = featstore.extract(photos).report
+    assert len(list((report.store / "ns").rglob("*.h5"))) == 3
+
+
+def test_no_backbone_at_all_is_an_input_error(photos: Path, bases: Bases) -> None:
+    with pytest.raises(InputError, match="nothing to extract with"):
+        featstore.extract(photos, [])
 
 
 def test_a_full_disk_is_one_error_that_loses_nothing_and_the_next_run_goes_on(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featstore.errors import InputError
+from featstore.errors import InputError, NoSpaceError
 from featstore.runtime import GraphSpec, openvino
 from featstore.runtime.openvino import OpenVinoRuntime
 from featstore.weights import resolve
@@ -85,13 +85,42 @@ def test_another_version_of_a_library_means_another_graph(
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(
     failing: str, graph: GraphSpec, images: np.ndarray, private_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object, **options: object) -> None:
+    owner = {"mkdtemp": openvino.tempfile, "save_model": openvino.openvino, "replace": openvino.os}[failing]
+    real = getattr(owner, failing)
+
+    def fail(*args: object, **options: object) -> object:
+        if failing == "mkdtemp" and "dir" not in options:  # the system's own temporary folder
+            return real(*args, **options)
         raise OSError(28, os.strerror(28))
 
-    owner = {"mkdtemp": openvino.tempfile, "save_model": openvino.openvino, "replace": openvino.os}[failing]
     monkeypatch.setattr(owner, failing, fail)
     assert OpenVinoRuntime(graph)(images).shape == (5, 8)
     assert list((private_cache / "graphs").iterdir()) == []
+
+
+def test_a_full_temporary_folder_is_one_message(
+    graph: GraphSpec, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> object:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(openvino.tempfile, "mkdtemp", fail)
+    with pytest.raises(NoSpaceError, match="cannot convert the base"):
+        OpenVinoRuntime(graph)
+
+
+def test_converting_tells_nobody(tmp_path: Path, tiny_file: Path) -> None:
+    """OpenVINO's own conversion reports its use over the network, whatever FEATSTORE_OFFLINE says."""
+    code = (
+        "import openvino_telemetry; openvino_telemetry.Telemetry.__init__ = lambda *_, **__: print('TOLD');"
+        "from featstore.runtime import GraphSpec, open_runtime; from featstore.weights import resolve;"
+        f"base = resolve({str(tiny_file)!r});"
+        "open_runtime(GraphSpec(base, 'second', (40, 48), 'none', 'avg', 'float32'), 'openvino')"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == ""
+    assert not (tmp_path / "intel").exists()
 
 
 def test_float16_is_refused_before_any_work(graph: GraphSpec, never_converted: None) -> None:

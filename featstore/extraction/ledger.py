@@ -1,0 +1,51 @@
+"""The ledger: the rejected images of a dataset as a CSV file, for whoever mends or removes them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from featstore.errors import from_os_error
+from featstore.extraction.report import RejectedImage
+from featstore.records import printable
+from featstore.store import Store
+
+
+def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Store, location: str) -> Path | None:
+    """Write the rejected images of the dataset at ``location`` as CSV: path, digest, reason.
+
+    Every run over one dataset writes the same file (``path``, else one in the store). With nothing rejected an old
+    ledger in the store is removed. Returns where it is, or None if there is none or a read-only store cannot take it.
+    """
+    target = path or store.path / "ledger" / _ledger_name(location)
+    try:
+        if not rejects and path is None:
+            target.unlink(missing_ok=True)
+            return None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        temporary.write_text(_ledger_text(rejects), encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        if path is None:  # the ledger in the store is derived: the rows themselves say it all
+            return None
+        raise from_os_error(error, "write the ledger of rejected images", target) from error
+    return target
+
+
+def _ledger_name(location: str) -> str:
+    tail = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:8]
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in Path(location).name)
+    return f"{name[:64] or 'images'}-{tail}.csv"
+
+
+def _ledger_text(rejects: Sequence[RejectedImage]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "digest", "reason"])
+    writer.writerows([printable(r.path), r.digest, r.reason.code] for r in rejects)
+    return text.getvalue()

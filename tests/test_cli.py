@@ -1,0 +1,643 @@
+"""The command line as people and scripts meet it: results, refusals, exit codes. The bases are stubs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+import cli
+from featstore import load_table
+from featstore.folders import default_store
+from heads.bundle import read_bundle
+from tests.commands import ROOT, good, paths_of, run, segments, spawn
+from tests.pictures import class_folders, png
+from tests.stubs import Bases
+
+ROWS = 36
+
+SPEC = {"backbone", "fingerprint", "pooling", "precision", "runtime"}
+SCORE = {"accuracy", "interval", "n"}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "photos")
+
+
+@pytest.fixture
+def bundle(photos: Path, tmp_path: Path, bases: Bases) -> Path:
+    """A head trained on ``photos``, whose features are in the store."""
+    [result] = good("train", photos, "--head", "logreg", "--out", tmp_path / "bundles", "--json").json["results"]
+    return Path(result["bundle"])
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def members(parent: str, names: set[str]) -> set[str]:
+    return {f"{parent}.{name}" for name in names}
+
+
+EXTRACT = {
+    *("images", "specs[]", "rejects[]", "reasons", "seconds", "stages", "store", "ledger"),
+    *members("specs[]", SPEC | {"hits", "computed", "rejected", "seconds", "images_per_second"}),
+    *members("rejects[]", {"path", "digest", "reason"}),
+    *members("stages", {"read", "decode", "startup", "backbone", "write"}),
+    *members("store", {"path", "bytes", "quarantined"}),
+}
+PLAN = {
+    *("images", "unreadable", "specs[]"),
+    *members("specs[]", SPEC | {"hits", "rejected", "to_compute", "misses", "bytes", "seconds", "estimate"}),
+}
+RESULT = {
+    *members("results[]", {"backbone", "fingerprint", "pooling", "head", "params", "chosen_on", "held_out", "bundle"}),
+    *members("results[]", {"validation", "test", "seconds"}),
+    *(place for split in ("validation", "test", "held_out") for place in members(f"results[].{split}", SCORE)),
+}
+LS = {"rows", "rejects", "segments", "damaged", "bytes", "layer", "image_size", "dtype"} | SPEC - {"runtime"}
+DRIFT = {"fingerprint", "backbone", "rows", "cosine", "relative", "problem", "note"}
+VERIFY = {
+    *("segments", "rows", "bytes", "quarantined", "read_data", "problems[]", "recomputed[]", "sound"),
+    *members("problems[]", {"path", "problem"}),
+    *members("recomputed[]", DRIFT),
+}
+PREDICT = {"predictions[]", *members("predictions[]", {"path", "label", "probabilities", "from_cache", "rejected"})}
+WEIGHTS = {"weights[]", *members("weights[]", {"backbone", "origin", "digest", "source", "path", "bytes"})}
+VERDICTS = {"weights[]", *members("weights[]", {"name", "path", "problem"})}
+
+MAPS = re.compile(r"((?:^|[.\]])(?:reasons|misses|params|probabilities|splits|facts))\..*")
+"""Places below these are names of classes, splits and the like: any may be there."""
+
+
+def places(value: Any) -> set[str]:
+    return {place for place in paths_of(value) if not MAPS.search(place)}
+
+
+def documented(command: str) -> set[str]:
+    """Every word that docs/JSON.md has in backticks where it tells of ``command``."""
+    page = (ROOT / "docs" / "JSON.md").read_text()
+    row = re.search(rf"^\| `{command}` \|.*$", page, re.MULTILINE)
+    section = re.search(rf"^## `featstore {command}`\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    text = row[0] if row else section[1] if section else ""
+    return {word for code in re.findall("`([^`]+)`", text) for word in re.split(r"[^\w]+", code)}
+
+
+def check(command: str, value: dict[str, Any], promised: set[str]) -> None:
+    """Everything promised is there, and everything there is documented."""
+    found = places(value)
+    assert promised <= found, f"{command} lacks {sorted(promised - found)}"
+    unknown = {place for place in found if re.split(r"[.\[\]]+", place.rstrip("[]"))[-1] not in documented(command)}
+    assert not unknown, f"docs/JSON.md does not tell of {sorted(unknown)} in {command}"
+
+
+def test_extract_prints_what_the_documentation_says(photos: Path, bases: Bases) -> None:
+    (photos / "train" / "cats" / "bad.png").write_bytes(b"no picture")
+    value = good("extract", photos, "-b", "vgg16", "-b", "xception", "--json").json
+    check("extract", value, EXTRACT)
+    assert value["images"] == ROWS + 1
+    assert [spec["backbone"] for spec in value["specs"]] == ["vgg16", "xception"]
+    assert all((spec["hits"], spec["computed"], spec["rejected"]) == (0, ROWS, 1) for spec in value["specs"])
+    assert value["reasons"] == {"not-an-image": 1}
+    assert [reject["path"] for reject in value["rejects"]] == ["train/cats/bad.png"]
+    with open(value["ledger"], newline="") as ledger:
+        assert [tuple(row.values()) for row in csv.DictReader(ledger)] == [tuple(value["rejects"][0].values())]
+
+
+def test_a_second_extract_opens_no_base_and_prints_the_same_fields(photos: Path, bases: Bases) -> None:
+    good("extract", photos)
+    value = good("extract", photos, "--json").json
+    check("extract", value, {"specs[].hits", "specs[].images_per_second", "ledger"})
+    assert [(spec["hits"], spec["computed"], spec["images_per_second"]) for spec in value["specs"]] == [(ROWS, 0, 0)]
+    assert value["ledger"] is None
+    assert len(bases.opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [
+        (("--image-size", "64"), "image_size: 224x224 in the store, 64x64 asked"),
+        (("--image-size", "64x96"), "image_size: 224x224 in the store, 64x96 asked"),
+        (("--layer", "block4_pool"), "layer: block5_pool in the store, block4_pool asked"),
+        (("--precision", "bfloat16"), "precision: float32 in the store, bfloat16 asked"),
+        (("--weights", "random:1"), "weights: "),
+        (("--resize", "nearest"), "resize: bilinear in the store, nearest asked"),
+        (("--fit", "crop"), "fit: stretch in the store, crop asked"),
+        (("--preprocessing", "rescale"), "preprocessing: keras in the store, rescale asked"),
+        (("--pooling", "max"), "pooling: avg in the store, max asked"),
+        (("--dtype", "float16"), "dtype: float32 in the store, float16 asked"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_plan_names_the_field_that_makes_every_image_a_miss(
+    option: tuple[str, ...], field: str, photos: Path, bases: Bases
+) -> None:
+    good("extract", photos, "--precision", "float32")
+    value = good("plan", photos, "--precision", "float32", *option, "--json").json
+    check("plan", value, PLAN)
+    [spec] = value["specs"]
+    assert (spec["hits"], spec["to_compute"]) == (0, ROWS)
+    [(reason, count)] = spec["misses"].items()
+    assert reason.startswith(field)
+    assert "; " not in reason, "one field differs"
+    assert count == ROWS
+    assert len(bases.opened) == 1, "planning opened a base"
+
+
+def test_plan_tells_new_images_from_copies_and_writes_no_row(photos: Path, bases: Bases) -> None:
+    good("extract", photos)
+    (photos / "train" / "cats" / "new.png").write_bytes(png(seed=99))
+    (photos / "train" / "dogs" / "copy.png").write_bytes(png(seed=99))
+    for _ in range(2):
+        [spec] = good("plan", photos, "--json").json["specs"]
+        assert spec["misses"] == {"new image": 1, "copy of another new image": 1}
+        assert (spec["hits"], spec["to_compute"]) == (ROWS, 1)
+    assert segments(default_store()) == 1
+
+
+def test_train_prints_what_the_documentation_says(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    value = good("train", photos, "-b", "vgg16", "-b", "xception", "--out", tmp_path / "bundles", "--json").json
+    check("train", value, RESULT)
+    heads = [(result["backbone"], result["head"]) for result in value["results"]]
+    assert heads == [(base, head) for base in ("vgg16", "xception") for head in ("logreg", "linear-svm")]
+    for result in value["results"]:
+        assert result["chosen_on"] == "validation"
+        assert result["held_out"] == result["validation"]
+        assert result["params"].keys() == {"C"}
+        for split in ("validation", "test"):
+            low, high = result[split]["interval"]
+            assert 0 <= low <= result[split]["accuracy"] <= high <= 1
+            assert result[split]["n"] == 12
+        assert read_bundle(Path(result["bundle"])).card.spec.fingerprint == result["fingerprint"]
+
+
+def test_train_without_splits_of_ones_own_has_one_by_content(tmp_path: Path, bases: Bases) -> None:
+    folder = class_folders(tmp_path / "photos", splits=("",), count=60)
+    [result] = good("train", folder, "--head", "logreg", "--out", tmp_path / "b", "--json").json["results"]
+    [again] = good("train", folder, "--head", "logreg", "--out", tmp_path / "b", "--json").json["results"]
+    assert result["validation"]["n"] + result["test"]["n"] < 120
+    assert (again["bundle"], again["test"]) == (result["bundle"], result["test"])
+
+
+def test_predict_prints_what_the_documentation_says(bundle: Path, photos: Path, tmp_path: Path, bases: Bases) -> None:
+    known, new, bad = photos / "test" / "cats" / "0.png", tmp_path / "new.png", tmp_path / "bad.png"
+    new.write_bytes(png(seed=99))
+    bad.write_bytes(b"no picture")
+    value = good("predict", bundle, known, new, bad, "--json").json
+    check("predict", value, PREDICT)
+    assert [prediction["path"] for prediction in value["predictions"]] == [str(known), str(new), str(bad)]
+    assert [prediction["from_cache"] for prediction in value["predictions"]] == [True, False, False]
+    assert [prediction["rejected"] for prediction in value["predictions"]] == [None, None, "not-an-image"]
+    assert value["predictions"][2]["label"] is None
+    for prediction in value["predictions"][:2]:
+        assert prediction["probabilities"].keys() == {"cats", "dogs"}
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+        assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
+
+
+def test_a_copy_under_another_name_is_predicted_from_the_cache_as_in_training(
+    bundle: Path, photos: Path, tmp_path: Path, bases: Bases
+) -> None:
+    table = load_table(photos, split="test")
+    expected = read_bundle(bundle).head.probabilities(table.X)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for i, path in enumerate(table.paths):
+        shutil.copy(photos / path, copies / f"{i}.png")
+    opened = len(bases.opened)
+    found = good("predict", bundle, *(copies / f"{i}.png" for i in range(12)), "--json").json["predictions"]
+    assert np.array_equal([list(prediction["probabilities"].values()) for prediction in found], expected)
+    assert all(prediction["from_cache"] for prediction in found)
+    assert len(bases.opened) == opened
+
+
+def test_predict_without_json_is_a_table_on_stdout(bundle: Path, photos: Path) -> None:
+    out = good("predict", bundle, photos / "test").out
+    assert all(f"test/{name}/{i}.png" in out or f"{name}/{i}.png" in out for name in ("cats", "dogs") for i in range(6))
+    assert "cached" in out
+
+
+def test_a_name_that_is_no_utf8_can_be_predicted_and_printed(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd-\udcff.png"
+    shutil.copy(photos / "test" / "cats" / "0.png", odd)
+    [prediction] = good("predict", bundle, odd, "--json").json["predictions"]
+    assert prediction["path"].endswith("odd-\\xff.png")
+    assert "odd-" in good("predict", bundle, odd).out
+
+
+def test_store_ls_prints_what_the_documentation_says(photos: Path, bases: Bases) -> None:
+    assert good("store", "ls", "--json").json == {"namespaces": []}
+    good("extract", photos, "-b", "vgg16", "-b", "xception", "--image-size", "80")
+    value = good("store", "ls", "--json").json
+    check("store ls", value, {"namespaces[]", *members("namespaces[]", LS)})
+    assert sorted(n["backbone"] for n in value["namespaces"]) == ["vgg16", "xception"]
+    assert all(n["rows"] == ROWS and n["image_size"] == [80, 80] and not n["damaged"] for n in value["namespaces"])
+
+
+def damage_a_segment() -> Path:
+    [segment] = default_store().glob("ns/*/seg/*.h5")
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    return segment
+
+
+def test_store_verify_finds_damage_prints_it_and_exits_with_1(photos: Path, bases: Bases) -> None:
+    good("extract", photos)
+    sound = good("store", "verify", "--read-data", "--recompute", "2", "--json").json
+    assert (sound["sound"], sound["rows"], sound["read_data"]) == (True, ROWS, True)
+    segment = damage_a_segment()
+    done = run("store", "verify", "--read-data", "--recompute", "2", "--json")
+    assert done.code == 1
+    check("store verify", done.json, VERIFY)
+    assert [problem["path"] for problem in done.json["problems"]] == [str(segment)]
+    assert done.json["sound"] is False
+
+
+def test_damage_is_set_aside_computed_again_and_then_sound(photos: Path, bases: Bases) -> None:
+    good("extract", photos)
+    damage_a_segment()
+    done = good("extract", photos, "--json").json
+    assert done["store"]["quarantined"] == 1
+    assert done["specs"][0]["computed"] == ROWS
+    value = good("store", "verify", "--read-data", "--json").json
+    assert (value["sound"], value["quarantined"], value["rows"]) == (True, 1, ROWS)
+
+
+@pytest.mark.parametrize("ending", ["h5", "npz", "parquet"])
+def test_store_export_prints_what_the_documentation_says(
+    ending: str, photos: Path, tmp_path: Path, bases: Bases
+) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    good("extract", photos)
+    target = tmp_path / f"features.{ending}"
+    value = good("store", "export", photos, "--to", target, "--json").json
+    check("store export", value, {"file", "splits"})
+    assert value == {"file": str(target), "splits": {"train": 12, "validation": 12, "test": 12}}
+    assert target.stat().st_size > ROWS * 6 * 4
+    assert [path.name for path in tmp_path.glob("*.*")] == [target.name]
+
+
+@pytest.fixture
+def cached_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of featstore with weights of its own, small ones."""
+    from dataclasses import replace
+
+    from featstore.weights import cache, tensor_digest
+    from tests.stubs import stub_base
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tensors = [np.arange(12, dtype=np.float32).reshape(3, 4)]
+    return cache.write("vgg16.imagenet", replace(stub_base(), digest=tensor_digest(tensors)), tensors).tensors
+
+
+def test_weights_ls_and_verify_print_what_the_documentation_says(cached_weights: Path) -> None:
+    listed = good("weights", "ls", "--json").json
+    check("weights ls", listed, WEIGHTS)
+    assert [(w["backbone"], w["path"]) for w in listed["weights"]] == [("vgg16", str(cached_weights))]
+    value = good("weights", "verify", "--json").json
+    check("weights verify", value, VERDICTS)
+    assert [w["problem"] for w in value["weights"]] == [None]
+
+
+def test_weights_verify_finds_a_changed_byte_and_exits_with_1(cached_weights: Path) -> None:
+    data = bytearray(cached_weights.read_bytes())
+    data[data.index(np.float32(7).tobytes())] ^= 1
+    cached_weights.write_bytes(data)
+    done = run("weights", "verify", "--json")
+    assert done.code == 1
+    assert done.json["weights"][0]["problem"]
+
+
+def test_doctor_prints_what_the_documentation_says(tmp_path: Path) -> None:
+    value = good("doctor", "--store", tmp_path / "not" / "yet", "--json").json
+    check("doctor", value, {"facts", "advice"})
+    assert {"CPU", "GPU", "runtimes", "will run on", "weights here", "store"} <= value["facts"].keys()
+    assert "not made yet" in value["facts"]["store"]
+    assert not (tmp_path / "not").exists()
+
+
+def test_results_for_people_go_to_stderr(photos: Path, bases: Bases) -> None:
+    done = good("extract", photos)
+    assert done.out == ""
+    assert f"{ROWS}" in done.err
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refused(code: int, *arguments: object, says: tuple[str, ...]) -> None:
+    """The command fails with ``code`` and one message that has all of the words, and leaves no store."""
+    done = run(*arguments)
+    assert done.code == code, done.err
+    missing = [word for word in says if word not in done.message]
+    assert not missing, f"{missing} not in: {done.message}"
+
+
+@pytest.fixture
+def no_store() -> Iterator[None]:
+    """Nothing may have been written to the store when the test ends."""
+    yield
+    assert not default_store().exists()
+
+
+def empty(folder: Path) -> Path:
+    (folder / "nothing" / "in").mkdir(parents=True)
+    return folder / "nothing"
+
+
+def texts(folder: Path) -> Path:
+    (folder / "texts").mkdir()
+    for name in ("a.txt", "b.md", "c"):
+        (folder / "texts" / name).write_text("words")
+    return folder / "texts"
+
+
+def one_class(folder: Path) -> Path:
+    target = class_folders(folder / "photos")
+    for split in ("train", "validation", "test"):
+        shutil.rmtree(target / split / "dogs")
+    return target
+
+
+def unlabelled(folder: Path) -> Path:
+    (folder / "flat").mkdir()
+    for i in range(3):
+        (folder / "flat" / f"{i}.png").write_bytes(png(i))
+    return folder / "flat"
+
+
+@pytest.mark.parametrize("command", ["extract", "plan", "train"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda folder: folder / "missing", ("does not exist", "missing")),
+        (empty, ("no files", "nothing")),
+        (texts, ("no images", "a.txt", "3 files")),
+        (lambda folder: texts(folder) / "a.txt", ("not a dataset", "a.txt")),
+    ],
+    ids=["missing", "empty", "texts", "a text file"],
+)
+@pytest.mark.usefixtures("bases", "no_store")
+def test_data_without_images_is_one_message(
+    command: str, make: Callable[[Path], Path], says: tuple[str, ...], tmp_path: Path
+) -> None:
+    refused(2, command, make(tmp_path), says=says)
+
+
+def test_a_missing_folder_has_its_nearest_name_proposed(photos: Path) -> None:
+    refused(2, "extract", photos.with_name("photo"), says=("did you mean photos",))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [(one_class, ("one class only", "cats", "at least two classes")), (unlabelled, ("no image has a label",))],
+    ids=["one class", "no labels"],
+)
+@pytest.mark.usefixtures("no_store")
+def test_a_dataset_that_cannot_be_trained_on_is_refused_before_any_work(
+    make: Callable[[Path], Path], says: tuple[str, ...], tmp_path: Path, bases: Bases
+) -> None:
+    refused(2, "train", make(tmp_path), "--out", tmp_path / "bundles", says=says)
+    assert not bases.opened
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_one_class_is_no_obstacle_to_extracting(tmp_path: Path, bases: Bases) -> None:
+    assert good("extract", one_class(tmp_path), "--json").json["specs"][0]["computed"] == 18
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--image-size", "31"), ("too small for vgg16", "at least 32", "31")),
+        (("-b", "xception", "--image-size", "70x299"), ("too small for xception", "at least 71", "70")),
+        (("--image-size", "large"), ("no image size", "large")),
+        (("--image-size", "0"), ("no image size", "0")),
+        (("--layer", "block4_pol"), ("unknown layer 'block4_pol'", "did you mean block4_pool", "vgg16")),
+        (("--label-pattern", "(cat"), ("label_pattern", "(cat")),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("bases", "no_store")
+def test_an_option_that_cannot_be_is_one_message(
+    options: tuple[str, ...], says: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    data = unlabelled(tmp_path) if "--label-pattern" in options else photos
+    refused(2, "extract", data, *options, says=says)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vgg61", ("unknown backbone 'vgg61'", "vgg16", "did you mean")),
+        ("resnet5", ("unknown backbone", "resnet50")),
+        ("missing.keras", ("missing.keras",)),
+        ("weights.h5", (".keras", "weights.h5")),
+    ],
+)
+@pytest.mark.usefixtures("no_store")
+def test_an_unknown_backbone_is_one_message_with_the_nearest_names(
+    name: str, says: tuple[str, ...], photos: Path
+) -> None:
+    refused(2, "extract", photos, "--backbone", name, says=says)
+
+
+@pytest.mark.usefixtures("no_store")
+def test_weights_of_the_wrong_shapes_are_told_by_tensor_expected_and_found(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "mine.npz"
+    np.savez(file, np.zeros((3, 3, 3, 64), np.float32), np.zeros(65, np.float32))
+    says = ("these weights are not vgg16's", "mine.npz", "block1_conv1/bias (64,)", "(65,)")
+    refused(2, "extract", photos, "--weights", file, says=says)
+    assert not (tmp_path / "cache").exists(), "wrong weights were cached"
+
+
+@pytest.mark.usefixtures("no_store")
+def test_weights_that_are_not_there_are_one_message(photos: Path, tmp_path: Path) -> None:
+    refused(2, "extract", photos, "--weights", tmp_path / "none.h5", says=("no such weights", "none.h5"))
+
+
+@pytest.mark.usefixtures("no_store")
+def test_an_unknown_head_is_refused_before_any_work(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    refused(2, "train", photos, "--head", "logreq", "--out", tmp_path / "b", says=("unknown head", "logreg"))
+    assert not bases.opened
+
+
+ON_A_STORE = [("extract", "PHOTOS"), ("plan", "PHOTOS"), ("train", "PHOTOS"), ("store", "ls"), ("store", "verify")]
+
+
+@pytest.mark.parametrize("command", ON_A_STORE, ids=" ".join)
+@pytest.mark.usefixtures("bases", "no_store")
+def test_a_store_of_a_future_format_is_refused_and_left_alone(
+    command: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "FORMAT").write_text("featstore store, format 2\n")
+    words = [photos if word == "PHOTOS" else word for word in command]
+    refused(2, *words, "--store", store, says=("format 2", "format 1", str(store)))
+    assert [path.name for path in store.rglob("*")] == ["FORMAT"]
+
+
+@pytest.mark.parametrize("command", ON_A_STORE, ids=" ".join)
+@pytest.mark.usefixtures("bases", "no_store")
+def test_a_folder_of_something_else_is_no_store_and_left_alone(
+    command: tuple[str, ...], photos: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "letters"
+    store.mkdir()
+    (store / "letter.txt").write_text("Dear …")
+    words = [photos if word == "PHOTOS" else word for word in command]
+    refused(2, *words, "--store", store, says=("not a featstore store", "letter.txt"))
+    assert [path.name for path in store.rglob("*")] == ["letter.txt"]
+
+
+@pytest.mark.usefixtures("bases", "no_store")
+def test_a_file_is_no_store(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("words")
+    refused(2, "extract", photos, "--store", tmp_path / "file", says=("not a featstore store", "a file"))
+
+
+def test_predict_with_a_bundle_that_is_not_there_is_one_message(photos: Path, tmp_path: Path) -> None:
+    says = ("not a bundle", "nothing there", "featstore train")
+    refused(2, "predict", tmp_path / "none", photos / "test", says=says)
+
+
+@pytest.mark.parametrize("file", ["head.npz", "card.json"])
+def test_predict_with_a_bundle_that_was_changed_exits_with_1(file: str, bundle: Path, photos: Path) -> None:
+    data = bytearray((bundle / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / file).write_bytes(data)
+    refused(1, "predict", bundle, photos / "test", says=(file, str(bundle)))
+
+
+def test_predict_with_a_bundle_of_a_future_version_is_one_message(bundle: Path, photos: Path) -> None:
+    card = json.loads((bundle / "card.json").read_text())
+    (bundle / "card.json").write_text(json.dumps({**card, "version": card["version"] + 1}))
+    refused(2, "predict", bundle, photos / "test", says=("another version", str(card["version"] + 1)))
+
+
+def test_predict_of_an_image_that_is_not_there_is_one_message(bundle: Path, tmp_path: Path) -> None:
+    refused(2, "predict", bundle, tmp_path / "none.png", says=("none.png",))
+
+
+def test_predict_with_other_weights_than_the_heads_is_refused(
+    bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featstore import job
+    from tests.stubs import stub_base
+
+    monkeypatch.setattr(job, "resolve", lambda name, weights="imagenet", *, progress=None: stub_base(name, "others"))
+    refused(2, "predict", bundle, photos / "test", says=("weights", "expected", "received"))
+
+
+@pytest.mark.parametrize("name", ["features.csv", "features"])
+def test_an_export_to_an_unknown_ending_names_the_known_ones(
+    name: str, photos: Path, tmp_path: Path, bases: Bases
+) -> None:
+    good("extract", photos)
+    says = ("unknown file ending", ".h5", ".npz", ".parquet")
+    refused(2, "store", "export", photos, "--to", tmp_path / name, says=says)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.usefixtures("bases")
+def test_an_export_of_what_was_never_extracted_says_what_to_do(photos: Path, tmp_path: Path) -> None:
+    refused(2, "store", "export", photos, "--to", tmp_path / "x.npz", says=("featstore extract",))
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_a_rejected_image_under_on_error_fail_exits_with_1_and_keeps_the_rows(photos: Path, bases: Bases) -> None:
+    (photos / "validation" / "cats" / "0.png").write_bytes(b"no picture")
+    says = ("1 image was rejected", "validation/cats/0.png", "not-an-image", "--on-error skip")
+    refused(1, "extract", photos, "--on-error", "fail", "--workers", "1", says=says)
+    assert good("store", "ls", "--json").json["namespaces"][0]["rejects"] == 1
+    assert good("extract", photos, "--json").json["specs"][0]["rejected"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("extract",),
+        ("extract", "photos", "--resize", "cubic"),
+        ("extract", "photos", "--workers", "0"),
+        ("extract", "photos", "--no-such-option"),
+        ("store", "verify", "--recompute", "-1"),
+        ("no-such-command",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2_and_says_so_on_stderr(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert "Usage: " in done.err
+    assert "Traceback" not in done.err
+
+
+# ---- help ------------------------------------------------------------------------------------------------------------
+
+
+def commands(command: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command."""
+    command = command or typer.main.get_command(cli.app)
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield words
+    for name in inner:
+        yield from commands(inner[name], (*words, name))
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
+    done = good(*words, "--help")
+    assert done.err == ""
+    text = " ".join(done.out.split())
+    assert re.search(rf"Examples?: featstore {' '.join(words)}\b", text), text[:600]
+
+
+@pytest.mark.parametrize("words", [(), ("store",), ("weights",)], ids=" ".join)
+def test_a_group_lists_its_commands(words: tuple[str, ...]) -> None:
+    out = good(*words, "--help").out
+    inner = {c[len(words)] for c in commands() if c[: len(words)] == words}
+    assert all(re.search(rf"\b{name}\b", out) for name in inner)
+
+
+def test_the_version_is_printed() -> None:
+    assert re.fullmatch(r"featstore \d+\.\d+\.\d+\S*\n", good("--version").out)
+
+
+# ---- a process of its own --------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_refuses_prints_one_message_and_exits_with_2(tmp_path: Path) -> None:
+    done = spawn("extract", tmp_path / "missing", "--json")
+    assert done.code == 2
+    assert done.message.startswith("this dataset does not exist\n")
+    assert done.loaded == ()
+
+
+def test_a_process_that_lists_a_store_prints_json_and_loads_no_network_library(tmp_path: Path) -> None:
+    done = spawn("store", "ls", "--store", tmp_path / "none", "--json")
+    assert (done.code, done.json, done.loaded) == (0, {"namespaces": []}, ())
+    assert not (tmp_path / "none").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = spawn("--debug", "plan", tmp_path / "missing")
+    assert done.code != 0
+    assert "Traceback" in done.err
+    assert "InputError" in done.err
+    assert "Traceback" not in spawn("plan", tmp_path / "missing").err
