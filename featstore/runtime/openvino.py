@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
+from featstore import telemetry
 from featstore.backbone import GRAPH_VERSION, build
 from featstore.errors import InputError, from_os_error
 from featstore.folders import cache_folder
 from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, library_versions, padded
 from featstore.spec import Precision
 from featstore.weights.files import file_hash
+
+telemetry.forbid()
+import openvino  # noqa: E402 - only after that
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 _GRAPH, _WEIGHTS, _CARD = "graph.xml", "graph.bin", "graph.json"
@@ -125,7 +128,7 @@ def _convert(graph: GraphSpec) -> openvino.Model:
         pooling=graph.pooling,
         batch_size=BATCH_SIZE,
     )
-    # By way of a SavedModel: openvino.convert_model fails on Python 3.13, and reports its use over the network.
+    # By way of a SavedModel: openvino.convert_model fails on Python 3.13.
     try:
         with tempfile.TemporaryDirectory(prefix="featstore-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras remarks on its own way of exporting
