@@ -358,6 +358,7 @@ def weights_ls(as_json: Json = False) -> None:
 def weights_pull(
     backbones: Annotated[list[str], typer.Argument(metavar="BACKBONE…", help="vgg16, xception, resnet50, …")],
     weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH")] = "imagenet",
+    as_json: Json = False,
 ) -> None:
     """Fetch weights into the user's cache folder, so that later runs need no network.
 
@@ -365,9 +366,10 @@ def weights_pull(
     """
     from featstore.weights import pull
 
-    for name in backbones:
-        base = pull(name, weights, progress=for_stream())
-        print(f"{base.backbone.name}  {base.digest}  {base.source}")
+    found = [pull(name, weights, progress=for_stream()) for name in backbones]
+    show.weights(found)
+    if as_json:
+        _print_json({"weights": [base.to_json() for base in found]})
 
 
 @weights_app.command("verify")

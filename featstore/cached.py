@@ -46,6 +46,12 @@ class CachedRows:
         """The maps, opened only if rows of our own are missing: checking them reads every byte."""
         return None if self._maps is None else self._maps.snapshot()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The segments that rows have been looked up in: those of the spec, then those of its maps if they were opened."""
+        maps = self.__dict__.get("_map")  # the cached property, if it was used
+        return self.own.names + (maps.names if maps is not None else ())
+
     def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
         """For each digest (N, 32): -1 no row, 0 features, above 0 the number of the reject's Reason."""
         status = self.own.lookup(digests, view)

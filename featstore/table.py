@@ -22,6 +22,7 @@ class Table:
     X : float32 (N, D) — a stored map (H, W, C) is flattened to D = H·W·C.
     y : int64 (N,), index into ``classes``, -1 where unlabelled.
     ids, paths : N names; ``digests`` uint8 (N, 32).
+    snapshot : the names of the store's segments that were there; with the spec they tell exactly which rows these are.
     """
 
     X: npt.NDArray[np.float32]
@@ -76,4 +77,5 @@ def _table(dataset: Dataset, digests: Digests, rows: CachedRows, chosen: npt.NDA
         digests=digests[chosen],
         split=split,
         spec=rows.spec,
+        snapshot=rows.names,
     )

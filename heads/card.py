@@ -54,6 +54,7 @@ class Card:
     classes : the names of the columns of its probabilities.
     trials, chosen_on : every value that was tried with its score there, and what they were judged on.
     validation, test : its scores; None without such a split. The test split was scored once, for this head.
+    snapshot : the names of the store's segments when it was trained; with the spec they tell exactly which rows.
     rows, rows_digest : how many images it was fitted on, and the SHA-256 (hex) of their sorted digests and labels.
     versions : package name → version of what fitted it.
     """
@@ -71,6 +72,7 @@ class Card:
     test: Score | None
     rows: int
     rows_digest: str
+    snapshot: tuple[str, ...]
     versions: Mapping[str, str]
 
 
@@ -93,7 +95,7 @@ def card_to_bytes(card: Card, files: Mapping[str, FileEntry]) -> bytes:
             "validation": card.validation.to_json() if card.validation else None,
             "test": card.test.to_json() if card.test else None,
         },
-        "trained_on": {"rows": card.rows, "sha256": card.rows_digest},
+        "trained_on": {"rows": card.rows, "sha256": card.rows_digest, "snapshot": list(card.snapshot)},
         "versions": dict(card.versions),
     }
     return _text({**content, "sha256": _checksum(content)})
@@ -147,6 +149,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         test=Score.from_json(scores["test"]) if scores["test"] else None,
         rows=content["trained_on"]["rows"],
         rows_digest=content["trained_on"]["sha256"],
+        snapshot=tuple(content["trained_on"]["snapshot"]),
         versions=content["versions"],
     )
 

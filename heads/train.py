@@ -158,6 +158,7 @@ def _card(fitted: FittedHead, result: Result, training_set: TrainingSet) -> Card
         test=result.test,
         rows=rows,
         rows_digest=rows_digest,
+        snapshot=training_set.train.snapshot,
         versions={
             **installed_versions(),
             "python": platform.python_version(),

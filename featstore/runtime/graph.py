@@ -50,7 +50,7 @@ class GraphSpec:
 
 
 class Runtime(Protocol):
-    """A compiled graph. ``feature_shape`` is (C,), or (h, w, C) for maps; ``versions`` are recorded beside the rows."""
+    """A compiled graph. ``feature_shape`` is (C,), or (h, w, C) for maps; ``versions`` are those of its libraries."""
 
     name: str
     device: str

@@ -77,6 +77,7 @@ def card() -> Card:
         test=None,
         rows=60,
         rows_digest="1" * 64,
+        snapshot=("2" * 64,),
         versions={"python": "3.13"},
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
+from heads.bundle import read_bundle
 from heads.compose import predict_files, split_notes, train_on
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, stub_base
@@ -69,6 +70,16 @@ def test_other_weights_are_refused(
     monkeypatch.setattr("featstore.job.resolve", lambda *args, **more: stub_base("vgg19"))
     with pytest.raises(InputError, match="not the ones"):
         predict_files(bundle, [photos / "test"], store=store)
+
+
+def test_the_bundle_records_the_segments_it_was_trained_on(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
+    _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
+    bundle = trained.results[0].bundle
+    assert bundle is not None
+    segments = sorted(path.stem for path in (store.path / "ns").rglob("*.h5"))
+    assert list(read_bundle(bundle).card.snapshot) == segments
 
 
 def test_an_unknown_head_is_refused_before_anything_is_computed(photos: Path, store: Store, bases: Bases) -> None:
