@@ -48,7 +48,7 @@ class CachedRows:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The segments that rows have been looked up in: those of the spec, then those of its maps if they were opened."""
+        """The segments that rows were looked up in: those of the spec, and those of its maps if they were opened."""
         maps = self.__dict__.get("_map")  # the cached property, if it was used
         return self.own.names + (maps.names if maps is not None else ())
 

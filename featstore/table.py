@@ -33,6 +33,7 @@ class Table:
     digests: Digests
     split: str
     spec: Spec
+    snapshot: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """The number of images."""
