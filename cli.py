@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 
 import featstore
 from featstore import show
@@ -86,6 +87,11 @@ def _dataset(data: str, flags: DatasetFlags) -> featstore.Dataset:
 
 def _open_store(path: Path | None) -> featstore.Store:
     return featstore.Store.open(path or default_store())
+
+
+def _results(as_json: bool) -> Console:
+    """Where a table goes that is the result: stdout, unless that is for JSON alone."""
+    return show.console(stderr=as_json)
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -172,7 +178,7 @@ def plan(
     result = featstore.plan(
         images, _requests(backbone, spec), store=_open_store(store), rehash=rehash, progress=for_stream()
     )
-    show.plan(result)
+    show.plan(result, _results(as_json))
     if as_json:
         _print_json(result.to_json())
 
@@ -209,8 +215,8 @@ def train(
         progress=for_stream(),
     )
     show.extraction(done.report)
-    show.sentences(compose.split_notes(images, done))
-    show.console().print(report.leaderboard(trained))
+    show.sentences(compose.reading_notes(images, done))
+    show.console().print(report.leaderboard(trained, show.console().width))
     show.sentences(report.where_saved(trained))
     if as_json:
         _print_json(trained.to_json())
@@ -257,7 +263,7 @@ def run_demo(
         folder / "bundles",
         demo.featstore_extract(_open_store(store), for_stream()),
         say=show.say,
-        show=lambda trained: show.console().print(report.leaderboard(trained)),
+        show=lambda trained: show.console().print(report.leaderboard(trained, show.console().width)),
         progress=for_stream(),
     )
     if as_json:
@@ -273,7 +279,7 @@ def doctor(store: StorePath = None, as_json: Json = False) -> None:
     from featstore.doctor import examine
 
     result = examine(_open_store(store))
-    show.examination(result)
+    show.examination(result, _results(as_json))
     if as_json:
         _print_json(result.to_json())
 
@@ -285,7 +291,7 @@ def store_ls(store: StorePath = None, as_json: Json = False) -> None:
     Example: featstore store ls
     """
     found = [namespace.summary() for namespace in _open_store(store).namespaces()]
-    show.namespaces(found)
+    show.namespaces(found, _results(as_json))
     if as_json:
         _print_json({"namespaces": [summary.to_json() for summary in found]})
 
@@ -308,7 +314,7 @@ def store_verify(
 
     place = _open_store(store)
     result = verify_store(place, read_data=read_data, recompute=recompute, data=data, progress=for_stream())
-    show.verification(result)
+    show.verification(result, _results(as_json))
     if as_json:
         _print_json(result.to_json())
     if not result.sound:
@@ -349,7 +355,7 @@ def weights_ls(as_json: Json = False) -> None:
     from featstore.weights import list_weights
 
     found = list_weights()
-    show.weights(found)
+    show.weights(found, _results(as_json))
     if as_json:
         _print_json({"weights": [base.to_json() for base in found]})
 
@@ -367,7 +373,7 @@ def weights_pull(
     from featstore.weights import pull
 
     found = [pull(name, weights, progress=for_stream()) for name in backbones]
-    show.weights(found)
+    show.weights(found, _results(as_json))
     if as_json:
         _print_json({"weights": [base.to_json() for base in found]})
 
@@ -381,7 +387,7 @@ def weights_verify(as_json: Json = False) -> None:
     from featstore.weights import verify_weights
 
     result = verify_weights()
-    show.verdicts(result)
+    show.verdicts(result, _results(as_json))
     if as_json:
         _print_json({"weights": [verdict.to_json() for verdict in result]})
     if any(verdict.problem for verdict in result):

@@ -71,30 +71,32 @@ def plan(
     return make_plan(dataset, jobs, where, rehash=rehash, progress=progress)
 
 
-def load_tables(data: Data, asked: Asked = "vgg16", *, store: StoreLike = None, **settings: Any) -> Mapping[str, Table]:
+def load_tables(
+    data: Data, backbone: Asked = "vgg16", *, store: StoreLike = None, **settings: Any
+) -> Mapping[str, Table]:
     """The cached features of ``data`` by split: "train", "validation", "test", "unlabelled".
 
     Nothing is computed: raises InputError if images have no row yet (run :func:`extract` first).
     """
     dataset, where = _open(data), _store(store)
     scan = digest_all(dataset, where.scan_folder)
-    if isinstance(asked, Spec):
-        spec = asked
+    if isinstance(backbone, Spec):
+        spec = backbone
     else:
-        spec = resolve_jobs([_request(asked, settings)], where, lambda: scan.values)[0].spec
+        spec = resolve_jobs([_request(backbone, settings)], where, lambda: scan.values)[0].spec
     return read_tables(dataset, scan.values, scan.known, CachedRows(where, spec))
 
 
 def load_table(
     data: Data,
-    asked: Asked = "vgg16",
+    backbone: Asked = "vgg16",
     *,
     split: str = "train",
     store: StoreLike = None,
     **settings: Any,
 ) -> Table:
     """One split of ``data`` as arrays: ``X`` float32 (N, D), ``y`` int64 (N,), ``ids``, ``classes``."""
-    tables = load_tables(data, asked, store=store, **settings)
+    tables = load_tables(data, backbone, store=store, **settings)
     if split not in tables:
         raise InputError(f"there is no split {split!r}", where="split", expected=", ".join(tables), received=split)
     return tables[split]

@@ -12,6 +12,9 @@ from urllib.parse import urljoin
 
 from featstore.errors import InputError, unknown_name
 
+MOST_PIXELS_A_SIDE = 2048
+"""The largest input: a batch of 32 such images takes 1.6 GB before the first layer. Bases are trained at 224 to 600."""
+
 Normalisation = Literal["caffe", "tf", "torch", "included", "own"]
 """What ``preprocess_input`` does: ``caffe`` BGR minus the ImageNet mean, ``tf`` to -1..1, ``torch`` ImageNet mean and
 deviation, ``included`` nothing (the base normalises 0..255 itself), ``own`` nothing (somebody's own model)."""
@@ -208,7 +211,15 @@ def find(name: str) -> Backbone:
 
 
 def check_image_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
-    """Raise InputError if ``image_size`` (height, width) in pixels is below the base's least."""
+    """Raise InputError if ``image_size`` (height, width) in pixels is below the base's least, or absurdly large."""
+    if max(image_size) > MOST_PIXELS_A_SIDE:
+        raise InputError(
+            "the images are too large for a convolutional base",
+            where="--image-size",
+            expected=f"at most {MOST_PIXELS_A_SIDE} pixels a side: a batch must fit into memory",
+            received=f"{image_size[0]} × {image_size[1]}",
+            todo=f"leave the option out for the default ({backbone.default_size})",
+        )
     if min(image_size) < backbone.least_size:
         raise InputError(
             f"the images are too small for {backbone.name}",

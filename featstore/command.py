@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from featstore.errors import FeatstoreError
+from featstore.errors import FeatstoreError, from_os_error
 
 
 class Group(TyperGroup):
@@ -33,6 +33,10 @@ class Group(TyperGroup):
             raise typer.Exit(130) from error
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            failure = from_os_error(error, "do this", error.filename or "the output")
+            print(f"featstore: {failure}", file=sys.stderr)
+            raise typer.Exit(failure.exit_code) from error
         except Exception as error:
             if _debugging() or _is_usage_error(error):
                 raise

@@ -64,7 +64,7 @@ def _advice(about: machine.Machine, runtime: str, free: int, has_weights: bool) 
     if not has_weights:
         advice.append("featstore weights pull vgg16 xception fetches weights now, so that later runs need no network")
     if find_spec("pyarrow") is None:
-        advice.append("pip install 'featstore[parquet]' to export Parquet files")
+        advice.append("pip install pyarrow, to export Parquet files")
     if free < _ROOM:
         advice.append("the store's disk is nearly full: choose another place with --store or $FEATSTORE_HOME")
     if (os.cpu_count() or 1) > about.cores:

@@ -112,6 +112,10 @@ def from_os_error(error: OSError, doing: str, where: str | Path) -> FeatstoreErr
     return StorageError(f"cannot {doing}: {reason}", where=where, todo="check the disk and run the same command again")
 
 
+_SHOWN = 12
+"""Names that a message lists; the nearest ones come first in any case."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Up to ``count`` of the ``known`` names that look most like ``name``, best first."""
     by_lower = {k.lower(): k for k in known}
@@ -122,10 +126,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str) -> Inpu
     """The error for a ``name`` that is none of the ``known`` ones, with the nearest of them."""
     names = list(known)
     close = nearest(name, names)
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     return InputError(
-        f"unknown {kind} {name!r}",
+        f"unknown {kind} {name!r}" + (f": did you mean {' or '.join(close)}?" if close else ""),
         where=where,
-        expected=f"one of {', '.join(names)}",
+        expected=f"one of {shown}",
         received=name,
-        todo=f"did you mean {' or '.join(close)}?" if close else f"choose one of the {len(names)} above",
+        todo=f"take {close[0]}, if that is what you meant" if close else "choose one of these",
     )

@@ -20,5 +20,5 @@ def default_store() -> Path:
 
 
 def is_offline() -> bool:
-    """True if ``$FEATSTORE_OFFLINE`` forbids downloads (any value but empty and 0)."""
-    return os.environ.get("FEATSTORE_OFFLINE", "") not in ("", "0")
+    """True if ``$FEATSTORE_OFFLINE`` forbids downloads: any value but empty, 0, false, no and off."""
+    return os.environ.get("FEATSTORE_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TextIO
@@ -45,16 +46,18 @@ def _bar(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
         rich.TextColumn("{task.fields[rate]}"),
         rich.TimeRemainingColumn(),
     )
-    started = time.monotonic()
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(label, total=total, rate="")
 
         def advance(count: int) -> None:
-            done = bars.tasks[0].completed + count
-            rate = done / max(time.monotonic() - started, 1e-9)
-            bars.update(task, advance=count, rate=f"{rate:.1f} {unit}/s")
+            speed = bars.tasks[0].speed  # of the last half minute
+            bars.update(task, advance=count, rate=f"{speed:.1f} {unit}/s" if speed else "")
 
         yield advance
+
+
+_WINDOW = 4
+"""Lines that a rate looks back over."""
 
 
 def _lines(stream: TextIO, every: float = 5.0) -> Progress:
@@ -62,7 +65,8 @@ def _lines(stream: TextIO, every: float = 5.0) -> Progress:
 
     @contextmanager
     def stage(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
-        started = last = time.monotonic()
+        last = time.monotonic()
+        seen = deque([(last, 0)], maxlen=_WINDOW)  # so that a slow start is forgotten
         done = 0
 
         def advance(count: int) -> None:
@@ -71,7 +75,8 @@ def _lines(stream: TextIO, every: float = 5.0) -> Progress:
             now = time.monotonic()
             if now - last >= every and done:
                 last = now
-                rate = done / (now - started)
+                rate = (done - seen[0][1]) / (now - seen[0][0])
+                seen.append((now, done))
                 left = (total - done) / rate
                 line = f"{label}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left"
                 print(line, file=stream, flush=True)

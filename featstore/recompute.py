@@ -86,11 +86,13 @@ def verify_store(
 
     The images are found where they were last seen, or in ``data``. Nothing in the store changes.
     """
+    if not store.exists:
+        raise InputError("there is no store here", where=store.path, todo="name its folder with --store")
     report = verify(store, read_data=read_data, progress=progress)
     if not recompute:
         return StoreCheck(report, ())
     located = _locate(store, data)
-    drifts = [_drift(namespace, recompute, located, progress) for namespace in store.namespaces()]
+    drifts = [_drift(namespace, recompute, located, progress) for namespace in store.namespaces() if namespace.exists]
     return StoreCheck(report, tuple(drifts))
 
 

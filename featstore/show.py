@@ -25,25 +25,31 @@ if TYPE_CHECKING:  # the command line shows reports, and must not load what make
     from featstore.table import Table as FeatureTable
     from featstore.weights import Base, Verdict
 
+_LEAST_WIDTH = 80
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def console(stderr: bool = True) -> Console:
-    """The console for people: plain where it is not a terminal or NO_COLOR is set; never wrapped in a file."""
+    """The console for people: plain where it is not a terminal or NO_COLOR is set.
+
+    Tables are laid out for a terminal of at least 80 columns; in a file they are never wrapped.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else 200
+    width = 200
+    if stream.isatty() or "COLUMNS" in os.environ:
+        width = max(_LEAST_WIDTH, Console(file=stream).width)
     return Console(file=stream, highlight=False, width=width)
 
 
 def say(text: str) -> None:
     """Plain words, as they are."""
-    console().print(text, markup=False)
+    console().print(text, markup=False, soft_wrap=True)
 
 
 def sentences(lines: Iterable[str]) -> None:
     """Things a person should know, one a line."""
     for line in lines:
-        console().print(f"[yellow]note[/yellow] {escape(line)}")
+        console().print(f"[yellow]note[/yellow] {escape(line)}", soft_wrap=True)
 
 
 def size(count: int | None) -> str:
@@ -56,6 +62,12 @@ def size(count: int | None) -> str:
             break
         value /= 1024
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``, ``3 classes``."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{ending}"
 
 
 def duration(seconds: float | None) -> str:
@@ -86,8 +98,9 @@ def notes(dataset: Dataset) -> None:
     counts = [f"{count} {name}" for count, name in sizes if count]
     if (dataset.splits == -1).any():
         counts.append("split by content")
-    classes = f"{len(dataset.classes)} classes" if dataset.classes else "no labels"
-    out.print(escape(f"{dataset.name}: {len(dataset)} images, {classes} ({dataset.layout}; {', '.join(counts)})"))
+    classes = counted(len(dataset.classes), "class") if dataset.classes else "no labels"
+    images = counted(len(dataset), "image")
+    out.print(escape(f"{dataset.name}: {images}, {classes} ({dataset.layout}; {', '.join(counts)})"), soft_wrap=True)
     sentences(dataset.notes)
 
 
@@ -103,19 +116,19 @@ def extraction(report: ExtractReport) -> None:
     out.print(table)
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stages.items() if seconds >= 0.05)
     out.print(f"{duration(report.seconds)} in all" + (f" (seconds by stage: {stages})" if stages else ""))
-    out.print(escape(f"store {report.store}: {size(report.store_bytes)}"))
+    out.print(escape(f"store {report.store}: {size(report.store_bytes)}"), soft_wrap=True)
     if report.quarantined:
-        segments = f"{report.quarantined} damaged segments were set aside, their rows computed again"
-        out.print(f"[yellow]damage[/yellow] {segments}")
+        segments = counted(report.quarantined, "damaged segment")
+        out.print(f"[yellow]damage[/yellow] {segments} set aside, the rows computed again")
     if report.rejects:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
         where = f", listed in {report.ledger}" if report.ledger else ""
-        out.print(f"[yellow]rejected[/yellow] {escape(f'{len(report.rejects)} images: {reasons}{where}')}")
+        images = counted(len(report.rejects), "image")
+        out.print(f"[yellow]rejected[/yellow] {escape(f'{images}: {reasons}{where}')}", soft_wrap=True)
 
 
-def plan(result: Plan) -> None:
+def plan(result: Plan, out: Console) -> None:
     """What a run would do, and why."""
-    out = console()
     counts = ("hits", "rejected", "to compute", "bytes", "time")
     table = grid("backbone", "features", *counts, right=counts)
     for part in result.specs:
@@ -130,45 +143,40 @@ def plan(result: Plan) -> None:
             out.print(escape(f"{part.job.spec.backbone}: time is {part.estimate}"))
 
 
-def examination(result: Examination) -> None:
+def examination(result: Examination, out: Console) -> None:
     """What the doctor found."""
-    out = console()
     table = grid("", "")
     table.show_header = False
     for name, value in result.facts.items():
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     out.print(table)
     for line in result.advice:
-        out.print(f"[yellow]faster[/yellow] {escape(line)}")
+        out.print(f"[yellow]advice[/yellow] {escape(line)}", soft_wrap=True)
     if not result.advice:
         out.print("nothing would make it faster that featstore knows of")
 
 
-def namespaces(found: Sequence[Summary]) -> None:
+def namespaces(found: Sequence[Summary], out: Console) -> None:
     """What a store holds."""
-    out = console()
-    table = grid("backbone", "layer", "size", "features", "rows", "rejects", "segments", "bytes", "fingerprint",
-                 right=("rows", "rejects", "segments", "bytes"))  # fmt: skip
+    table = grid(
+        "base", "features", "rows", "rejects", "segments", "bytes", right=("rows", "rejects", "segments", "bytes")
+    )
     for summary in found:
         spec = summary.spec
         damaged = f" [red]({summary.damaged} damaged)[/red]" if summary.damaged else ""
         table.add_row(
-            escape(spec.backbone),
-            escape(spec.layer),
-            "x".join(map(str, spec.image_size)),
-            f"{spec.pooling} {spec.precision} {spec.dtype}",
+            escape(f"{spec.backbone} {spec.layer}"),
+            f"{'x'.join(map(str, spec.image_size))} {spec.pooling} {spec.precision}",
             str(summary.rows),
             str(summary.rejects),
             f"{summary.segments}{damaged}",
             size(summary.bytes),
-            summary.fingerprint[:12],
         )
     out.print(table if found else "this store holds nothing yet: featstore extract DATA --backbone vgg16")
 
 
-def weights(found: Sequence[Base]) -> None:
+def weights(found: Sequence[Base], out: Console) -> None:
     """The weights that are cached."""
-    out = console()
     table = grid("backbone", "asked for", "bytes", "digest", "from", right=("bytes",))
     for base in found:
         length = base.tensors.stat().st_size
@@ -176,9 +184,8 @@ def weights(found: Sequence[Base]) -> None:
     out.print(table if found else "no weights are cached yet: featstore weights pull vgg16")
 
 
-def verdicts(found: Sequence[Verdict]) -> None:
+def verdicts(found: Sequence[Verdict], out: Console) -> None:
     """What a check of the cached weights found."""
-    out = console()
     for verdict in found:
         if verdict.problem:
             out.print(f"[red]damaged[/red] {escape(f'{verdict.path}: {verdict.problem}')}")
@@ -188,14 +195,13 @@ def verdicts(found: Sequence[Verdict]) -> None:
         out.print("no weights are cached yet: featstore weights pull vgg16")
 
 
-def verification(result: StoreCheck) -> None:
+def verification(result: StoreCheck, out: Console) -> None:
     """What a check of a store found."""
-    out = console()
     report = result.report
     depth = "every byte read" if report.read_data else "names, sizes and structure"
-    out.print(f"{report.segments} segments, {report.rows} rows, {size(report.bytes)}: {depth}")
+    out.print(f"{counted(report.segments, 'segment')}, {counted(report.rows, 'row')}, {size(report.bytes)}: {depth}")
     if report.quarantined:
-        out.print(f"{report.quarantined} segments were set aside earlier and serve no rows")
+        out.print(f"{counted(report.quarantined, 'segment')} set aside earlier: no row is served from there")
     for damage in report.problems:
         out.print(f"[red]damaged[/red] {escape(f'{damage.path}: {damage.problem}')}")
     for drift in result.drifts:

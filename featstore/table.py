@@ -55,7 +55,7 @@ def read_tables(
             f"{missing} of {len(dataset)} images have no features in the store yet, {first!r} the first of them",
             where=dataset.source.location,
             expected=f"rows of {rows.spec.backbone}, {rows.spec.pooling}, {rows.spec.precision}",
-            todo=f"run: featstore extract {dataset.source.location} --backbone {rows.spec.backbone}",
+            todo=f"run: featstore extract {dataset.source.location}, with the same options",
         )
     splits = dataset.split_of(digests)
     usable = status == 0

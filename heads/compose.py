@@ -14,6 +14,7 @@ from featstore.extraction import Extraction
 from featstore.features import features_of
 from featstore.job import Request, job_for
 from featstore.progress import Progress, silent
+from featstore.records import SPLITS
 from featstore.store import Store
 from featstore.table import read_tables
 from featstore.weights import Base
@@ -60,8 +61,30 @@ def _origin(base: Base) -> Origin:
     return Origin(base.origin) if base.backbone.is_own else Origin(base.backbone.name, base.origin)
 
 
-def split_notes(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
-    """What only reading the images shows: classes without a usable image, in all or in a split."""
+def reading_notes(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
+    """What only reading the images shows: copies across splits and labels, classes without a usable image."""
+    return _copies(dataset, done) + _unusable(dataset, done)
+
+
+def _copies(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
+    splits = dataset.split_of(done.digests)
+    keys = [digest.tobytes() for digest in done.digests]
+    train = {key for key, split in zip(keys, splits, strict=True) if split == 0}
+    notes = []
+    for code in (1, 2):
+        copies = sum(split == code and key in train for key, split in zip(keys, splits, strict=True))
+        if copies:
+            notes.append(f"{copies} of the {SPLITS[code]} images are copies of train images: that score flatters")
+    labels: dict[bytes, set[int]] = {}
+    for key, label in zip(keys, dataset.labels.tolist(), strict=True):
+        if label >= 0:
+            labels.setdefault(key, set()).add(label)
+    if doubtful := sum(len(found) > 1 for found in labels.values()):
+        notes.append(f"images that stand in several classes at once: {doubtful}")
+    return tuple(notes)
+
+
+def _unusable(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
     if not (dataset.splits < 0).any() and not done.reasons.any():
         return ()  # all was said when the dataset was opened
     usable = (done.reasons == 0).any(axis=0) & (dataset.labels >= 0)
@@ -82,15 +105,11 @@ def predict_files(
     bundle = read_bundle(bundle_folder)
     origin = bundle.card.origin
     job = job_for(bundle.card.spec, origin.backbone, origin.weights, progress=progress)
-    predictions: list[Prediction] = []
-    for dataset in _datasets(images):
-        features = features_of(dataset, job, store, progress)
-        predictions += predict(bundle, dataset.paths, features, job.spec)
-    return tuple(predictions)
-
-
-def _datasets(images: Sequence[Path]) -> list[Dataset]:
-    """One dataset of all the plain files, and one for every folder, zip or manifest."""
     whole = [path for path in images if path.is_dir() or path.suffix.lower() in (".zip", ".csv", ".tsv")]
     files = [path for path in images if path not in whole]
-    return [*([open_dataset(files)] if files else []), *map(open_dataset, whole)]
+    predictions: list[Prediction] = []
+    named = [(Path(), open_dataset(files))] if files else []
+    for prefix, dataset in [*named, *((path, open_dataset(path)) for path in whole)]:
+        features = features_of(dataset, job, store, progress)
+        predictions += predict(bundle, [str(prefix / path) for path in dataset.paths], features, job.spec)
+    return tuple(predictions)

@@ -12,24 +12,29 @@ from heads.evaluate import Score
 from heads.predict import Prediction
 from heads.train import TrainReport
 
+_WIDE = 96
+"""Columns of a terminal from which the seconds are shown too."""
 
-def leaderboard(report: TrainReport) -> Table:
-    """A line for each trained head, best first by what it was chosen on; the test score is shown, never ranked by."""
+
+def leaderboard(report: TrainReport, width: int = _WIDE) -> Table:
+    """A line for each trained head, best first by what it was chosen on; the test score is shown, never ranked by.
+
+    Less than 96 columns of ``width`` leave the seconds out.
+    """
     ranked = report.ranked()
     judged = " / ".join(dict.fromkeys(result.chosen_on for result in ranked))
-    numbers = (judged, "test", "choose s", "fit s")
-    table = grid("backbone", "pooling", "head", "setting", *numbers, right=numbers)
+    numbers = [judged, "test", *(("choose s", "fit s") if width >= _WIDE else ())]
+    table = grid("features", "head", "setting", *numbers, right=numbers)
     table.caption, table.caption_justify = "accuracy [95 % interval]; ranked without looking at the test images", "left"
     for place, result in enumerate(ranked):
+        seconds = (f"{result.seconds - result.fit_seconds:.2f}", f"{result.fit_seconds:.2f}")
         cells = (
-            result.backbone,
-            result.pooling,
+            f"{result.backbone} {result.pooling}",
             result.head,
             _params(result.params),
             _score(result.held_out),
             _score(result.test),
-            f"{result.seconds - result.fit_seconds:.2f}",
-            f"{result.fit_seconds:.2f}",
+            *(seconds if width >= _WIDE else ()),
         )
         table.add_row(*map(_plain, cells), style="" if place else "bold")
     return table
@@ -69,7 +74,7 @@ def _plain(words: str) -> Text:
 
 
 def _params(params: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} = {value:g}" for name, value in params.items())
+    return ", ".join(f"{name}={value:g}" for name, value in params.items())
 
 
 def _score(score: Score | None) -> str:

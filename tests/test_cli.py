@@ -85,7 +85,7 @@ def places(value: Any) -> set[str]:
 def documented(command: str) -> set[str]:
     """Every word that docs/JSON.md has in backticks where it tells of ``command``."""
     page = (ROOT / "docs" / "JSON.md").read_text()
-    row = re.search(rf"^\| `{command}` \|.*$", page, re.MULTILINE)
+    row = re.search(rf"^\|[^|]*`{command}`[^|]*\|.*$", page, re.MULTILINE)
     section = re.search(rf"^## `featstore {command}`\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     text = row[0] if row else section[1] if section else ""
     return {word for code in re.findall("`([^`]+)`", text) for word in re.split(r"[^\w]+", code)}
@@ -300,10 +300,13 @@ def cached_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cache.write("vgg16.imagenet", replace(stub_base(), digest=tensor_digest(tensors)), tensors).tensors
 
 
-def test_weights_ls_and_verify_print_what_the_documentation_says(cached_weights: Path) -> None:
+def test_weights_ls_pull_and_verify_print_what_the_documentation_says(cached_weights: Path) -> None:
     listed = good("weights", "ls", "--json").json
     check("weights ls", listed, WEIGHTS)
     assert [(w["backbone"], w["path"]) for w in listed["weights"]] == [("vgg16", str(cached_weights))]
+    pulled = good("weights", "pull", "vgg16", "--json").json
+    check("weights pull", pulled, WEIGHTS)
+    assert pulled == listed, "what is cached and sound is not fetched again"
     value = good("weights", "verify", "--json").json
     check("weights verify", value, VERDICTS)
     assert [w["problem"] for w in value["weights"]] == [None]

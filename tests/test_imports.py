@@ -43,7 +43,7 @@ OWNERS = {
     "pyarrow": {"featstore.store.export"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {"cli", "featstore.command"},
-    "rich": {"featstore.show", "featstore.progress", "heads.report"},
+    "rich": {"cli", "featstore.show", "featstore.progress", "heads.report"},
     "skimage": {"heads.demo_images"},
 }
 

@@ -122,8 +122,10 @@ class Lane:
                 self._sink.close()
 
     def _run_batch(self) -> None:
-        writer = self._writer()  # before the backbone: a store that cannot be written costs no computing
+        if self._sink is None:  # a store that cannot be written costs no computing
+            self._store.check_writable()
         runtime = self._open_runtime()
+        writer = self._writer()
         digests, pixels = zip(*self._batch, strict=True)
         self._batch.clear()
         started = time.monotonic()

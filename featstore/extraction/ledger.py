@@ -26,7 +26,8 @@ def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Sto
         if not rejects and path is None:
             target.unlink(missing_ok=True)
             return None
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if path is None:
+            target.parent.mkdir(exist_ok=True)
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         temporary.write_text(_ledger_text(rejects), encoding="utf-8")
         temporary.replace(target)

@@ -20,7 +20,9 @@ def test_without_featstore_home_the_store_lies_in_the_users_cache(
     assert folders.default_store() == tmp_path / "featstore" / "store"
 
 
-@pytest.mark.parametrize(("value", "offline"), [("1", True), ("yes", True), ("0", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "offline"), [("1", True), ("yes", True), ("0", False), ("", False), ("False", False)]
+)
 def test_offline_is_any_value_but_empty_and_zero(monkeypatch: pytest.MonkeyPatch, value: str, offline: bool) -> None:
     monkeypatch.setenv("FEATSTORE_OFFLINE", value)
     assert folders.is_offline() is offline

@@ -13,7 +13,7 @@ def test_silent_progress_takes_every_call() -> None:
 
 
 def test_off_a_terminal_progress_is_plain_lines_with_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 2.0, 6.0, 12.0])
+    clock = iter([0.0, 2.0, 6.0, 12.0, 18.0, 24.0, 30.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
     with progress.for_stream(stream)("extract", 24) as advance:
@@ -24,6 +24,17 @@ def test_off_a_terminal_progress_is_plain_lines_with_rate_and_remaining_time(mon
         "extract: 12/24 images, 2.0 images/s, 6 s left",
         "extract: 18/24 images, 1.5 images/s, 4 s left",
     ]
+
+
+def test_a_slow_start_is_forgotten_by_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 106.0, 112.0, 118.0, 124.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    with progress.for_stream(stream)("extract", 1000) as advance:
+        for _ in range(5):
+            advance(60)
+    assert "0.6 images/s" in stream.getvalue().splitlines()[0]
+    assert "10.0 images/s" in stream.getvalue().splitlines()[-1]
 
 
 def test_on_a_terminal_progress_is_a_bar_that_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:

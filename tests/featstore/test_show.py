@@ -43,8 +43,8 @@ def test_rejects_damage_and_odd_names_are_shown_as_they_are(
     reject = featstore.extraction.RejectedImage("[red]x", "00", Reason.TRUNCATED)
     show.extraction(replace(report, rejects=(reject,), ledger=Path("/a/[bold]b.csv"), quarantined=2))
     err = capsys.readouterr().err
-    assert "1 images: 1 truncated, listed in /a/[bold]b.csv" in err
-    assert "2 damaged segments were set aside" in err
+    assert "1 image: 1 truncated, listed in /a/[bold]b.csv" in err
+    assert "2 damaged segments set aside" in err
 
 
 def test_no_color_leaves_no_escape_sequences(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +53,7 @@ def test_no_color_leaves_no_escape_sequences(tmp_path: Path, bases: Bases, capsy
 
 
 def test_a_plan_names_the_reasons(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:
-    show.plan(featstore.plan(class_folders(tmp_path / "p"), image_size=64))
+    show.plan(featstore.plan(class_folders(tmp_path / "p"), image_size=64), show.console())
     err = capsys.readouterr().err
     assert "vgg16: 36 not in the store: new image" in err
     assert "a rough guess before the first run" in err

@@ -9,7 +9,7 @@ import pytest
 from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
 from heads.bundle import read_bundle
-from heads.compose import predict_files, split_notes, train_on
+from heads.compose import predict_files, reading_notes, train_on
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, stub_base
 
@@ -104,7 +104,7 @@ def test_a_class_that_a_split_by_content_lacks_is_said(tmp_path: Path, store: St
             (tmp_path / "p" / name / f"{i}.png").write_bytes(png(seed=1000 * ord(name[0]) + i))
     dataset = open_dataset(tmp_path / "p")
     done, _ = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=None)
-    assert any("rare" in note for note in split_notes(dataset, done))
+    assert any("rare" in note for note in reading_notes(dataset, done))
 
 
 def test_a_class_whose_images_are_all_rejected_is_said(photos: Path, store: Store, bases: Bases) -> None:
@@ -112,8 +112,40 @@ def test_a_class_whose_images_are_all_rejected_is_said(photos: Path, store: Stor
     (photos / "train" / "annotations" / "a.xml").write_text("<x/>")
     dataset = open_dataset(photos)
     done, trained = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=None)
-    assert split_notes(dataset, done) == ("no image of 'annotations' could be used: it is not a class of the heads",)
+    assert reading_notes(dataset, done) == ("no image of 'annotations' could be used: it is not a class of the heads",)
     assert trained.results[0].test is not None
+
+
+def test_copies_across_splits_and_classes_are_said(photos: Path, store: Store, bases: Bases) -> None:
+    for name in ("0.png", "1.png"):
+        shutil.copy(photos / "train" / "cats" / name, photos / "test" / "cats" / f"copy-{name}")
+    shutil.copy(photos / "train" / "cats" / "2.png", photos / "train" / "dogs" / "copy.png")
+    dataset = open_dataset(photos)
+    done, _ = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=None)
+    assert reading_notes(dataset, done) == (
+        "2 of the test images are copies of train images: that score flatters",
+        "images that stand in several classes at once: 1",
+    )
+
+
+def test_predictions_of_a_folder_say_which_file(photos: Path, store: Store, bases: Bases, tmp_path: Path) -> None:
+    _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
+    bundle = trained.results[0].bundle
+    assert bundle is not None
+    folders = [photos / "test" / "cats", photos / "test" / "dogs"]
+    found = predict_files(bundle, folders, store=store)
+    assert {prediction.path for prediction in found} == {str(f) for folder in folders for f in folder.iterdir()}
+
+
+def test_a_bundle_finds_its_own_base_from_anywhere_by_its_digest(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, trained = train_on(open_dataset(photos), [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
+    bundle = trained.results[0].bundle
+    assert bundle is not None
+    monkeypatch.setattr("featstore.job.cached_base", lambda name, digest: stub_base())
+    monkeypatch.setattr("featstore.job.resolve", lambda *args, **more: pytest.fail("the base was asked for by name"))
+    assert len(predict_files(bundle, [photos / "test"], store=store)) == 12
 
 
 def test_images_and_folders_may_be_mixed(photos: Path, store: Store, bases: Bases, tmp_path: Path) -> None:

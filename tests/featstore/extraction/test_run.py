@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import featstore
-from featstore import ExtractOptions, Request, open_dataset
+from featstore import ExtractOptions, Request, Store, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
 from featstore.extraction import run as run_module
 from featstore.records import Reason
-from featstore.store import Namespace
 from featstore.store import writer as writer_module
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, StubRuntime
@@ -237,6 +236,18 @@ def test_a_slow_base_commits_after_every_batch(tmp_path: Path, bases: Bases, mon
     assert len(list((report.store / "ns").rglob("*.h5"))) == 3
 
 
+def test_a_base_that_cannot_be_opened_leaves_no_namespace_behind(
+    photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch, private_home: Path
+) -> None:
+    def refuse(*args: object) -> None:
+        raise InputError("no such precision here")
+
+    monkeypatch.setattr(lane_module, "open_runtime", refuse)
+    with pytest.raises(InputError, match="no such precision"):
+        featstore.extract(photos)
+    assert Store.open(private_home / "store").namespaces() == ()
+
+
 def test_no_backbone_at_all_is_an_input_error(photos: Path, bases: Bases) -> None:
     with pytest.raises(InputError, match="nothing to extract with"):
         featstore.extract(photos, [])
@@ -260,10 +271,10 @@ def test_a_full_disk_is_one_error_that_loses_nothing_and_the_next_run_goes_on(
 def test_a_store_that_cannot_be_written_fails_before_anything_is_computed(
     photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Namespace, recorded: object) -> None:
+    def refuse(self: Store) -> None:
         raise ReadOnlyError("read-only")
 
-    monkeypatch.setattr(Namespace, "writer", refuse)
+    monkeypatch.setattr(Store, "check_writable", refuse)
     with pytest.raises(ReadOnlyError):
         featstore.extract(photos)
     assert bases.computed == 0
