@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,63 +14,14 @@ import featstore
 from featstore import show
 from featstore.command import Group, with_option_bags
 from featstore.folders import cache_folder, default_store
+from featstore.options import Backbones, Data, DatasetFlags, Heads, Json, SpecFlags, StorePath
 from featstore.progress import for_stream
-from featstore.spec import Fit, Pooling, Preprocessing, Resize, StoredDtype
 
 app = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 store_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after a store: list, verify, export.")
 weights_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the cached ImageNet weights.")
 app.add_typer(store_app, name="store")
 app.add_typer(weights_app, name="weights")
-
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Image folder, zip of one, or CSV/TSV manifest (path, label, split).")
-]
-StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="DIR", help="The store (default: $FEATSTORE_HOME or the user cache).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Backbones = Annotated[
-    list[str], typer.Option("--backbone", "-b", metavar="NAME", help="vgg16, xception, … or a .keras file; may repeat.")
-]
-Heads = Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")]
-
-
-@dataclass(frozen=True)
-class DatasetFlags:
-    """How labels and splits are found."""
-
-    seed: Annotated[int, typer.Option(help="Seed of the split where the data has none, and of the heads.")] = 0
-    label_pattern: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="For flat files: a regex whose group is the label.")
-    ] = None
-
-
-@dataclass(frozen=True)
-class SpecFlags:
-    """Everything that changes a feature."""
-
-    weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH", help="Where the weights come from.")] = (
-        "imagenet"
-    )
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read (default: the last).")] = None
-    image_size: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="Input size in pixels (default: the base's own).")
-    ] = None
-    resize: Annotated[Resize, typer.Option(help="Interpolation.")] = "bilinear"
-    fit: Annotated[Fit, typer.Option(help="How a picture fills the square.")] = "stretch"
-    preprocessing: Annotated[
-        Preprocessing, typer.Option(help="keras = the base's own, rescale = 1/255, none = raw 0–255.")
-    ] = "keras"
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the forward pass.")
-    ] = "auto"
-    pooling: Annotated[Pooling, typer.Option(help="map stores (H, W, C); the others follow from it for free.")] = "avg"
-    dtype: Annotated[StoredDtype, typer.Option(help="Type of the stored numbers.")] = "float32"
-    runtime: Annotated[
-        Literal["auto", "openvino", "tensorflow"], typer.Option(help="What executes the base; it renames no row.")
-    ] = "auto"
-    device: Annotated[str | None, typer.Option(metavar="CPU|GPU|GPU:0", help="Device of the runtime.")] = None
 
 
 def _requests(backbones: list[str], flags: SpecFlags) -> list[featstore.Request]:

@@ -97,8 +97,15 @@ def run_demo(
 
 
 def featstore_extract(store: Store, progress: Progress = silent) -> Extract:
-    """The real thing: BACKBONES at the patches' own size, into and from ``store``."""
+    """The real thing: BACKBONES at the patches' own size, into and from ``store``.
+
+    Raises InputError at once if their weights cannot be had.
+    """
     from featstore import api
+    from featstore.weights import resolve
+
+    for name in BACKBONES:
+        resolve(name, progress=progress)
 
     def extract(folder: Path) -> Extracted:
         started = time.perf_counter()

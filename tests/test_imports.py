@@ -30,7 +30,7 @@ LADDER = [
     ["rates"],
     ["planning", "extraction"],
     ["api", "features", "recompute"],
-    ["transformer", "doctor", "show", "command"],
+    ["transformer", "doctor", "show", "command", "options"],
 ]
 
 OWNERS = {
@@ -42,7 +42,7 @@ OWNERS = {
     "hdf5plugin": {"featstore.store."},
     "pyarrow": {"featstore.store.export"},
     "sklearn": {"heads.", "featstore.transformer"},
-    "typer": {"cli", "featstore.command"},
+    "typer": {"cli", "featstore.command", "featstore.options"},
     "rich": {"cli", "featstore.show", "featstore.progress", "heads.report"},
     "skimage": {"heads.demo_images"},
 }

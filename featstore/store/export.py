@@ -179,7 +179,7 @@ def _write_parquet(tables: Tables, file: BinaryIO) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            "Parquet needs pyarrow, which is not installed", where="--to", todo="pip install 'featstore[parquet]'"
+            "Parquet needs pyarrow, which is not installed", where="--to", todo="pip install pyarrow"
         ) from error
     first = next(iter(tables.values()))
     width = first.X.shape[1]

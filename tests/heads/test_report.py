@@ -30,18 +30,7 @@ def result(spec) -> Result:
 def test_the_leaderboard_has_a_line_a_head_best_first(result: Result) -> None:
     worse = replace(result, backbone="xception", held_out=BAD, test=GOOD)
     heading, first, second, caption = shown(leaderboard(TrainReport((worse, result))))
-    assert heading.split() == [
-        "backbone",
-        "pooling",
-        "head",
-        "setting",
-        "validation",
-        "test",
-        "choose",
-        "s",
-        "fit",
-        "s",
-    ]
+    assert heading.split() == ["features", "head", "setting", "validation", "test", "choose", "s", "fit", "s"]
     assert first.split()[:3] == ["vgg16", "avg", "logreg"]
     assert "C=0.001  0.900 [0.850, 0.930]  0.500 [0.400, 0.600]      0.34   0.12" in first
     assert second.startswith("xception")
@@ -59,7 +48,7 @@ def test_the_heading_says_what_the_choice_was_made_on(result: Result) -> None:
 
 def test_a_terminal_of_80_columns_shows_every_line_whole_without_the_seconds(result: Result) -> None:
     longest = replace(result, backbone="xception", head="linear-svm", chosen_on="5 folds of train")
-    heading, line, caption = shown(leaderboard(TrainReport((longest,)), 80), width=80)
+    heading, line, _ = shown(leaderboard(TrainReport((longest,)), 80), width=80)
     assert line.split()[:3] == ["xception", "avg", "linear-svm"]
     assert line.endswith("0.900 [0.850, 0.930]  0.500 [0.400, 0.600]")
     assert "fit" not in heading
