@@ -109,6 +109,10 @@ def train(
     Raises InputError for an unknown head before any work, and what :func:`heads.fit.fit_head` and
     :func:`heads.bundle.write_bundle` raise.
     """
+    import sklearn.linear_model
+    import sklearn.model_selection
+    import sklearn.svm  # noqa: F401 - before any clock runs: loading scikit-learn is no part of training a head
+
     kinds = [find(name) for name in dict.fromkeys(heads)]
     results = []
     with progress("training", len(sets) * len(kinds), "heads") as advance:
