@@ -20,7 +20,9 @@ from featstore.versions import installed_versions
 
 
 class Sink(Protocol):
-    """Where finished rows go: a store's writer, or memory."""
+    """Where finished rows go: a store's writer, or memory. ``committed`` counts the rows that are safe there."""
+
+    committed: int
 
     def add(self, digest: bytes, view: int, features: npt.NDArray[np.floating]) -> None:
         """Take one row of features."""
@@ -39,6 +41,7 @@ class MemorySink:
     """Rows kept in memory, for predictions where the store is not to be written. ``rows`` maps digest → features."""
 
     def __init__(self) -> None:
+        self.committed = 0
         self.rows: dict[bytes, npt.NDArray[np.floating]] = {}
 
     def add(self, digest: bytes, view: int, features: npt.NDArray[np.floating]) -> None:
@@ -76,6 +79,11 @@ class Lane:
         self._runtime: Runtime | None = None
         self._claimed: set[bytes] = set()
         self._batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
+
+    @property
+    def committed(self) -> int:
+        """Rows of this run, rejects among them, that are safe."""
+        return self._sink.committed if self._sink is not None else 0
 
     @property
     def quarantined(self) -> int:

@@ -136,7 +136,7 @@ class _Run:
                 lane.finish()
         except KeyboardInterrupt:
             self._close_lanes()
-            kept = sum(lane.computed for lane in self.lanes)
+            kept = sum(lane.committed for lane in self.lanes)
             raise Interrupted(
                 f"interrupted: {kept} new rows are kept in the store",
                 where=self.store.path,
