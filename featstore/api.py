@@ -53,7 +53,7 @@ def extract(
     """
     dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
     done = run_extraction(dataset, jobs, where.create(), options, progress)
-    listed = write_ledger(done.report.rejects, ledger, where, dataset.source.location)
+    listed = write_ledger(done.report.rejects, ledger, where, dataset)
     return replace(done, report=replace(done.report, ledger=listed))
 
 

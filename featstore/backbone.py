@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
+from dataclasses import dataclass
 from typing import Any
 
 from featstore.catalog import check_image_size
@@ -21,39 +24,64 @@ from featstore.weights.keras_io import (
 )
 
 GRAPH_VERSION = 2
-"""Rises when :func:`build` builds another graph from the same arguments; part of the name of a cached graph."""
+"""Rises when :func:`build` builds another graph from the same spec; part of the name of a cached graph."""
+
+BATCH_SIZE = 32
+"""Every forward pass has this many images, padded if need be: so a row never depends on its neighbours or its run."""
 
 
-def build(
-    base: Base,
-    *,
-    image_size: tuple[int, int],
-    layer: str,
-    preprocessing: Preprocessing,
-    pooling: str,
-    batch_size: int,
-    precision: Precision = "float32",
-) -> Any:
-    """The ``keras.Model`` from uint8 (batch, H, W, 3), RGB, to float32 (batch, C), or (batch, h, w, C) for "map".
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """A frozen graph: which base, which layer, what goes in and how the maps are pooled.
 
-    ``preprocessing`` is "keras" (the base's own ``preprocess_input``), "rescale" (1/255) or "none"; ``pooling`` is
-    "avg", "max" or "map". At a ``precision`` below float32 the base computes in it with float32 weights (Keras's mixed
-    policies); preprocessing and pooling stay in float32. Raises InputError for a size, layer or preprocessing that the
-    base does not have, DamageError for weights that are not as they were cached.
+    ``image_size`` is (height, width) in pixels. ``preprocessing`` is "keras" (the base's own ``preprocess_input``),
+    "rescale" (1/255) or "none"; ``pooling`` is "avg", "max" or "map".
     """
-    check_image_size(base.backbone, image_size)
-    _check_preprocessing(base, preprocessing)
-    name = base.layer(layer).name
+
+    base: Base
+    layer: str
+    image_size: tuple[int, int]
+    preprocessing: Preprocessing
+    pooling: str
+    precision: Precision
+
+    def key(self, **versions: str) -> str:
+        """The converted graph's name (SHA-256, hex): all but the precision, which a runtime sets when it compiles."""
+        parts = {
+            "backbone": self.base.spec_name,
+            "weights": self.base.digest,
+            "layer": self.layer,
+            "image_size": self.image_size,
+            "preprocessing": self.preprocessing,
+            "pooling": self.pooling,
+            "batch": BATCH_SIZE,
+            "graph_version": GRAPH_VERSION,
+            **versions,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def build(graph: GraphSpec) -> Any:
+    """The ``keras.Model`` from uint8 (BATCH_SIZE, H, W, 3), RGB, to float32 (BATCH_SIZE, C), or (…, h, w, C) for "map".
+
+    At a precision below float32 the base computes in it with float32 weights (Keras's mixed policies); preprocessing
+    and pooling stay in float32. Raises InputError for a size, layer or preprocessing that the base does not have,
+    DamageError for weights that are not as they were cached.
+    """
+    base = graph.base
+    check_image_size(base.backbone, graph.image_size)
+    _check_preprocessing(base, graph.preprocessing)
+    name = base.layer(graph.layer).name
     keras = import_keras()
-    model = _load(base, image_size)
+    model = _load(base, graph.image_size)
     with float32_policy():
         features = keras.Model(model.inputs, output_of(named_layers(model, own=base.backbone.is_own)[name]))
-        if precision != "float32":
-            _compute_in(features, keras.DTypePolicy(f"mixed_{precision}"))
-        images = keras.Input((*image_size, 3), batch_size=batch_size, dtype="uint8")
-        values = _preprocess(base, preprocessing, keras.ops.cast(images, "float32"))
+        if graph.precision != "float32":
+            _compute_in(features, keras.DTypePolicy(f"mixed_{graph.precision}"))
+        images = keras.Input((*graph.image_size, 3), batch_size=BATCH_SIZE, dtype="uint8")
+        values = _preprocess(base, graph.preprocessing, keras.ops.cast(images, "float32"))
         maps = keras.ops.cast(features(values, training=False), "float32")
-        return keras.Model(images, _pool(maps, pooling))
+        return keras.Model(images, _pool(maps, graph.pooling))
 
 
 def _load(base: Base, image_size: tuple[int, int]) -> Any:

@@ -99,6 +99,7 @@ def job_for(
 
 def _resolve(request: Request, store: Store, digests: Callable[[], Digests], progress: Progress) -> Job:
     runtime = machine.choose_runtime(request.runtime)
+    machine.check_device(request.device)
     if request.precision != "auto" and request.precision not in get_args(Precision):
         raise InputError(
             f"unknown precision {request.precision!r}",

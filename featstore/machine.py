@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from featstore.errors import InputError
+from featstore.errors import InputError, unknown_name
 from featstore.spec import Precision
 
 RUNTIMES = ("openvino", "tensorflow")
@@ -70,6 +71,15 @@ def choose_runtime(name: str = "auto") -> str:
             todo=f"pip install {name}",
         )
     return name
+
+
+def check_device(device: str | None) -> None:
+    """Raise InputError unless ``device`` is None, "cpu", "gpu" or "gpu:N", in any case.
+
+    Whether this machine has it is found out when a runtime is opened.
+    """
+    if device is not None and not re.fullmatch(r"cpu|gpu(:[0-9]+)?", device.lower()):
+        raise unknown_name("device", device, ("cpu", "gpu", "gpu:0"), "--device")
 
 
 def fastest_safe_precision(runtime: str, device: str | None = None) -> Precision:

@@ -68,6 +68,8 @@ def _lines(stream: TextIO, every: float = 5.0) -> Progress:
         last = time.monotonic()
         seen = deque([(last, 0)], maxlen=_WINDOW)  # so that a slow start is forgotten
         done = 0
+        if unit == "MB":  # a download says nothing for long, and is worth knowing of before it begins
+            print(f"{label} …", file=stream, flush=True)
 
         def advance(count: int) -> None:
             nonlocal done, last

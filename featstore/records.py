@@ -61,8 +61,3 @@ class Stamp:
     mtime_ns: int
     ctime_ns: int
     inode: int
-
-
-def printable(path: str) -> str:
-    r"""``path`` with bytes that are not UTF-8 shown as ``\xNN``, so that it can be written anywhere."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

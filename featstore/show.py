@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from featstore.records import SPLITS
+from featstore.wording import counted
 
 if TYPE_CHECKING:  # the command line shows reports, and must not load what makes them
     from pathlib import Path
@@ -64,12 +65,6 @@ def size(count: int | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 image``, ``2 images``, ``3 classes``."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count} {noun}{ending}"
-
-
 def duration(seconds: float | None) -> str:
     """Seconds as people read them: ``0.4 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds is None:
@@ -98,7 +93,7 @@ def notes(dataset: Dataset) -> None:
     counts = [f"{count} {name}" for count, name in sizes if count]
     if (dataset.splits == -1).any():
         counts.append("split by content")
-    classes = counted(len(dataset.classes), "class") if dataset.classes else "no labels"
+    classes = counted(len(dataset.classes), "class", "classes") if dataset.classes else "no labels"
     images = counted(len(dataset), "image")
     out.print(escape(f"{dataset.name}: {images}, {classes} ({dataset.layout}; {', '.join(counts)})"), soft_wrap=True)
     sentences(dataset.notes)

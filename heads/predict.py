@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featstore.errors import InputError
-from featstore.records import Reason, printable
+from featstore.records import Reason
 from featstore.spec import Spec
+from featstore.wording import printable
 from heads.bundle import Bundle
 
 if TYPE_CHECKING:

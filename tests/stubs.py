@@ -27,7 +27,6 @@ class StubRuntime:
     name = "openvino"
     device = "CPU"
     precision = "float32"
-    versions = {"stub": "1"}  # noqa: RUF012
 
     def __init__(self, graph: GraphSpec) -> None:
         self.graph = graph

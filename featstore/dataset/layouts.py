@@ -10,6 +10,7 @@ from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
 from featstore.dataset.listing import Listing, some
 from featstore.formats import has_image_ending
 from featstore.records import SPLITS
+from featstore.wording import counted
 
 LABEL_PATTERN = r"^(?P<label>n[0-9]{8}(?=_)|[^\W\d_](?:[^\W\d]|[ -])*?)[ ._-]*\(?[0-9]+\)?\.\w+$"
 """A word, then a number: ``cat.0.jpg``, ``cat12.png``, ``great_dane_3.jpg``, ``cat (2).jpg``, ``n01440764_26.JPEG``."""
@@ -52,7 +53,7 @@ def arrange(listing: Listing, pattern: str | None, is_picture: Callable[[str], b
     ``pattern`` finds the label in a file's name, and if given goes before class folders; None stands for class folders
     and, for loose files, :data:`LABEL_PATTERN`. ``is_picture`` looks into a loose file whose ending says nothing.
     """
-    folders = _split_folders(listing, root)
+    folders = split_folders(listing, root)
     if not folders:
         part = _Part(root, listing.files, pattern, is_picture)
         arrangement = Arrangement("class folders" if part.has_class_folders else "flat files", notes=part.notes())
@@ -63,7 +64,7 @@ def arrange(listing: Listing, pattern: str | None, is_picture: Callable[[str], b
     return _arrange_splits(listing, pattern, is_picture, root, folders)
 
 
-def _split_folders(listing: Listing, root: str) -> dict[str, int]:
+def split_folders(listing: Listing, root: str) -> dict[str, int]:
     """The split folders directly below ``root``: prefix → split; empty if the folders there are something else.
 
     A dataset of vehicles may have a class called train: so with other folders beside it, ``train`` is a split only if
@@ -148,7 +149,7 @@ class _Part:
         """Images that lie beside the class folders."""
         stray = sum(map(has_image_ending, self._loose)) if self.has_class_folders else 0
         where = f" of {self._prefix.rstrip('/')}" if self._prefix else ""
-        return [f"passed over {stray} images beside the class folders{where}"] if stray else []
+        return [f"passed over {counted(stray, 'image')} beside the class folders{where}"] if stray else []
 
 
 def _say_empty_folders(arrangement: Arrangement, listing: Listing, prefixes: Iterable[str]) -> None:

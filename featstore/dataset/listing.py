@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from featstore.errors import FeatstoreError, InputError, from_os_error
+from featstore.wording import counted
 
 MAX_FOLDERS = 1_000_000
 """More folders than this are taken for links that lead in circles."""
@@ -21,6 +22,14 @@ MAX_ENTRIES = 5_000_000
 
 _CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r"}
 _DIGITS = re.compile(r"[0-9]+")
+
+_Said = tuple[str, str]  # of one, of many
+_UNREADABLE = ("folder that cannot be read", "folders that cannot be read")
+_NOWHERE = ("link that leads nowhere", "links that lead nowhere")
+_LOOP = ("link that leads in a loop", "links that lead in a loop")
+_SPECIAL = ("special file (FIFO, socket or device)", "special files (FIFOs, sockets, devices)")
+_UNSAFE = ("entry with an unsafe name (absolute or with ..)", "entries with unsafe names (absolute or with ..)")
+_NO_FILE = ("link or special file", "links and special files")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class _Walk:
         self.root = root
         self.files: list[str] = []
         self.folders: list[str] = []
-        self.passed_over: Counter[str] = Counter()
+        self.passed_over: Counter[_Said] = Counter()
 
     def run(self) -> None:
         try:
@@ -68,7 +77,7 @@ class _Walk:
             try:
                 self._scan(*waiting.pop(), waiting)
             except OSError:
-                self.passed_over["folders that cannot be read"] += 1
+                self.passed_over[_UNREADABLE] += 1
 
     def _scan(self, relative: str, ancestors: tuple[tuple[int, int], ...], waiting: list[_Waiting]) -> None:
         """List one folder; push its subfolders, each with the identities of all folders above it."""
@@ -80,7 +89,7 @@ class _Walk:
                 try:
                     self._sort_in(entry, path, ancestors, waiting)
                 except OSError:
-                    self.passed_over["links that lead nowhere"] += 1
+                    self.passed_over[_NOWHERE] += 1
 
     def _sort_in(
         self, entry: os.DirEntry[str], path: str, ancestors: tuple[tuple[int, int], ...], waiting: list[_Waiting]
@@ -90,16 +99,16 @@ class _Walk:
         elif entry.is_dir():
             identity = _identity(entry.path)
             if identity in ancestors:
-                self.passed_over["links that lead in a loop"] += 1
+                self.passed_over[_LOOP] += 1
                 return
             self.folders.append(path)
             if len(self.folders) > MAX_FOLDERS:
                 raise _too_many(self.root, "folders", MAX_FOLDERS)
             waiting.append((path, (*ancestors, identity)))
         elif entry.is_symlink():
-            self.passed_over["links that lead nowhere"] += 1
+            self.passed_over[_NOWHERE] += 1
         else:
-            self.passed_over["special files (FIFOs, sockets, devices)"] += 1
+            self.passed_over[_SPECIAL] += 1
 
 
 _Waiting = tuple[str, tuple[tuple[int, int], ...]]
@@ -124,32 +133,25 @@ def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile
         raise _too_many(location, "entries", MAX_ENTRIES)
     entries: dict[str, zipfile.ZipInfo] = {}
     folders: list[str] = []
-    passed_over: Counter[str] = Counter()
+    passed_over: Counter[_Said] = Counter()
     for entry in archive.filelist:
         path = entry.filename.replace("\\", "/")  # written so by some programs on Windows
         parts = PurePosixPath(path).parts
         if path.startswith("/") or ".." in parts or ":" in path[:2]:
-            passed_over["entries with unsafe names (absolute or with ..)"] += 1
+            passed_over[_UNSAFE] += 1
         elif not parts or any(map(is_clutter, parts)):
             continue
         elif entry.is_dir() or path.endswith("/"):
             folders.append("/".join(parts))
         elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-            passed_over["links and special files"] += 1
+            passed_over[_NO_FILE] += 1
         else:
             entries["/".join(parts)] = entry
     return Listing(sorted(entries, key=natural_key), folders, _said(passed_over)), archive, entries
 
 
-def in_single_folder(listing: Listing) -> str:
-    """``"name/"`` if everything lies below one folder, else ``""``."""
-    tops = {path.partition("/")[0] for path in (*listing.files, *listing.folders)}
-    loose = any("/" not in path for path in listing.files)
-    return f"{tops.pop()}/" if len(tops) == 1 and not loose else ""
-
-
-def _said(passed_over: Counter[str]) -> tuple[str, ...]:
-    return tuple(f"passed over {count} {what}" for what, count in sorted(passed_over.items()))
+def _said(passed_over: Counter[_Said]) -> tuple[str, ...]:
+    return tuple(f"passed over {counted(count, *what)}" for what, count in sorted(passed_over.items()))
 
 
 def _too_many(where: str, what: str, limit: int) -> InputError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
 from featstore.dataset.layouts import SPLIT_NAMES, Arrangement
@@ -14,62 +16,135 @@ MAX_MANIFEST_BYTES = 1 << 30
 """The largest manifest that is read: 1 GiB."""
 
 _SPLITS = {**SPLIT_NAMES, "unlabelled": UNLABELLED, "unlabeled": UNLABELLED, "": BY_DIGEST}
-_MOST_SAID = 10
+_MOST_SAID = 5
+_TODO = "correct the manifest; paths are relative to the folder it is in"
+_AS_UTF8 = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
 
 
 def is_manifest(head: bytes) -> bool:
-    """True if a file that starts with ``head`` has a header with a column ``path``."""
-    lines = _text(head).splitlines()
-    return bool(lines) and "path" in _columns(next(csv.reader(lines[:1], delimiter=_delimiter(lines[0]))))
+    """True if a file that starts with ``head`` has a header with a column ``path``, in UTF-8 or UTF-16."""
+    text = head.decode("utf-16", errors="replace") if _is_utf16(head) else _text(head)
+    header = _header_line(io.StringIO(text))
+    return "path" in _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
 
 
 def read_manifest(data: bytes, where: str) -> Arrangement:
-    """The images of a manifest, in its order; raises InputError with all that is wrong, by line."""
-    text = _text(data)
-    header, _, _ = text.partition("\n")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(header), restval="")
-    arrangement = Arrangement("manifest")
-    problems: list[str] = []
-    first_seen: dict[str, int] = {}
-    try:
-        reader.fieldnames = _columns(reader.fieldnames or ())
-        if "path" not in reader.fieldnames:
-            raise _unreadable(where, f"the columns {', '.join(reader.fieldnames) or 'of an empty file'}")
-        for row in reader:
-            problem = _add(arrangement, row, first_seen, reader.line_num)
-            if problem:
-                problems.append(f"line {reader.line_num}: {problem}")
-    except csv.Error as error:
-        raise _unreadable(where, f"after line {reader.line_num}: {error}") from error
+    """The images of a manifest, in its order; raises InputError with what is wrong, by line.
+
+    ``./a.jpg`` is the same path as ``a.jpg``, and both become the latter. Cells beyond the header must be empty; a row
+    may be short of cells, but not of its label.
+    """
+    if _is_utf16(data):
+        raise _unreadable(where, "UTF-16 text", todo=_AS_UTF8)
+    rows = _rows(_text(data), where)
+    columns = _columns(next(rows, (0, []))[1])
+    if "path" not in columns:
+        raise _unreadable(where, f"the columns {', '.join(columns) or 'of an empty file'}")
+    reading = _Reading(columns)
+    problems = [f"line {line}: {problem}" for line, row in rows if (problem := reading.add(row, line))]
     if problems:
         more = [f"and {len(problems) - _MOST_SAID} more"] if len(problems) > _MOST_SAID else []
-        raise _unreadable(where, "; ".join([*problems[:_MOST_SAID], *more]))
-    return arrangement
+        todo = f"{_AS_UTF8}, then {_TODO}" if reading.has_other_encoding else _TODO
+        raise _unreadable(where, "; ".join([*problems[:_MOST_SAID], *more]), todo)
+    if not reading.arrangement.paths:
+        raise _unreadable(where, "a header and no line below it", what="the manifest lists no image")
+    return reading.arrangement
 
 
-def _add(arrangement: Arrangement, row: Mapping[str, str], first_seen: dict[str, int], line: int) -> str | None:
-    """Append one line's image, or say what is wrong with the line."""
-    path, label = row["path"], row.get("label", "").strip()
-    split = row.get("split", "").strip().lower()
-    if not path or "\0" in path:
-        return "no path" if not path else "a path with a NUL"
-    if path in first_seen:
-        return f"{path!r} was listed in line {first_seen[path]} already"
-    if split not in _SPLITS:
-        close = nearest(split, filter(None, _SPLITS), count=1)
-        return f"unknown split {split!r}" + (f", did you mean {close[0]}?" if close else "")
-    first_seen[path] = line
-    arrangement.add(path, label or None, _SPLITS[split])
-    return None
+def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not blank with the line it starts in, the header first.
+
+    Read strictly: a quote that is left open would swallow the lines below it.
+    """
+    lines = io.StringIO(text, newline="")
+    header = _header_line(lines)
+    lines.seek(0)
+    reader = csv.reader(lines, delimiter=_delimiter(header), strict=True)
+    is_header = True
+    start = 1
+    try:
+        for row in reader:
+            # of a line of blanks below the header, the path is missing: only above it they say nothing
+            if row and not (is_header and not any(cell.strip() for cell in row)):
+                yield start, row
+                is_header = False
+            start = reader.line_num + 1
+    except csv.Error as error:
+        is_open = "unexpected end" in str(error)
+        what = "a quote is opened here and never closed" if is_open else f"{error}: is a quote left open in this line?"
+        raise _unreadable(where, f"line {start}: {what}") from error
 
 
-def _columns(names: object) -> list[str]:
-    return [str(name).strip().lower() for name in names] if isinstance(names, list | tuple) else []
+class _Reading:
+    """The arrangement while it grows, row by row."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self.arrangement = Arrangement("manifest")
+        self.has_other_encoding = False
+        self._columns = columns
+        self._first_seen: dict[str, int] = {}
+
+    def add(self, row: list[str], line: int) -> str | None:
+        """Append one row's image, or say what is wrong with the row."""
+        count = len(self._columns)
+        if any(cell.strip() for cell in row[count:]):
+            return f"{len(row)} columns where the header has {count}"
+        path, label, split = self._cell(row, "path"), self._cell(row, "label"), self._cell(row, "split")
+        if not path or "\0" in path:
+            return "no path" if not path else "a path with a NUL"
+        if label is None:
+            return f"{len(row)} of {count} columns: none for the label"
+        if not _is_utf8(label):
+            self.has_other_encoding = True
+            return f"the label {label!r} is not UTF-8"
+        return self._append(_normal(path), label.strip(), (split or "").strip().lower(), line)
+
+    def _append(self, path: str, label: str, split: str, line: int) -> str | None:
+        if path in self._first_seen:
+            return f"{path!r} was listed in line {self._first_seen[path]} already"
+        if split not in _SPLITS:
+            close = nearest(split, filter(None, _SPLITS), count=1)
+            return f"unknown split {split!r}" + (f", did you mean {close[0]}?" if close else "")
+        self._first_seen[path] = line
+        self.arrangement.add(path, label or None, _SPLITS[split])
+        return None
+
+    def _cell(self, row: list[str], name: str) -> str | None:
+        """The cell of a column, empty if the manifest has no such column, None if the row is too short."""
+        if name not in self._columns:
+            return ""
+        index = self._columns.index(name)
+        return row[index] if index < len(row) else None
+
+
+def _normal(path: str) -> str:
+    """Without ``.`` and doubled slashes; ``..`` stays, for a link may lie before it."""
+    if "./" in path or "//" in path or path.endswith(("/", "/.")):
+        return str(PurePosixPath(path))
+    return path
+
+
+def _header_line(lines: io.StringIO) -> str:
+    """The first line that is not blank; ``lines`` is read up to there."""
+    return next((line for line in lines if line.strip()), "")
+
+
+def _columns(names: list[str]) -> list[str]:
+    return [name.strip().lower() for name in names]
+
+
+def _is_utf16(data: bytes) -> bool:
+    """By its mark, or by the zero byte of its first letter."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:2]
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
 def _text(data: bytes) -> str:
     """UTF-8, with or without a mark; other bytes stay as they are in file names."""
-    return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
 
 
 def _delimiter(header: str) -> str:
@@ -77,12 +152,12 @@ def _delimiter(header: str) -> str:
     return max(",\t;", key=header.count)
 
 
-def _unreadable(where: str, received: str) -> InputError:
+def _unreadable(where: str, received: str, todo: str = _TODO, what: str = "this manifest cannot be used") -> InputError:
     return InputError(
-        "this manifest cannot be used",
+        what,
         where=where,
         expected="a header with path, label, split (the last two may be missing), one image a line, no path twice; "
         "split is train, validation, test, unlabelled or empty",
         received=received,
-        todo="correct the manifest; paths are relative to the folder it is in",
+        todo=todo,
     )

@@ -9,18 +9,21 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from featstore.dataset.dataset import UNLABELLED, Dataset, DatasetOptions
-from featstore.dataset.layouts import SPLIT_NAMES, Arrangement, arrange
-from featstore.dataset.listing import Listing, cannot_read, in_single_folder, list_folder, list_zip, some
+from featstore.dataset.layouts import Arrangement, arrange
+from featstore.dataset.listing import Listing, cannot_read, list_folder, list_zip, some
 from featstore.dataset.manifest import MAX_MANIFEST_BYTES, is_manifest, read_manifest
+from featstore.dataset.nesting import dataset_root, deeper_splits, innermost_folder
 from featstore.dataset.sources import FolderSource, Source, ZipSource
 from featstore.dataset.trainable import missing_classes
 from featstore.errors import InputError, nearest
 from featstore.formats import has_image_ending, picture_format
 from featstore.records import Rejected
+from featstore.wording import counted
 
 _SNIFFED = 200  # files whose first bytes are looked at before a dataset is said to hold no image
 _MANIFEST_ENDINGS = (".csv", ".tsv")
@@ -35,6 +38,14 @@ def open_dataset(
     Only names are read, not images. Raises InputError if there is nothing that could be an image, and the typed errors
     of the disk; odd files are passed over, with a note where a person should know.
     """
+    if data == "":
+        raise InputError(
+            "no dataset was named",
+            where="dataset",
+            expected="a folder of images, a manifest (.csv, .tsv) or a zip",
+            received="an empty name",
+            todo="name one; the current folder is .",
+        )
     if not isinstance(data, str | os.PathLike):
         return _from_files([os.fspath(file) for file in data], options)
     location = os.path.abspath(os.path.expanduser(os.fspath(data)))
@@ -63,27 +74,50 @@ def open_dataset(
 def _from_folder(location: str, options: DatasetOptions) -> Dataset:
     source = FolderSource(location)
     listing = list_folder(location)
-    arrangement = arrange(listing, options.label_pattern, lambda path: _looks_like_picture(source, path))
-    _check_images(arrangement, listing, source)
+    root = dataset_root(listing, lambda path: _looks_like_picture(source, path))
+    arrangement = _arranged(listing, source, options, root)
     return _dataset(Path(location).name, source, arrangement, options, listing.notes)
 
 
 def _from_zip(location: str, options: DatasetOptions) -> Dataset:
     listing, archive, entries = list_zip(location)
     source = ZipSource(location, archive, entries)
-    root = in_single_folder(listing)
-    if root[:-1].lower() in SPLIT_NAMES:
-        root = ""
+    root = innermost_folder(listing)
     manifest = next((path for path in listing.files if _is_manifest_at(root, path, source)), None)
     if manifest is None:
-        arrangement = arrange(listing, options.label_pattern, lambda path: _looks_like_picture(source, path), root)
+        root = dataset_root(listing, lambda path: _looks_like_picture(source, path), is_wrapped=True)
+        arrangement = _arranged(listing, source, options, root)
     else:
         arrangement = read_manifest(_read_text(source, manifest), f"{location}: {manifest}")
         arrangement.paths = [posixpath.normpath(root + path) for path in arrangement.paths]
-        _check_listed(arrangement, source)
-    _check_images(arrangement, listing, source)
+        _check_listed(arrangement, source, options)
     arrangement.layout = f"zip of {arrangement.layout}"
     return _dataset(Path(location).stem, source, arrangement, options, listing.notes)
+
+
+def _arranged(listing: Listing, source: Source, options: DatasetOptions, root: str) -> Arrangement:
+    """The arrangement below ``root``; raises InputError if it has no image, or no label by a pattern of one's own."""
+    arrangement = arrange(listing, options.label_pattern, lambda path: _looks_like_picture(source, path), root)
+    _check_images(arrangement, listing, source)
+    if options.label_pattern is not None and not any(arrangement.labels):
+        raise InputError(
+            "the label pattern finds no label in any file name",
+            where=source.location,
+            expected="a regular expression whose group is the label in each file's name, without its folders",
+            received=f"{options.label_pattern!r} and names such as {some([posixpath.basename(arrangement.paths[0])])}",
+            todo="correct the pattern, or leave it out to take labels from folders and names like cat.1.jpg",
+        )
+    if arrangement.layout != "split folders":
+        what, places = deeper_splits(listing, root)
+        if places and isinstance(source, FolderSource):
+            name = os.path.basename(source.location)
+            meant = some((f"{name}/{place}" for place in places), 3)
+            arrangement.notes.append(f"{what} folders lie deeper: did you mean {meant}?")
+        elif places:
+            arrangement.notes.append(
+                f"{what} folders lie deeper, in {some(places, 3)}: did you mean a zip of that alone?"
+            )
+    return arrangement
 
 
 def _is_manifest_at(root: str, path: str, source: Source) -> bool:
@@ -95,9 +129,16 @@ def _is_manifest_at(root: str, path: str, source: Source) -> bool:
 def _from_manifest(location: str, options: DatasetOptions) -> Dataset:
     source = FolderSource(os.path.dirname(location))
     arrangement = read_manifest(_read_text(source, os.path.basename(location)), location)
-    _check_listed(arrangement, source)
-    dataset = _dataset(Path(location).stem, source, arrangement, options, ())
-    return dataset if dataset.paths else _refuse_empty(location)
+    _check_listed(arrangement, source, options)
+    return _dataset(_manifest_name(location), source, arrangement, options, ())
+
+
+def _manifest_name(location: str) -> str:
+    """The stem of ``list.csv``; the whole name where the folder or another manifest beside it could have that stem."""
+    stem, ending = os.path.splitext(os.path.basename(location))
+    folder = os.path.basename(os.path.dirname(location))
+    is_plain = ending == ".csv" and stem != folder and not stem.lower().endswith(_MANIFEST_ENDINGS)
+    return stem if is_plain else stem + ending
 
 
 def _from_files(files: Sequence[str], options: DatasetOptions) -> Dataset:
@@ -114,7 +155,7 @@ def _from_files(files: Sequence[str], options: DatasetOptions) -> Dataset:
     arrangement = Arrangement("list of files")
     for file in files:
         arrangement.add(file, None, UNLABELLED)
-    return _dataset(f"{len(files)} files", source, arrangement, options, ())
+    return _dataset(counted(len(files), "file"), source, arrangement, options, ())
 
 
 def _dataset(
@@ -165,23 +206,29 @@ def _check_images(arrangement: Arrangement, listing: Listing, source: Source) ->
         f"no images in {source.location}",
         where=source.location,
         expected="images (JPEG, PNG, WebP, BMP, GIF), in class folders or named like cat.1.jpg",
-        received=f"{len(listing.files)} files such as {some(listing.files, 3)}",
+        received=f"{counted(len(listing.files), 'file')} such as {some(listing.files, 3)}",
     )
 
 
-def _check_listed(arrangement: Arrangement, source: Source) -> None:
-    """Raise InputError if none of a manifest's first files is there: the paths are meant from elsewhere.
+def _check_listed(arrangement: Arrangement, source: Source, options: DatasetOptions) -> None:
+    """Note a manifest's files that are not there; raise InputError if none is: the paths are meant from elsewhere.
 
-    A few missing ones do not stop a run: each is reported when it is read.
+    A few missing ones do not stop a run: each is reported when it is read. Each file is asked for once.
     """
-    first = arrangement.paths[:_SNIFFED]
-    if first and not any(_is_there(source, path) for path in first):
+    missing = [path for path in arrangement.paths if not _is_there(source, path)]
+    if len(missing) == len(arrangement.paths):
         raise InputError(
             "the manifest lists files that are not there",
             where=source.location,
             expected="paths relative to the folder of the manifest",
-            received=some(first, 3),
+            received=some(missing, 3),
+            todo="correct the paths, or move the manifest to the folder they start from",
         )
+    if missing:
+        listed = counted(len(missing), "listed file is missing", "listed files are missing")
+        arrangement.notes.append(f"{listed}, such as {some(missing[:1])}")
+    if options.label_pattern is not None:
+        arrangement.notes.append("the label pattern is not used: the manifest says the labels")
 
 
 def _is_there(source: Source, path: str) -> bool:
@@ -199,7 +246,7 @@ def _read_text(source: Source, path: str) -> bytes:
         raise InputError("this manifest cannot be read", where=path, received=error.detail) from error
 
 
-def _refuse_empty(location: str) -> Dataset:
+def _refuse_empty(location: str) -> NoReturn:
     raise InputError(
         "there are no files in this dataset",
         where=location,

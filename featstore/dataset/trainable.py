@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +18,37 @@ _LABELLED_SPLITS = SPLITS[:3]
 def missing_classes(
     classes: Sequence[str], labels: npt.NDArray[np.int64], splits: npt.NDArray[np.int8]
 ) -> tuple[str, ...]:
-    """One sentence for each split in use that lacks classes. ``labels`` and ``splits`` are (N,) as in Dataset.
+    """One sentence for the classes that train never sees, one for each split in use that lacks others.
+
+    ``labels`` and ``splits`` are (N,) as in Dataset.
 
     Splits that are still open (:data:`BY_DIGEST`) may turn out any way, and silence the check: ask again when all are
     known.
     """
     if (splits == BY_DIGEST).any():
         return ()
-    used = {name: set(labels[splits == index].tolist()) for index, name in enumerate(_LABELLED_SPLITS)}
+    used = {name: set(labels[splits == index].tolist()) - {-1} for index, name in enumerate(_LABELLED_SPLITS)}
+    strangers = _strangers(classes, used)
     sentences = []
+    for where, names in strangers.items():
+        verb, pronoun = ("is", "it") if len(names) == 1 else ("are", "them")
+        sentences.append(f"{some(names)} {verb} seen only in {where}: no head can learn {pronoun}")
+    said = {name for names in strangers.values() for name in names}
     for name, present in used.items():
-        lacking = [label for index, label in enumerate(classes) if index not in present]
-        if not present or not lacking:
-            continue
-        sentences.append(f"{name} has no image of {some(lacking)}")
+        lacking = [label for index, label in enumerate(classes) if index not in present and label not in said]
+        if present and lacking:
+            sentences.append(f"{name} has no image of {some(lacking)}")
     return tuple(sentences)
+
+
+def _strangers(classes: Sequence[str], used: Mapping[str, set[int]]) -> dict[str, list[str]]:
+    """Classes that train never sees, by the splits that do ("test", "validation and test"); none if train is unused."""
+    strangers: dict[str, list[str]] = {}
+    for index, name in enumerate(classes if used["train"] else ()):
+        where = " and ".join(split for split, present in used.items() if index in present)
+        if where and index not in used["train"]:
+            strangers.setdefault(where, []).append(name)
+    return strangers
 
 
 def require_trainable(dataset: Dataset, splits: npt.NDArray[np.int8] | None = None) -> None:

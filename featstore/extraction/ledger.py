@@ -9,19 +9,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from featstore.dataset import Dataset
 from featstore.errors import from_os_error
 from featstore.extraction.report import RejectedImage
-from featstore.records import printable
 from featstore.store import Store
+from featstore.wording import printable
 
 
-def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Store, location: str) -> Path | None:
-    """Write the rejected images of the dataset at ``location`` as CSV: path, digest, reason.
+def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Store, dataset: Dataset) -> Path | None:
+    """Write the rejected images of ``dataset`` as CSV: path, digest, reason.
 
     Every run over one dataset writes the same file (``path``, else one in the store). With nothing rejected an old
     ledger in the store is removed. Returns where it is, or None if there is none or a read-only store cannot take it.
     """
-    target = path or store.path / "ledger" / _ledger_name(location)
+    target = path or store.path / "ledger" / _ledger_name(dataset)
     try:
         if not rejects and path is None:
             target.unlink(missing_ok=True)
@@ -38,9 +39,10 @@ def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Sto
     return target
 
 
-def _ledger_name(location: str) -> str:
-    tail = hashlib.sha256(location.encode(errors="surrogateescape")).hexdigest()[:8]
-    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in Path(location).name)
+def _ledger_name(dataset: Dataset) -> str:
+    identity = f"{dataset.source.location}\0{dataset.name}"
+    tail = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:8]
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in dataset.name)
     return f"{name[:64] or 'images'}-{tail}.csv"
 
 

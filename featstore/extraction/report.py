@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from featstore.records import Reason, printable
+from featstore.records import Reason
+from featstore.wording import printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, Runtime, feature_shape
+from featstore.backbone import BATCH_SIZE, GraphSpec
+from featstore.runtime.graph import Images, Runtime
 from featstore.runtime.select import open_runtime
 
-__all__ = ["BATCH_SIZE", "GraphSpec", "Images", "Runtime", "feature_shape", "open_runtime"]
+__all__ = ["BATCH_SIZE", "GraphSpec", "Images", "Runtime", "open_runtime"]

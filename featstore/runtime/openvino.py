@@ -12,20 +12,21 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore import telemetry
-from featstore.backbone import GRAPH_VERSION, build
+from featstore import machine, telemetry
+from featstore.backbone import BATCH_SIZE, GraphSpec, build
 from featstore.errors import InputError, from_os_error
 from featstore.folders import cache_folder
-from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, library_versions, padded
+from featstore.runtime.graph import Images, padded
 from featstore.spec import Precision
-from featstore.weights.files import file_hash
+from featstore.versions import installed_versions
+from featstore.weights.files import file_hash, sweep
 
 telemetry.forbid()
 import openvino  # noqa: E402 - only after that
@@ -43,9 +44,8 @@ class OpenVinoRuntime:
     def __init__(self, graph: GraphSpec, device: str | None = None) -> None:
         _check(graph, device)
         self.precision: Precision = graph.precision
-        self.versions: Mapping[str, str] = library_versions("openvino", "keras")
         self._image_size = graph.image_size
-        self._compiled = _compile(_converted(graph, self.versions), graph.precision)
+        self._compiled = _compile(_converted(graph), graph.precision)
         self.feature_shape: tuple[int, ...] = tuple(self._compiled.output(0).shape)[1:]
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
@@ -55,9 +55,13 @@ class OpenVinoRuntime:
 
 
 def _check(graph: GraphSpec, device: str | None) -> None:
-    if device not in (None, "cpu", "CPU"):
+    if device is not None and device.lower() != "cpu":
         raise InputError(
-            "openvino computes on the CPU here", where="--device", received=device, todo="use --runtime tensorflow"
+            "openvino computes on the CPU here",
+            where="--device",
+            expected="cpu",
+            received=device,
+            todo="use --runtime tensorflow" if machine.describe().gpus else "leave --device out: no GPU is seen here",
         )
     if graph.precision not in _HINTS:
         raise InputError(
@@ -65,7 +69,7 @@ def _check(graph: GraphSpec, device: str | None) -> None:
             where="--precision",
             expected=" or ".join(_HINTS),
             received=graph.precision,
-            todo="use float32, or a machine with a GPU (--runtime tensorflow)",
+            todo="use float32" + (", or --runtime tensorflow" if machine.describe().gpus else ""),
         )
 
 
@@ -86,8 +90,9 @@ def _compile(model: openvino.Model, precision: Precision) -> Any:
     return compiled
 
 
-def _converted(graph: GraphSpec, versions: Mapping[str, str]) -> openvino.Model:
-    folder = cache_folder() / "graphs" / graph.key(**versions, graph_version=GRAPH_VERSION)
+def _converted(graph: GraphSpec) -> openvino.Model:
+    versions = {package: installed_versions().get(package, "none") for package in ("openvino", "keras")}
+    folder = cache_folder() / "graphs" / graph.key(**versions)
     return _read(folder) or _write(_convert(graph), folder)
 
 
@@ -107,6 +112,7 @@ def _write(model: openvino.Model, folder: Path) -> openvino.Model:
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, ".tmp-*")
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
         openvino.save_model(model, temporary / _GRAPH, compress_to_fp16=False)
         card = {name: file_hash(temporary / name) for name in (_GRAPH, _WEIGHTS)}
@@ -120,14 +126,7 @@ def _write(model: openvino.Model, folder: Path) -> openvino.Model:
 
 
 def _convert(graph: GraphSpec) -> openvino.Model:
-    model = build(
-        graph.base,
-        image_size=graph.image_size,
-        layer=graph.layer,
-        preprocessing=graph.preprocessing,
-        pooling=graph.pooling,
-        batch_size=BATCH_SIZE,
-    )
+    model = build(replace(graph, precision="float32"))  # the precision is set when it is compiled
     # By way of a SavedModel: openvino.convert_model fails on Python 3.13.
     try:
         with tempfile.TemporaryDirectory(prefix="featstore-") as folder, warnings.catch_warnings():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from featstore.machine import choose_runtime
-from featstore.runtime.graph import GraphSpec, Runtime
+from featstore.backbone import GraphSpec
+from featstore.machine import check_device, choose_runtime
+from featstore.runtime.graph import Runtime
 
 
 def open_runtime(graph: GraphSpec, runtime: str = "auto", device: str | None = None) -> Runtime:
@@ -12,6 +13,7 @@ def open_runtime(graph: GraphSpec, runtime: str = "auto", device: str | None = N
     ``device`` is "cpu", "gpu" or "gpu:N"; by default a GPU if TensorFlow has one. Raises InputError for a runtime,
     device or precision that is not to be had here. Only the chosen library is imported.
     """
+    check_device(device)
     if choose_runtime(runtime) == "openvino":
         from featstore.runtime.openvino import OpenVinoRuntime
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore.backbone import build
+from featstore.backbone import BATCH_SIZE, GraphSpec, build
 from featstore.errors import InputError
-from featstore.runtime.graph import BATCH_SIZE, GraphSpec, Images, library_versions, padded
+from featstore.runtime.graph import Images, padded
 from featstore.spec import Precision
 from featstore.weights.keras_io import import_keras
 
@@ -27,7 +26,6 @@ class TensorFlowRuntime:
 
         self.device = _choose_device(tf, device)
         self.precision: Precision = graph.precision
-        self.versions: Mapping[str, str] = library_versions("tensorflow", "keras")
         self._image_size = graph.image_size
         if graph.precision == "float32":  # GPUs would multiply in TF32 without a word, with 10 bits of mantissa
             tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -45,15 +43,7 @@ class TensorFlowRuntime:
 
 
 def _compile(tf: Any, graph: GraphSpec) -> Any:
-    model = build(
-        graph.base,
-        image_size=graph.image_size,
-        layer=graph.layer,
-        preprocessing=graph.preprocessing,
-        pooling=graph.pooling,
-        batch_size=BATCH_SIZE,
-        precision=graph.precision,
-    )
+    model = build(graph)
     signature = tf.TensorSpec((BATCH_SIZE, *graph.image_size, 3), tf.uint8)
     return tf.function(lambda images: model(images, training=False)).get_concrete_function(signature)
 

@@ -22,7 +22,7 @@ from featstore.catalog import Backbone, find
 from featstore.errors import DamageError, ReadOnlyError, from_os_error
 from featstore.folders import cache_folder
 from featstore.weights.base import Base, Layer, Tensors, tensor_digest
-from featstore.weights.files import file_hash, read_npz
+from featstore.weights.files import file_hash, read_npz, sweep
 
 CARD_VERSION = 1
 
@@ -105,6 +105,7 @@ def _write_file(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
     temporary: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, ".*.tmp")
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             fill(file)

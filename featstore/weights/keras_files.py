@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ import numpy as np
 from featstore.catalog import Backbone
 from featstore.errors import InputError
 from featstore.weights.base import Tensors
-from featstore.weights.keras_io import architecture, first_line, float32_policy, load_own, misfit, set_tensors
+from featstore.weights.keras_io import (
+    architecture,
+    describe,
+    first_line,
+    float32_policy,
+    load_own,
+    misfit,
+    set_tensors,
+)
 
 # What keras.applications divides by after its Normalization layer, when and only when it loads ImageNet weights itself.
 _EFFICIENTNET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -49,7 +59,7 @@ def read_h5(backbone: Backbone, path: Path, *, published: bool = False) -> Tenso
         try:
             model = _without_top(backbone, _load_into(architecture(backbone, top=True), path))
         except Exception:
-            raise _unreadable(backbone, path, error) from error
+            raise _does_not_fit(backbone, path, error) from error
     tensors = [np.asarray(tensor, np.float32) for tensor in model.get_weights()]
     if published and backbone.module == "efficientnet":
         _fold_deviation(model, tensors)
@@ -80,22 +90,78 @@ def _fold_deviation(model: Any, tensors: Tensors) -> None:
     tensors[variance] = tensors[variance] * _EFFICIENTNET_DEVIATION
 
 
-_SHAPES = re.compile(
-    r"variable\.shape=(?P<e1>\([^)]*\)).*?value\.shape=(?P<r1>\([^)]*\)).*?path=(?P<n1>[^,>]+)"
-    r"|Shape mismatch in (?P<n2>.+?) for weight (?P<w2>\S+?)\.? "
-    r".*?expects shape (?P<e2>\([^)]*\)).*?shape (?P<r2>\([^)]*\))",
+_H5_MISFIT = re.compile(
+    r"Shape mismatch in (?P<layer>.+?) for weight (?P<weight>\S+?)\.? "
+    r".*?expects shape (?P<expected>\([^)]*\)).*?shape (?P<received>\([^)]*\))",
     re.DOTALL,
 )
 
 
-def _unreadable(backbone: Backbone, path: Path, error: Exception) -> InputError:
+def _does_not_fit(backbone: Backbone, path: Path, error: Exception) -> InputError:
+    """Which tensor was expected and what the file has instead, as far as that can be told."""
     if isinstance(error, InputError):
         return error
-    match = _SHAPES.search(str(error))
-    if match:
-        part = match.groupdict()
-        name = part["n1"] or f"{part['n2']}, {part['w2']}"
-        return misfit(backbone.name, path, f"{name} {part['e1'] or part['e2']}", part["r1"] or part["r2"])
+    if match := _H5_MISFIT.search(str(error)):
+        expected = f"{match['layer']}, {match['weight']} {match['expected']}"
+        return misfit(backbone.name, path, expected, match["received"])
+    if path.name.endswith(".weights.h5"):
+        found = _first_misfit(backbone, path)
+        return misfit(backbone.name, path, *found) if found else _unreadable(backbone, path, error)
+    if path.suffix == ".h5":
+        weights = architecture(backbone).weights
+        expected = f"{len(weights)} tensors, the first of them {describe(weights[0])}"
+        return misfit(backbone.name, path, expected, first_line(error))
+    return _unreadable(backbone, path, error)
+
+
+def _first_misfit(backbone: Backbone, path: Path) -> tuple[str, str] | None:
+    """The first tensor that a ``.weights.h5`` does not have, and what it has instead; None if nothing is amiss.
+
+    Keras's own error names a layer at most. So every layer looks at its part of the file instead of loading it.
+    """
+    model = architecture(backbone)
+    misfits: dict[str, tuple[str, str]] = {}
+    for layer in model.layers:
+        if layer.weights:
+            layer.load_own_variables = partial(_compare, layer, misfits)
+    with suppress(Exception):
+        _load_into(model, path)
+    return next(iter(misfits.values()), None)
+
+
+def _compare(layer: Any, misfits: dict[str, tuple[str, str]], store: Any) -> None:
+    """In the place of ``layer.load_own_variables``: note the first of its tensors that ``store`` does not have.
+
+    Keras looks for a layer in several places of the file until nothing is raised.
+    """
+    problem = next(
+        (
+            (describe(weight), received)
+            for i, weight in enumerate(layer.weights)
+            if (received := _misfit(weight, store, i))
+        ),
+        None,
+    )
+    if problem is None and len(store.keys()) > len(layer.weights):
+        problem = f"tensors of {layer.name}: {len(layer.weights)}", str(len(store.keys()))
+    if problem is not None:
+        misfits.setdefault(layer.name, problem)
+        raise ValueError(problem)
+    misfits.pop(layer.name, None)
+
+
+def _misfit(weight: Any, store: Any, index: int) -> str:
+    """What ``store`` has instead of the tensor; empty if it has the tensor."""
+    if str(index) not in store.keys():  # noqa: SIM118 - Keras promises no more of a store
+        return "nothing there"
+    try:
+        shape = store[str(index)].shape
+    except Exception as error:  # whatever HDF5 makes of a damaged file
+        return first_line(error)
+    return "" if shape == tuple(weight.shape) else str(shape)
+
+
+def _unreadable(backbone: Backbone, path: Path, error: Exception) -> InputError:
     return InputError(
         f"no weights of {backbone.name} can be read from this file",
         where=path,

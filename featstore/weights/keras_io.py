@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,14 @@ from featstore.weights.base import Layer
 
 def import_keras() -> Any:
     """Keras with its TensorFlow backend, without the noise that TensorFlow makes; raises InputError otherwise."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    asked = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _silent_stderr(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what these libraries deprecate in one another
-        import keras
+    keras = _import_silently()
+    asked = os.environ.get("KERAS_BACKEND")
     if keras.config.backend() != "tensorflow":
         raise InputError(
             "featstore needs Keras's TensorFlow backend",
             where="KERAS_BACKEND or keras.json",
             expected="tensorflow",
-            received=asked if asked != "tensorflow" else keras.config.backend(),
+            received=keras.config.backend() if asked in (None, "tensorflow") else asked,
             todo="unset KERAS_BACKEND before Keras is imported",
         )
     if keras.config.image_data_format() != "channels_last":
@@ -39,6 +37,16 @@ def import_keras() -> Any:
             received=keras.config.image_data_format(),
             todo='set "image_data_format" to "channels_last"',
         )
+    return keras
+
+
+@cache  # once a process: stderr is away meanwhile, for every thread
+def _import_silently() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with _silent_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what these libraries deprecate in one another
+        import keras
     return keras
 
 
@@ -81,7 +89,9 @@ def architecture(backbone: Backbone, image_size: tuple[int, int] | None = None, 
     make = getattr(keras.applications, backbone.keras_name)
     shape = None if image_size is None else (*image_size, 3)
     with float32_policy():
-        return make(weights=None, include_top=top, input_shape=shape)
+        model = make(weights=None, include_top=top, input_shape=shape)
+    model.name = backbone.name  # Keras's own is another, "mobilenetv2_1.00_None"; as name= it would rename layers too
+    return model
 
 
 def load_own(path: Path) -> Any:
@@ -157,13 +167,18 @@ def set_tensors(model: Any, tensors: Sequence[Any], where: object) -> None:
     weights = model.weights
     for weight, tensor in zip(weights, tensors, strict=False):
         if tuple(weight.shape) != tensor.shape:
-            raise misfit(model.name, where, f"{weight.path} {tuple(weight.shape)}", tensor.shape)
+            raise misfit(model.name, where, describe(weight), tensor.shape)
     if len(weights) != len(tensors):
         raise misfit(model.name, where, f"{len(weights)} tensors", f"{len(tensors)} tensors")
     model.set_weights(tensors)
     for layer in model.layers:
         if hasattr(layer, "finalize_state"):  # Normalization keeps a derived copy of its mean and variance
             layer.finalize_state()
+
+
+def describe(weight: Any) -> str:
+    """A tensor's name and shape, as errors name it."""
+    return f"{weight.path} {tuple(weight.shape)}"
 
 
 def misfit(name: str, where: object, expected: object, received: object) -> InputError:
@@ -178,6 +193,7 @@ def misfit(name: str, where: object, expected: object, received: object) -> Inpu
 
 
 def first_line(error: Exception) -> str:
-    """What a library said, short enough to pass on."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """What a library said, short enough to pass on: a line, or two where the first ends in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

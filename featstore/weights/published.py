@@ -6,21 +6,37 @@ import http.client
 import os
 import tempfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from featstore.catalog import Backbone
 from featstore.errors import NoSpaceError, from_os_error
-from featstore.progress import Progress, silent
+from featstore.progress import Advance, Progress, silent
 from featstore.weights.files import file_hash
 
 CONNECT_SECONDS = 8.0
 """How long a connection may stay silent; there are no further tries, for the next source waits."""
+
+MEGABYTE = 1_000_000
 
 _CHUNK = 1 << 20
 
 
 class Unavailable(Exception):
     """A source does not have the weights; the text says why."""
+
+
+def in_megabytes(advance: Advance) -> Callable[[int], None]:
+    """What takes the number of bytes that are there so far, and advances by whole megabytes."""
+    shown = 0
+
+    def show(received: int) -> None:
+        nonlocal shown
+        now = max(shown, round(received / MEGABYTE))
+        advance(now - shown)
+        shown = now
+
+    return show
 
 
 def keras_file(backbone: Backbone) -> Path:
@@ -55,16 +71,18 @@ def download(backbone: Backbone, progress: Progress = silent) -> Path:
         with request as response:
             target.parent.mkdir(parents=True, exist_ok=True)
             total = int(response.headers.get("Content-Length") or 0)
+            size = f" ({round(total / MEGABYTE)} MB)" if total else ""
+            label = f"fetch {backbone.name} weights{size} from Keras"
             received = 0
             with (
                 tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=".part", delete=False) as file,
-                progress(f"fetching {backbone.name}", total, "bytes") as advance,
+                progress(label, round(total / MEGABYTE), "MB") as advance,
             ):
-                temporary = Path(file.name)
+                temporary, show = Path(file.name), in_megabytes(advance)
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
                     received += len(chunk)
-                    advance(len(chunk))
+                    show(received)
         if received < total or not has_published_hash(backbone, temporary):
             raise Unavailable(f"{backbone.weights_url} gave {received} bytes that are not the published file")
         os.replace(temporary, target)

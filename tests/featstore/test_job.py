@@ -72,6 +72,11 @@ def test_an_unknown_precision_is_refused(store: Store, bases: Bases) -> None:
         resolve_jobs([Request("vgg16", precision="float64")], store, never)  # type: ignore[arg-type]
 
 
+def test_an_unknown_device_is_refused_even_if_nothing_is_to_be_computed(store: Store, bases: Bases) -> None:
+    with pytest.raises(InputError, match="TPU"):
+        resolve_jobs([Request("vgg16", device="TPU")], store, never)
+
+
 @pytest.fixture
 def fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.machine, "fastest_safe_precision", lambda runtime, device: "bfloat16")

@@ -72,6 +72,18 @@ def test_float32_is_chosen_elsewhere(cpu_only: machine.Machine) -> None:
     assert machine.fastest_safe_precision("tensorflow") == "float32"
 
 
+@pytest.mark.parametrize("device", [None, "cpu", "CPU", "gpu", "GPU", "gpu:0", "Gpu:11"])
+def test_every_name_of_a_device_passes_whether_it_is_here_or_not(device: str | None, cpu_only: machine.Machine) -> None:
+    machine.check_device(device)
+
+
+@pytest.mark.parametrize("device", ["TPU", "gpu:", "gpu:x", "gpu:-1", "cpu:0", "cuda", "", "cpu ", "gpu:٣"])
+def test_what_is_no_name_of_a_device_is_an_input_error(device: str) -> None:
+    with pytest.raises(InputError, match="one of cpu, gpu") as caught:
+        machine.check_device(device)
+    assert caught.value.where == "--device"
+
+
 def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert machine._gpus() == ()

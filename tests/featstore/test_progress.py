@@ -26,6 +26,12 @@ def test_off_a_terminal_progress_is_plain_lines_with_rate_and_remaining_time(mon
     ]
 
 
+def test_a_download_is_announced_before_it_begins() -> None:
+    stream = io.StringIO()
+    with progress.for_stream(stream)("fetch vgg16 weights", 61, "MB"):
+        assert stream.getvalue() == "fetch vgg16 weights …\n"
+
+
 def test_a_slow_start_is_forgotten_by_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 100.0, 106.0, 112.0, 118.0, 124.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

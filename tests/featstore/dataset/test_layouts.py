@@ -50,7 +50,7 @@ class TestSplitFolders:
     def test_images_beside_the_class_folders_are_passed_over_with_a_note(self) -> None:
         found = arranged("train/a/1.jpg", "train/b/1.jpg", "train/loose.jpg", "train/notes.txt")
         assert len(found.paths) == 2
-        assert found.notes == ["passed over 1 images beside the class folders of train"]
+        assert found.notes == ["passed over 1 image beside the class folders of train"]
 
     def test_an_empty_class_is_left_out_with_a_note(self) -> None:
         found = arranged("train/a/1.jpg", folders=("train/b", "train/a/deep"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from featstore.dataset import listing as module
-from featstore.dataset.listing import Listing, in_single_folder, list_folder, list_zip, natural_key, some
+from featstore.dataset.listing import list_folder, list_zip, natural_key, some
 from featstore.errors import FeatstoreError, InputError
 
 
@@ -68,7 +68,7 @@ def test_links_are_followed_but_no_loop(tmp_path: Path) -> None:
     (data / "a" / "gone.jpg").symlink_to("nowhere")
     found = list_folder(str(data))
     assert list(found.files) == ["a/2.jpg", "a/3.jpg", "b/1.jpg"]
-    assert found.notes == ("passed over 1 links that lead in a loop", "passed over 2 links that lead nowhere")
+    assert found.notes == ("passed over 1 link that leads in a loop", "passed over 2 links that lead nowhere")
 
 
 def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_special_files_are_passed_over_with_a_note(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a" / "2.jpg")
     found = list_folder(str(tmp_path))
     assert list(found.files) == ["a/1.jpg"]
-    assert found.notes == ("passed over 1 special files (FIFOs, sockets, devices)",)
+    assert found.notes == ("passed over 1 special file (FIFO, socket or device)",)
 
 
 def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_root_is_an_error(
     refused = "/b"
     found = list_folder(str(tmp_path))
     assert list(found.files) == ["a/1.jpg"]
-    assert found.notes == ("passed over 1 folders that cannot be read",)
+    assert found.notes == ("passed over 1 folder that cannot be read",)
     refused = tmp_path.name
     with pytest.raises(FeatstoreError) as caught:
         list_folder(str(tmp_path))
@@ -167,7 +167,7 @@ class TestZip:
             archive.writestr(link, "/etc/passwd")
         found, _, _ = list_zip(path)
         assert list(found.files) == ["a/1.jpg"]
-        assert found.notes == ("passed over 1 links and special files",)
+        assert found.notes == ("passed over 1 link or special file",)
 
     @pytest.mark.parametrize("data", [b"", b"PK\3\4", b"PK\5\6" + b"\xff" * 18, b"text"])
     def test_a_damaged_zip_is_one_message(self, data: bytes, tmp_path: Path) -> None:
@@ -187,14 +187,6 @@ class TestZip:
         monkeypatch.setattr(module, "MAX_ENTRIES", 2)
         with pytest.raises(InputError, match="2 entries"):
             list_zip(self.make(tmp_path, "1", "2", "3"))
-
-
-def test_a_single_folder_around_everything_is_found() -> None:
-    assert in_single_folder(Listing(["a/b/1.jpg", "a/2.jpg"], ["a"])) == "a/"
-    assert in_single_folder(Listing(["a/1.jpg", "b/1.jpg"], [])) == ""
-    assert in_single_folder(Listing(["a/1.jpg", "1.jpg"], [])) == ""
-    assert in_single_folder(Listing(["a/1.jpg"], ["a", "empty"])) == ""
-    assert in_single_folder(Listing([], [])) == ""
 
 
 def test_names_in_messages_are_few_and_printable() -> None:

@@ -1,52 +1,19 @@
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from featstore.dataset import DatasetOptions, open_dataset, require_trainable
 from featstore.dataset.dataset import BY_DIGEST
 from featstore.errors import FeatstoreError, InputError
 from featstore.records import SPLITS
-
-
-def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (2, 2)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-PICTURE = picture()
-
-
-def write(root: Path, *paths: str, data: bytes = PICTURE) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-    return root
-
-
-def zipped(path: Path, *names: str, **texts: str) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, PICTURE)
-        for name, text in texts.items():
-            archive.writestr(name.replace("__", "/") + ".csv", text)
-    return path
-
-
-def refusal(data: object) -> InputError:
-    with pytest.raises(InputError) as caught:
-        open_dataset(data)  # type: ignore[arg-type]
-    return caught.value
+from tests.featstore.dataset.samples import PICTURE, refusal, write
 
 
 class TestFolders:
@@ -71,10 +38,36 @@ class TestFolders:
         (tmp_path / "train" / "empty").mkdir()
         assert open_dataset(tmp_path).notes == (
             "class folders without any image, left out: empty",
-            "train has no image of c",
-            "validation has no image of b, c",
+            "c is seen only in test: no head can learn it",
+            "validation has no image of b",
             "test has no image of a, b",
         )
+
+    def test_split_folders_are_found_below_a_chain_of_single_folders(self, tmp_path: Path) -> None:
+        write(tmp_path, *(f"a/b/photos/{split}/{label}/1.jpg" for split in ("train", "test") for label in "xy"))
+        write(tmp_path, "a/.DS_Store", "a/b/Thumbs.db")
+        data = open_dataset(tmp_path)
+        assert (data.layout, data.classes, data.notes) == ("split folders", ("x", "y"), ())
+        assert data.splits.tolist() == [0, 0, 2, 2]
+        assert data.paths[0] == "a/b/photos/train/x/1.jpg"
+        assert data.source.read(data.paths[0], 10_000) == PICTURE
+
+    def test_one_class_folder_alone_stays_a_class(self, tmp_path: Path) -> None:
+        write(tmp_path, "photos/cats/IMG_1.jpg", "photos/cats/DSC_2.jpg")
+        assert open_dataset(tmp_path / "photos").classes == ("cats",)
+        assert open_dataset(tmp_path).classes == ("cats",)
+
+    def test_split_folders_that_lie_deeper_beside_other_things_are_pointed_out(self, tmp_path: Path) -> None:
+        root = write(tmp_path / "withjunk", "readme.jpg", "photos/train/a/1.jpg", "photos/test/a/2.jpg")
+        note = "train and test folders lie deeper: did you mean withjunk/photos?"
+        assert note in open_dataset(root).notes
+        assert note not in open_dataset(root / "photos").notes
+
+    def test_a_pattern_that_labels_no_file_is_refused_with_a_name(self, tmp_path: Path) -> None:
+        write(tmp_path, "x/1-cat.jpg", "y/2-dog.jpg")
+        with pytest.raises(InputError, match="finds no label") as caught:
+            open_dataset(tmp_path, DatasetOptions(label_pattern=r"_(\w+)"))
+        assert "names such as 1-cat.jpg" in str(caught.value)
 
     def test_options_reach_the_dataset(self, tmp_path: Path) -> None:
         write(tmp_path, "x/1-cat.jpg", "x/2-dog.jpg")
@@ -149,6 +142,10 @@ class TestBadInput:
         assert "2 files such as" in said
         assert "notes.txt" in said
 
+    def test_an_empty_name_is_not_the_current_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(write(tmp_path, "cats/1.jpg"))
+        assert "no dataset was named" in str(refusal(""))
+
     def test_a_file_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, "a.txt", data=b"text")
         assert "not a dataset" in str(refusal(tmp_path / "a.txt"))
@@ -167,72 +164,6 @@ class TestBadInput:
     def test_a_zip_that_is_none_is_refused(self, tmp_path: Path) -> None:
         write(tmp_path, "a.zip", data=b"text")
         assert "zip cannot be read" in str(refusal(tmp_path / "a.zip"))
-
-
-class TestManifests:
-    def test_paths_are_relative_to_the_manifest(self, tmp_path: Path) -> None:
-        write(tmp_path, "images/1.jpg", "images/2.jpg")
-        (tmp_path / "list.csv").write_text("path,label,split\nimages/2.jpg,b,train\nimages/1.jpg,a,val\n")
-        data = open_dataset(tmp_path / "list.csv")
-        assert (data.name, data.layout) == ("list", "manifest")
-        assert data.paths == ("images/2.jpg", "images/1.jpg")
-        assert data.classes == ("a", "b")
-        assert data.source.read(data.paths[0], 10_000) == PICTURE
-
-    def test_one_missing_file_is_no_error_and_all_are(self, tmp_path: Path) -> None:
-        write(tmp_path, "1.jpg")
-        (tmp_path / "some.csv").write_text("path\n1.jpg\n2.jpg\n")
-        assert len(open_dataset(tmp_path / "some.csv")) == 2
-        (tmp_path / "none.csv").write_text("path\nx/1.jpg\n2.jpg\n")
-        assert "not there" in str(refusal(tmp_path / "none.csv"))
-
-    def test_a_manifest_of_nothing_is_empty(self, tmp_path: Path) -> None:
-        (tmp_path / "a.tsv").write_text("path\tlabel\n")
-        assert "no files" in str(refusal(tmp_path / "a.tsv"))
-
-
-class TestZips:
-    def test_a_zip_is_read_like_its_folder(self, tmp_path: Path) -> None:
-        names = ["train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"]
-        data = open_dataset(zipped(tmp_path / "d.zip", *names))
-        folder = open_dataset(write(tmp_path / "d", *names))
-        assert data.layout == "zip of split folders"
-        assert (data.paths, data.classes, data.notes) == (folder.paths, folder.classes, folder.notes)
-        assert data.splits.tolist() == folder.splits.tolist()
-        assert data.source.read("val/a/3.jpg", 10_000) == PICTURE
-
-    def test_one_folder_around_everything_is_looked_through(self, tmp_path: Path) -> None:
-        data = open_dataset(zipped(tmp_path / "d.zip", "pets/cats/1.jpg", "pets/dogs/1.jpg", "__MACOSX/pets/._x"))
-        assert data.classes == ("cats", "dogs")
-        assert data.paths[0] == "pets/cats/1.jpg"
-
-    def test_a_split_folder_is_not_looked_through(self, tmp_path: Path) -> None:
-        data = open_dataset(zipped(tmp_path / "d.zip", "train/a/1.jpg", "train/b/1.jpg"))
-        assert data.splits.tolist() == [0, 0]
-
-    def test_flat_files_in_a_zip_are_labelled_by_name(self, tmp_path: Path) -> None:
-        data = open_dataset(zipped(tmp_path / "d.zip", "x/cat.1.jpg", "x/dog.1.jpg", "x/readme"))
-        assert data.classes == ("cat", "dog")
-        assert len(data) == 3  # the "readme" is a picture by its content
-
-    def test_a_manifest_in_a_zip_is_used_and_other_tables_are_not(self, tmp_path: Path) -> None:
-        names = ("d/images/1.jpg", "d/images/2.jpg")
-        data = open_dataset(
-            zipped(tmp_path / "d.zip", *names, d__list="path,label\nimages/1.jpg,a\n./images/2.jpg,b\n")
-        )
-        assert data.layout == "zip of manifest"
-        assert data.paths == names
-        other = open_dataset(zipped(tmp_path / "e.zip", *names, d__sample="id,label\n1,0.5\n"))
-        assert other.layout == "zip of class folders"
-
-    def test_nothing_is_written_to_disk(self, tmp_path: Path) -> None:
-        data = open_dataset(zipped(tmp_path / "d.zip", "a/1.jpg", "b/1.jpg"))
-        data.source.read("a/1.jpg", 10_000)
-        assert [f.name for f in tmp_path.iterdir()] == ["d.zip"]
-
-    def test_an_empty_zip_and_one_of_text_are_refused(self, tmp_path: Path) -> None:
-        assert "no files" in str(refusal(zipped(tmp_path / "a.zip")))
-        assert "no images" in str(refusal(zipped(tmp_path / "b.zip", notes="x")))
 
 
 class TestLists:

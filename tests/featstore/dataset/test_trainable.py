@@ -17,7 +17,31 @@ def dataset(labels: list[int], splits: list[int], classes: tuple[str, ...] = ("a
 
 def test_a_class_that_a_split_lacks_is_named() -> None:
     said = missing_classes(("a", "b", "c"), np.array([0, 1, 0, 2]), np.array([0, 0, 1, 2], np.int8))
-    assert said == ("train has no image of c", "validation has no image of b, c", "test has no image of a, b")
+    assert said == (
+        "c is seen only in test: no head can learn it",
+        "validation has no image of b",
+        "test has no image of a, b",
+    )
+
+
+def test_classes_that_train_never_sees_are_said_once_for_each_place() -> None:
+    said = missing_classes(
+        ("a", "b", "c", "d"), np.array([0, 1, 2, 3, 0, 1, 3]), np.array([0, 1, 1, 1, 1, 2, 2], np.int8)
+    )
+    assert said == (
+        "b, d are seen only in validation and test: no head can learn them",
+        "c is seen only in validation: no head can learn it",
+        "test has no image of a",
+    )
+
+
+def test_a_class_without_any_image_is_a_gap_of_each_split() -> None:
+    said = missing_classes(("a", "b"), np.array([0, 0]), np.array([0, 2], np.int8))
+    assert said == ("train has no image of b", "test has no image of b")
+
+
+def test_without_a_train_split_no_class_is_beyond_it() -> None:
+    assert missing_classes(("a", "b"), np.array([0, 1]), np.array([2, 2], np.int8)) == ()
 
 
 def test_a_split_that_is_not_used_lacks_nothing() -> None:

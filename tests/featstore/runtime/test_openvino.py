@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from featstore import machine
 from featstore.errors import InputError, NoSpaceError
 from featstore.runtime import GraphSpec, openvino
 from featstore.runtime.openvino import OpenVinoRuntime
@@ -76,9 +79,20 @@ def test_another_version_of_a_library_means_another_graph(
     graph: GraphSpec, private_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     OpenVinoRuntime(graph)
-    monkeypatch.setattr(openvino, "library_versions", lambda *_: {"openvino": "9"})
+    monkeypatch.setattr(openvino, "installed_versions", lambda: {"openvino": "9"})
     OpenVinoRuntime(graph)
     assert len(list((private_cache / "graphs").iterdir())) == 2
+
+
+def test_what_a_killed_run_left_a_day_ago_is_swept(graph: GraphSpec, private_cache: Path) -> None:
+    old, young = (private_cache / "graphs" / name for name in (".tmp-old", ".tmp-young"))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "graph.bin").write_bytes(b"half")
+    os.utime(old, times=(time.time() - 90_000,) * 2)
+    OpenVinoRuntime(graph)
+    assert not old.exists()
+    assert young.exists()
 
 
 @pytest.mark.parametrize("failing", ["mkdtemp", "save_model", "replace"])
@@ -121,6 +135,18 @@ def test_converting_tells_nobody(tmp_path: Path, tiny_file: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (0, "[]"), done.stderr
     assert not (tmp_path / "intel").exists()
+
+
+@pytest.mark.parametrize(("gpus", "advice"), [((), "leave --device out"), (("a GPU",), "use --runtime tensorflow")])
+def test_another_runtime_is_advised_only_where_it_has_a_gpu(
+    gpus: tuple[str, ...], advice: str, graph: GraphSpec, never_converted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(machine.describe(), gpus=gpus)
+    monkeypatch.setattr(machine, "describe", lambda: here)
+    with pytest.raises(InputError) as caught:
+        OpenVinoRuntime(graph, "GPU")
+    assert advice in str(caught.value)
+    assert ("tensorflow" in str(caught.value)) == bool(gpus)
 
 
 def test_float16_is_refused_before_any_work(graph: GraphSpec, never_converted: None) -> None:

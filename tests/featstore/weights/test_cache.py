@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,16 @@ def test_it_is_listed_with_its_size(cached: Base) -> None:
 
 def test_nothing_temporary_is_left(cached: Base) -> None:
     assert sorted(p.suffix for p in cached.tensors.parent.iterdir()) == [".json", ".npz"]
+
+
+def test_what_a_killed_run_left_a_day_ago_is_swept_at_the_next_write(cached: Base) -> None:
+    old, young = (cached.tensors.parent / name for name in (".old.tmp", ".young.tmp"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, times=(time.time() - 90_000,) * 2)
+    cache.write("vgg16.random-0", cached, TENSORS)
+    assert not old.exists()
+    assert young.exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"version": 1}', '{"version": 1, "backbone": 3}'])

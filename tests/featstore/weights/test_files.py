@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,11 +18,49 @@ def _archive(path: Path, *names: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_arrays_come_in_the_order_of_their_names_as_float32(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", b=np.array([2.0]), a=np.array([1], np.int32))
+@pytest.mark.parametrize("name", ["arr_{}", "{:04d}", "{}", "layer{}/var", "v2_{}"])
+def test_arrays_come_in_the_order_of_their_numbers_as_float32(name: str, tmp_path: Path) -> None:
+    arrays = {name.format(number): np.array([number]) for number in (11, 2, 0, 10, 1)}
+    np.savez(tmp_path / "a.npz", **arrays)
     tensors = files.read_npz(tmp_path / "a.npz")
-    assert [t.tolist() for t in tensors] == [[1.0], [2.0]]
+    assert [t.tolist() for t in tensors] == [[0.0], [1.0], [2.0], [10.0], [11.0]]
     assert {t.dtype for t in tensors} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("names", ["kernel bias", "arr_0 brr_1", "arr_1 arr_01", "a a_1", "conv1_kernel conv1_bias"])
+def test_names_whose_order_is_not_clear_are_a_value_error(names: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **dict.fromkeys(names.split(), np.zeros(1)))
+    with pytest.raises(ValueError, match="order is not clear") as caught:
+        files.read_npz(tmp_path / "a.npz")
+    assert all(name in str(caught.value) for name in names.split())
+
+
+def _aged(path: Path, seconds: float) -> Path:
+    os.utime(path, times=(time.time() - seconds,) * 2)
+    return path
+
+
+def test_only_leftovers_older_than_a_day_are_swept(tmp_path: Path) -> None:
+    for name in (".old.tmp", ".young.tmp", "old.tmp", ".old.json"):
+        (tmp_path / name).write_bytes(b"half")
+        _aged(tmp_path / name, 3600 if "young" in name else 90_000)
+    (tmp_path / ".folder.tmp").mkdir()
+    (tmp_path / ".folder.tmp" / "inside").write_bytes(b"half")
+    _aged(tmp_path / ".folder.tmp", 90_000)
+    files.sweep(tmp_path, ".*.tmp")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".old.json", ".young.tmp", "old.tmp"]
+
+
+def test_what_cannot_be_swept_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".old.tmp").write_bytes(b"half")
+    _aged(tmp_path / ".old.tmp", 90_000)
+
+    def fail(*args: object, **options: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    files.sweep(tmp_path, ".*.tmp")
+    files.sweep(tmp_path / "nowhere", ".*.tmp")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"\x80\x04K\x00." * 9])

@@ -84,6 +84,66 @@ def test_weights_of_another_architecture_are_refused(name: str, tmp_path: Path) 
     assert name in message
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of three architectures."""
+    folder = tmp_path_factory.mktemp("saved")
+    for name in ("mobilenetv2", "vgg16", "vgg19"):
+        architecture(find(name)).save_weights(folder / f"{name}.weights.h5")
+    keras = import_keras()
+    image = keras.Input((None, None, 3))
+    only = keras.Model(image, keras.layers.Conv2D(64, 3, name="only")(image))
+    only.save_weights(folder / "only.weights.h5")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "expected", "received"),
+    [
+        ("vgg16", "mobilenetv2", "block1_conv1/kernel (3, 3, 3, 64)", "(3, 3, 3, 32)"),
+        ("mobilenetv2", "vgg16", "Conv1/kernel (3, 3, 3, 32)", "(3, 3, 3, 64)"),
+        ("vgg16", "vgg19", "block4_conv1/kernel (3, 3, 256, 512)", "(3, 3, 256, 256)"),
+        ("vgg16", "only", "block1_conv2/kernel (3, 3, 64, 64)", "nothing there"),
+        ("xception", "mobilenetv2", "block1_conv2/kernel (3, 3, 32, 64)", "(1, 1, 32, 16)"),
+        ("resnet50", "mobilenetv2", "conv1_conv/kernel (7, 7, 3, 64)", "(3, 3, 3, 32)"),
+    ],
+)
+def test_weights_of_another_base_name_the_first_tensor_that_is_not_there(
+    name: str, other: str, expected: str, received: str, saved: Path
+) -> None:
+    with pytest.raises(InputError, match=f"these weights are not {name}'s") as caught:
+        read_h5(find(name), saved / f"{other}.weights.h5")
+    assert (caught.value.expected, caught.value.received) == (expected, received)
+
+
+def test_a_tensor_that_cannot_be_read_is_told_with_the_reason(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = importlib.import_module("keras.src.saving.saving_lib").H5IOStore
+
+    def fail(*_: object) -> None:
+        raise OSError("bad block")
+
+    monkeypatch.setattr(store, "__getitem__", fail)
+    with pytest.raises(InputError, match=r"block1_conv1/kernel \(3, 3, 3, 64\)(.|\n)*OSError: bad block"):
+        read_h5(find("vgg16"), saved / "vgg16.weights.h5")
+
+
+def test_a_layer_with_a_tensor_too_many_is_told(tmp_path: Path) -> None:
+    keras = import_keras()
+    image = keras.Input((None, None, 3))
+    other = keras.Model(image, keras.layers.Conv2D(32, 3, strides=2, use_bias=True)(image))
+    other.save_weights(tmp_path / "a.weights.h5")  # mobilenet's first kernel, and a bias that it does not have
+    with pytest.raises(InputError) as caught:
+        read_h5(SMALL, tmp_path / "a.weights.h5")
+    assert (caught.value.expected, caught.value.received) == ("tensors of conv1: 1", "2")
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras would rather that nobody used .h5
+def test_another_number_of_layers_in_the_older_format_is_told_with_the_first_tensor(tmp_path: Path) -> None:
+    architecture(find("vgg16")).save(tmp_path / "a.h5")
+    with pytest.raises(InputError, match=r"conv1/kernel \(3, 3, 3, 32\)(.|\n)*found 13 saved layers"):
+        read_h5(SMALL, tmp_path / "a.h5")
+
+
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"\x89HDF\r\n\x1a\n" + b"\xff" * 2000])
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.h5"])
 def test_a_file_that_is_not_hdf5_is_an_input_error(content: bytes, name: str, tmp_path: Path) -> None:

