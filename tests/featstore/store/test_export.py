@@ -160,5 +160,5 @@ def test_without_pyarrow_it_says_what_to_install(
 
 
 def test_a_missing_folder_is_one_message(tables: dict[str, FakeTable], tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="cannot write the exported file"):
+    with pytest.raises(InputError, match="cannot write the exported file"):
         export(tables, tmp_path / "nowhere" / "features.h5")
