@@ -105,7 +105,7 @@ def test_verify_reads_every_byte(cached: Base) -> None:
 
 
 def test_pickled_arrays_are_never_loaded(cached: Base) -> None:
-    np.savez(cached.tensors, **{"0000": np.array([print], dtype=object)}, allow_pickle=True)
+    np.savez(cached.tensors, **{"0000": np.array([print], dtype=object)})
     with pytest.raises(DamageError, match="allow_pickle=False"):
         read_tensors(cached)
 
