@@ -1,4 +1,4 @@
-"""The main job on real photographs with real weights, as issue and README promise it."""
+"""The main job on real photographs with real weights, as the README promises it."""
 
 from __future__ import annotations
 
