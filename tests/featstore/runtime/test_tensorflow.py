@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from featstore.errors import InputError
-from featstore.runtime.tensorflow import _choose_device
+from featstore.runtime import GraphSpec
+from featstore.runtime.tensorflow import TensorFlowRuntime, _choose_device
+from featstore.weights import resolve
 
 
 def _tensorflow(gpus: int, started: bool = False) -> Any:
@@ -63,3 +66,12 @@ def test_no_gpu_is_touched_for_the_cpu() -> None:
     tf = _tensorflow(1)
     _choose_device(tf, "cpu")
     assert tf.grown == []
+
+
+def test_float32_is_never_computed_in_tf32(private_cache: Path, tiny_file: Path) -> None:
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    graph = GraphSpec(resolve(str(tiny_file)), "second", (40, 48), "none", "avg", "float32")
+    TensorFlowRuntime(graph, "cpu")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
