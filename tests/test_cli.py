@@ -20,7 +20,7 @@ from featstore.folders import default_store
 from heads.bundle import read_bundle
 from tests.commands import ROOT, good, paths_of, run, segments, spawn
 from tests.pictures import class_folders, png
-from tests.stubs import Bases
+from tests.stubs import Bases, stub_base
 
 ROWS = 36
 
@@ -644,3 +644,33 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.err
     assert "InputError" in done.err
     assert "Traceback" not in spawn("plan", tmp_path / "missing").err
+
+
+def test_demo_prints_a_leaderboard_beside_raw_pixels_and_computes_nothing_twice(
+    tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featstore.weights.resolve", lambda name, **_: stub_base(name))
+    done = good("demo", "--folder", tmp_path / "demo", "--json")
+    value = done.json
+    assert set(value) == {"folder", "images", "runs", "results", "seconds"}
+    assert [run["computed"] for run in value["runs"]] == [2 * 1020, 0]
+    assert [result["backbone"] for result in value["results"]] == [
+        "vgg16",
+        "vgg16",
+        "xception",
+        "xception",
+        "raw pixels",
+    ]
+    assert "The same again: 0 rows computed" in done.err
+    assert "featstore predict" in done.err
+    assert list((tmp_path / "demo" / "bundles").iterdir())
+
+
+def test_demo_without_weights_writes_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("FEATSTORE_OFFLINE", "1")
+    done = run("demo")
+    assert done.code == 2
+    assert "FEATSTORE_OFFLINE" in done.err
+    assert list(tmp_path.iterdir()) == []
