@@ -11,10 +11,22 @@ import typer
 from rich.console import Console
 
 import featstore
+import heads
 from featstore import show
 from featstore.command import Group, with_option_bags
 from featstore.folders import cache_folder, default_store
-from featstore.options import Backbones, Data, DatasetFlags, Heads, Json, SpecFlags, StorePath
+from featstore.options import (
+    Backbones,
+    Data,
+    DatasetFlags,
+    GraphFlags,
+    HeadFlags,
+    Heads,
+    Json,
+    Poolings,
+    SpecFlags,
+    StorePath,
+)
 from featstore.progress import for_stream
 
 app = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -24,7 +36,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(weights_app, name="weights")
 
 
-def _requests(backbones: list[str], flags: SpecFlags) -> list[featstore.Request]:
+def _requests(backbones: list[str], flags: GraphFlags) -> list[featstore.Request]:
     from featstore.job import parse_image_size
 
     given = {**vars(flags), "image_size": parse_image_size(flags.image_size)}
@@ -139,7 +151,8 @@ def train(
     data: Data,
     dataset: DatasetFlags,
     spec: SpecFlags,
-    backbone: Backbones = ["vgg16"],  # noqa: B006
+    fitting: HeadFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006 - Typer copies it
     head: Heads = ["logreg", "linear-svm"],  # noqa: B006
     store: StorePath = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the bundles are saved.")] = Path("bundles"),
@@ -147,29 +160,90 @@ def train(
 ) -> None:
     """Extract what is missing, then train heads on the cached features, in seconds.
 
-    C is chosen on the validation split (by 5 folds of train where there is none); the test split is scored once.
+    Settings are chosen on the validation split (by 5 folds of train where there is none); the best head alone is
+    scored on the test split, once.
 
-    Example: featstore train photos/ -b vgg16 -b xception --head logreg
+    Examples:
+      featstore train photos/ -b vgg16 -b xception --head logreg
+
+      featstore train photos/ -b vgg16+xception --head stacking --class-weight balanced
     """
-    from heads import compose, report
+    from heads import compose
 
     images = _dataset(data, dataset)
     show.notes(images)
-    done, trained = compose.train_on(
+    done, compared = compose.train_on(
         images,
         _requests(backbone, spec),
         head,
         store=_open_store(store),
         bundles=out,
-        seed=dataset.seed,
+        options=_train_options(fitting, dataset.seed),
         progress=for_stream(),
     )
+    _show_compared(images, done, compared, as_json)
+
+
+@app.command()
+@with_option_bags
+def sweep(
+    data: Data,
+    dataset: DatasetFlags,
+    graph: GraphFlags,
+    fitting: HeadFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006
+    pooling: Poolings = ["avg", "max", "flatten"],  # noqa: B006
+    head: Annotated[list[str], typer.Option("--head", metavar="NAME", help="May repeat (default: every head).")] = [],  # noqa: B006
+    store: StorePath = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For choices, the best bundle and the report.")] = Path(
+        "sweep"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Compare whole grids: backbones x poolings x heads x settings. Interrupted, it goes on where it stopped.
+
+    Everything is chosen on the validation split (by 5 folds of train where there is none); the best head alone is
+    fitted again, saved, and scored on the test split, once.
+
+    Example: featstore sweep photos/ -b vgg16 -b xception
+    """
+    from heads import compose
+
+    images = _dataset(data, dataset)
+    show.notes(images)
+    done, compared = compose.sweep_on(
+        images,
+        _requests(backbone, graph),
+        head,
+        poolings=pooling,
+        store=_open_store(store),
+        out=out,
+        options=_train_options(fitting, dataset.seed),
+        progress=for_stream(),
+    )
+    _show_compared(images, done, compared, as_json)
+
+
+def _train_options(flags: HeadFlags, seed: int) -> heads.TrainOptions:
+    return heads.TrainOptions(
+        balanced=flags.class_weight == "balanced",
+        calibrate=None if flags.calibrate == "auto" else flags.calibrate,
+        refit_on=flags.refit,
+        seed=seed,
+    )
+
+
+def _show_compared(
+    images: featstore.Dataset, done: featstore.Extraction, compared: heads.Comparison, as_json: bool
+) -> None:
+    from heads import notes, report
+
     show.extraction(done.report)
-    show.sentences(compose.reading_notes(images, done))
-    show.console().print(report.leaderboard(trained, show.console().width))
-    show.sentences(report.where_saved(trained))
+    show.sentences(notes.reading_notes(images, done))
+    show.console().print(report.leaderboard(compared, show.console().width))
+    show.sentences([*compared.notes, *report.where_saved(compared)])
     if as_json:
-        _print_json(trained.to_json())
+        _print_json(compared.to_json())
 
 
 @app.command()
@@ -184,9 +258,9 @@ def predict(
 
     Example: featstore predict bundles/vgg16-avg-logreg-1a2b3c4d5e6f holiday/*.jpg
     """
-    from heads import compose, report
+    from heads import apply, report
 
-    predictions = compose.predict_files(bundle, images, store=_open_store(store), progress=for_stream())
+    predictions = apply.predict_files(bundle, images, store=_open_store(store), progress=for_stream())
     if as_json:
         _print_json({"predictions": [prediction.to_json() for prediction in predictions]})
     else:

@@ -52,6 +52,14 @@ class CachedRows:
         maps = self.__dict__.get("_map")  # the cached property, if it was used
         return self.own.names + (maps.names if maps is not None else ())
 
+    @property
+    def feature_shape(self) -> tuple[int, ...] | None:
+        """The shape of one image's features, (D,) or (H, W, C) for maps; None if nothing has features."""
+        if self.own.feature_shape is not None or self._map is None or self._map.feature_shape is None:
+            return self.own.feature_shape
+        *area, channels = self._map.feature_shape
+        return (int(np.prod([*area, channels])),) if self.spec.pooling == "flatten" else (channels,)
+
     def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
         """For each digest (N, 32): -1 no row, 0 features, above 0 the number of the reject's Reason."""
         status = self.own.lookup(digests, view)

@@ -18,9 +18,13 @@ StorePath = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Backbones = Annotated[
-    list[str], typer.Option("--backbone", "-b", metavar="NAME", help="vgg16, xception, … or a .keras file; may repeat.")
+    list[str],
+    typer.Option(
+        "--backbone", "-b", metavar="NAME", help="vgg16, xception, … or a .keras file; may repeat; a+b joins features."
+    ),
 ]
-Heads = Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm; may repeat.")]
+Heads = Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm, …; may repeat.")]
+Poolings = Annotated[list[str], typer.Option("--pooling", help="avg, max, flatten; may repeat.")]
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,24 @@ class DatasetFlags:
 
 
 @dataclass(frozen=True)
-class SpecFlags:
-    """Everything that changes a feature."""
+class HeadFlags:
+    """How heads are fitted and what they are fitted on."""
+
+    class_weight: Annotated[
+        Literal["none", "balanced"], typer.Option(help="balanced: rare classes weigh as much as frequent ones.")
+    ] = "none"
+    calibrate: Annotated[
+        Literal["auto", "none", "temperature", "isotonic"],
+        typer.Option(help="Probabilities from scores, fitted on held-out images; auto: only where scores need it."),
+    ] = "auto"
+    refit: Annotated[
+        Literal["train", "train+validation"], typer.Option(help="What the chosen head is fitted on in the end.")
+    ] = "train"
+
+
+@dataclass(frozen=True)
+class GraphFlags:
+    """Everything that changes a feature but its pooling."""
 
     weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH", help="Where the weights come from.")] = (
         "imagenet"
@@ -52,9 +72,15 @@ class SpecFlags:
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the forward pass.")
     ] = "auto"
-    pooling: Annotated[Pooling, typer.Option(help="map stores (H, W, C); the others follow from it for free.")] = "avg"
     dtype: Annotated[StoredDtype, typer.Option(help="Type of the stored numbers.")] = "float32"
     runtime: Annotated[
         Literal["auto", "openvino", "tensorflow"], typer.Option(help="What executes the base; it renames no row.")
     ] = "auto"
     device: Annotated[str | None, typer.Option(metavar="CPU|GPU|GPU:0", help="Device of the runtime.")] = None
+
+
+@dataclass(frozen=True)
+class SpecFlags(GraphFlags):
+    """Everything that changes a feature."""
+
+    pooling: Annotated[Pooling, typer.Option(help="map stores (H, W, C); the others follow from it for free.")] = "avg"

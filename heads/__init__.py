@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "Bundle": "bundle",
-    "predict_files": "compose",
+    "Comparison": "results",
+    "TrainOptions": "train",
+    "predict_files": "apply",
     "read_bundle": "bundle",
+    "sweep_on": "compose",
     "train_on": "compose",
 }
 
-__all__ = ["Bundle", "predict_files", "read_bundle", "train_on"]
+__all__ = ["Bundle", "Comparison", "TrainOptions", "predict_files", "read_bundle", "sweep_on", "train_on"]
 
 if TYPE_CHECKING:
+    from heads.apply import predict_files
     from heads.bundle import Bundle, read_bundle
-    from heads.compose import predict_files, train_on
+    from heads.compose import sweep_on, train_on
+    from heads.results import Comparison
+    from heads.train import TrainOptions
 
 
 def __getattr__(name: str) -> Any:

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from featstore.errors import unknown_name
-from heads.linear import Features, LinearHead
-from heads.solve import Params, solve_linear
-
-FitGrid = Callable[[Features, npt.NDArray[np.int64], Sequence[Params], int], tuple[LinearHead, ...]]
-"""(X, y, grid, seed) → a fitted head for each value of the grid, or for the first ones if the rest cannot be fitted.
-
-It gets the grid whole so that it can share work between the values."""
+from heads.head import Params
+from heads.neighbours import fit_neighbours
+from heads.problem import HeadKind
+from heads.solve import solve_linear
+from heads.stacking import fit_stacking
 
 _MAX_ITER = 2_000
 """Solver steps. Standardised features need tens to hundreds; a solver that needs more than this will not converge."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeadKind:
-    """A kind of classifier and the values tried for its hyperparameters.
-
-    name, about : as people type it; what it is, in a few words.
-    grid : from the strongest regularisation to the weakest; of equally good values the first is chosen.
-    fit : fits heads for any part of the grid.
-    tempered : True if its logits are no log-odds by themselves, so that a temperature is fitted on held-out rows.
-    """
-
-    name: str
-    about: str
-    grid: tuple[Params, ...]
-    fit: FitGrid
-    tempered: bool = False
-
-
 def _logreg(params: Params, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(**params, max_iter=_MAX_ITER, random_state=seed)
+    return LogisticRegression(**params, max_iter=_MAX_ITER, random_state=seed, warm_start=True)
 
 
 def _linear_svm(params: Params, seed: int) -> Any:
@@ -53,20 +29,51 @@ def _linear_svm(params: Params, seed: int) -> Any:
     return LinearSVC(**params, dual=False, max_iter=_MAX_ITER, random_state=seed)
 
 
-def _powers_of_ten(low: int, high: int) -> tuple[Params, ...]:
-    return tuple({"C": 10.0**power} for power in range(low, high + 1))
+def _ridge(params: Params, seed: int) -> Any:
+    from sklearn.linear_model import RidgeClassifier
 
+    del seed  # the closed form draws nothing
+    return RidgeClassifier(**params, solver="cholesky")
+
+
+def _powers_of_ten(name: str, powers: range) -> tuple[Params, ...]:
+    return tuple({name: 10.0**power} for power in powers)
+
+
+_LOGREG_GRID = _powers_of_ten("C", range(-4, 2))
 
 HEADS: dict[str, HeadKind] = {
     kind.name: kind
     for kind in (
-        HeadKind("logreg", "logistic regression, L2", _powers_of_ten(-4, 1), partial(solve_linear, _logreg)),
+        HeadKind("logreg", "logistic regression, L2", _LOGREG_GRID, partial(solve_linear, _logreg)),
         HeadKind(
             "linear-svm",
             "linear support vector machine, squared hinge, one against the rest",
-            _powers_of_ten(-5, -2),  # weaker regularisation than 0.01 chose no better on any table tried, and is slow
+            _powers_of_ten("C", range(-5, -1)),  # weaker than 0.01 chose no better on any table tried, and is slow
             partial(solve_linear, _linear_svm),
             tempered=True,
+        ),
+        HeadKind(
+            "ridge",
+            "least squares on the classes, L2",
+            _powers_of_ten("alpha", range(6, -1, -1)),
+            partial(solve_linear, _ridge),
+            tempered=True,
+        ),
+        HeadKind(
+            "knn",
+            "the nearest training images by standardised distance, weighed alike or by distance",
+            tuple({"k": k, "weights": weights} for k in (31, 15, 7, 3) for weights in ("uniform", "distance")),
+            fit_neighbours,
+            tempered=True,
+            widest=65_536,
+        ),
+        HeadKind(
+            "stacking",
+            "a logistic regression for each backbone, and one on what they say",
+            _LOGREG_GRID,
+            partial(fit_stacking, partial(solve_linear, _logreg)),
+            blocks=2,
         ),
     )
 }

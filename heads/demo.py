@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from featstore.store import Store
 from featstore.table import Table
 from heads.card import Origin
 from heads.demo_images import PATCH, write_demo_dataset
-from heads.train import TrainingSet, TrainReport, train
+from heads.results import Comparison, TrainingSet, ranked
+from heads.train import TrainOptions, train
 
 BACKBONES = ("vgg16", "xception")
 HEADS = ("logreg", "linear-svm")
@@ -49,7 +51,7 @@ class DemoReport:
     folder: Path
     first: Extracted
     second: Extracted
-    trained: TrainReport
+    trained: Comparison
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def run_demo(
     extract: Extract,
     *,
     say: Callable[[str], None],
-    show: Callable[[TrainReport], None],
+    show: Callable[[Comparison], None],
     progress: Progress = silent,
     seed: int = 0,
 ) -> DemoReport:
@@ -84,10 +86,14 @@ def run_demo(
     say(f"The images: patches of 17 photographs, a class each, in {folder}")
     first = extract(folder)
     say(f"Features of {first.images} images: {first.computed} rows computed in {first.seconds:.1f} s, and kept")
-    baseline = TrainingSet(pixel_tables(folder, _BASELINE_SIZE), Origin(BASELINE, "none"))
-    on_features = train(first.sets, HEADS, bundles=bundles, seed=seed, progress=progress)
-    on_pixels = train([baseline], HEADS[:1], bundles=None, seed=seed)
-    trained = TrainReport(on_features.results + on_pixels.results)
+    baseline = TrainingSet(
+        BASELINE, "flatten", (Origin(BASELINE, "none"),), lambda: pixel_tables(folder, _BASELINE_SIZE)
+    )
+    options = TrainOptions(seed=seed)
+    on_features = train(first.sets, HEADS, bundles=bundles, options=options, progress=progress)
+    on_pixels = train([baseline], HEADS[:1], bundles=None, options=options)
+    both = ranked([*on_features.results, *on_pixels.results])
+    trained = Comparison(both, on_features.classes, on_features.notes)
     show(trained)
     second = extract(folder)
     say(f"The same again: {second.computed} rows computed, {second.seconds:.1f} s")
@@ -111,7 +117,12 @@ def featstore_extract(store: Store, progress: Progress = silent) -> Extract:
         started = time.perf_counter()
         done = api.extract(folder, BACKBONES, store=store, progress=progress, image_size=PATCH)
         sets = tuple(
-            TrainingSet(api.load_tables(folder, job.spec, store=store), Origin(job.base.backbone.name, job.base.origin))
+            TrainingSet(
+                job.base.backbone.name,
+                job.spec.pooling,
+                (Origin(job.base.backbone.name, job.base.origin),),
+                partial(api.load_tables, folder, job.spec, store=store),
+            )
             for job in done.jobs
         )
         computed = sum(spec.computed for spec in done.report.specs)
@@ -145,7 +156,8 @@ def _pixel_table(folder: Path, split: str, classes: Sequence[str], spec: Spec) -
         classes=tuple(classes),
         digests=np.array([tuple(hashlib.sha256(data).digest()) for data in contents], np.uint8),
         split=split,
-        spec=spec,
+        specs=(spec,),
+        widths=(spec.image_size[0] * spec.image_size[1],),
     )
 
 
@@ -155,7 +167,7 @@ def _grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 def next_steps(report: DemoReport) -> str:
     """What to type for one's own images."""
-    best = next(result for result in report.trained.ranked() if result.bundle is not None)
+    best = next(result for result in report.trained.results if result.bundle is not None)
     picture = min((report.folder / "test").glob("*/*.png"))
     return f"""
 Your own images, a folder a class:

@@ -5,24 +5,18 @@ Scaling and calibration are folded into the arrays when a head is fitted, so tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
-
-Features = npt.NDArray[np.floating]
-"""Features, float (N, D)."""
+from heads.head import Arrays, Features, Logits
 
 _CHUNK = 8192
 """Rows widened to float64 at a time: bounds the memory of a prediction."""
-
-
-def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Probabilities (N, K) from logits (N, K); every row sums to 1, and large logits do not overflow."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +28,8 @@ class LinearHead:
     bias : float64 (K,).
     Raises InputError if the shapes do not fit or a number is not finite.
     """
+
+    format: ClassVar[str] = "linear"
 
     weights: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64]
@@ -58,11 +54,23 @@ class LinearHead:
         """D, the number of features it expects."""
         return int(self.weights.shape[1])
 
-    def scaled(self, factor: float) -> LinearHead:
-        """The head with its logits times ``factor`` > 0: the same choices, surer or less sure of them."""
-        return LinearHead(self.weights * factor, self.bias * factor)
+    @property
+    def outputs(self) -> int:
+        """K, the number of classes it tells apart."""
+        return len(self.bias)
 
-    def logits(self, X: Features) -> npt.NDArray[np.float64]:
+    def to_arrays(self) -> tuple[Arrays, Mapping[str, Any]]:
+        """``weights`` and ``bias``, and nothing else."""
+        return {"weights": self.weights, "bias": self.bias}, {}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, config: Mapping[str, Any]) -> LinearHead:
+        """The head written by :meth:`to_arrays`; raises InputError if these cannot be one."""
+        if set(arrays) != {"weights", "bias"} or config or any(a.dtype != np.float64 for a in arrays.values()):
+            raise InputError("a linear head's arrays do not fit", expected="weights and bias, float64")
+        return cls(arrays["weights"], arrays["bias"])
+
+    def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
         if X.ndim != 2 or X.shape[1] != self.width:
             raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
@@ -71,11 +79,3 @@ class LinearHead:
             rows = slice(start, start + _CHUNK)
             np.matmul(X[rows].astype(np.float64), self.weights.T, out=out[rows])
         return np.add(out, self.bias, out=out)
-
-    def probabilities(self, X: Features) -> npt.NDArray[np.float64]:
-        """float64 (N, K) for features (N, D); every row sums to 1."""
-        return softmax(self.logits(X))
-
-    def predict(self, X: Features) -> npt.NDArray[np.int64]:
-        """int64 (N,): the column of the likeliest class; the first of equals."""
-        return np.asarray(self.logits(X).argmax(axis=1), np.int64)

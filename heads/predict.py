@@ -49,17 +49,19 @@ class Prediction:
         }
 
 
-def predict(bundle: Bundle, paths: Sequence[str], features: Features, spec: Spec) -> tuple[Prediction, ...]:
-    """A prediction for each of the N images ``paths``, whose ``features`` were made with ``spec``.
+def predict(
+    bundle: Bundle, paths: Sequence[str], features: Features, specs: tuple[Spec, ...]
+) -> tuple[Prediction, ...]:
+    """A prediction for each of the N images ``paths``, whose ``features`` were made with ``specs``.
 
-    Raises InputError if that is not the spec of the bundle: other features would give confident nonsense.
+    Raises InputError if those are not the specs of the bundle: other features would give confident nonsense.
     """
     lengths = (len(paths), len(features.values), len(features.reasons), len(features.cached))
     if len(set(lengths)) != 1:
         raise InputError("paths and features do not belong together", expected="one length", received=lengths)
-    bundle.check_spec(spec)
+    bundle.check_specs(specs)
     usable = [i for i, reason in enumerate(features.reasons) if reason is Reason.OK]
-    rows = dict(zip(usable, bundle.head.probabilities(features.values[usable]), strict=True)) if usable else {}
+    rows = dict(zip(usable, bundle.probabilities(features.values[usable]), strict=True)) if usable else {}
     classes = bundle.card.classes
     return tuple(
         Prediction(

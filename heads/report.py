@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from featstore.show import grid
-from heads.evaluate import Score
+from heads.evaluation.metrics import Measure, Metrics
 from heads.predict import Prediction
-from heads.train import TrainReport
+from heads.results import Comparison
 
 _WIDE = 96
 """Columns of a terminal from which the seconds are shown too."""
 
 
-def leaderboard(report: TrainReport, width: int = _WIDE) -> Table:
-    """A line for each trained head, best first by what it was chosen on; the test score is shown, never ranked by.
+def leaderboard(comparison: Comparison, width: int = _WIDE, most: int = 30) -> Table:
+    """A line for each of the best ``most`` heads, ranked by what they were chosen on; only the best was tested.
 
     Less than 96 columns of ``width`` leave the seconds out.
     """
-    ranked = report.ranked()
-    judged = " / ".join(dict.fromkeys(result.chosen_on for result in ranked))
+    shown = comparison.results[:most]
+    judged = " / ".join(dict.fromkeys(result.choice.on for result in shown))
     numbers = [judged, "test", *(("choose s", "fit s") if width >= _WIDE else ())]
     table = grid("features", "head", "setting", *numbers, right=numbers)
-    table.caption, table.caption_justify = "accuracy [95 % interval]; ranked without looking at the test images", "left"
-    for place, result in enumerate(ranked):
-        seconds = (f"{result.seconds - result.fit_seconds:.2f}", f"{result.fit_seconds:.2f}")
+    hidden = f"; {len(comparison.results) - most} more heads follow" if len(comparison.results) > most else ""
+    table.caption = f"accuracy [95 % interval]; only the best head was scored on the test images{hidden}"
+    table.caption_justify = "left"
+    for place, result in enumerate(shown):
+        fit_seconds = result.cost.fit_seconds
+        seconds = (f"{result.cost.choose_seconds:.2f}", "–" if fit_seconds is None else f"{fit_seconds:.2f}")
         cells = (
             f"{result.backbone} {result.pooling}",
             result.head,
-            _params(result.params),
-            _score(result.held_out),
-            _score(result.test),
+            setting(result.choice.chosen.params),
+            _accuracy(result.held_out),
+            _accuracy(result.test),
             *(seconds if width >= _WIDE else ()),
         )
-        table.add_row(*map(_plain, cells), style="" if place else "bold")
+        table.add_row(*map(plain, cells), style="" if place else "bold")
     return table
 
 
-def where_saved(report: TrainReport) -> tuple[str, ...]:
+def where_saved(comparison: Comparison) -> tuple[str, ...]:
     """Where the best head is and how to use it; nothing if none was saved."""
-    saved = [result.bundle for result in report.ranked() if result.bundle is not None]
+    saved = [result.bundle for result in comparison.results if result.bundle is not None]
     if not saved:
         return ()
     return (f"the best head is in {saved[0]}: featstore predict {saved[0]} IMAGES…",)
@@ -53,7 +57,7 @@ def predictions(found: Sequence[Prediction], top: int = 3) -> Table:
     table = grid("image", "class", "probability", "next", "features", right=("probability",))
     for prediction in found:
         if prediction.label is None:
-            table.add_row(_plain(prediction.path), "", "", "", _plain(f"rejected: {prediction.reason.code}"))
+            table.add_row(plain(prediction.path), "", "", "", plain(f"rejected: {prediction.reason.code}"))
             continue
         first, *others = prediction.top(top)
         cells = (
@@ -63,22 +67,34 @@ def predictions(found: Sequence[Prediction], top: int = 3) -> Table:
             ", ".join(f"{name} {probability:.3f}" for name, probability in others),
             "cached" if prediction.from_cache else "computed",
         )
-        table.add_row(*map(_plain, cells))
+        table.add_row(*map(plain, cells))
     return table
 
 
-def _plain(words: str) -> Text:
+def plain(words: str) -> Text:
     """Text that is never read as markup: class and file names are anyone's. What cannot be printed is escaped."""
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
     return Text("".join(shown))
 
 
-def _params(params: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in params.items())
+def setting(params: Mapping[str, Any]) -> str:
+    """Hyperparameters in a few words: ``C=0.01, hidden=256``."""
+    return ", ".join(f"{name}={_value(value)}" for name, value in params.items())
 
 
-def _score(score: Score | None) -> str:
-    if score is None:
+def with_interval(found: Measure | None) -> str:
+    """``0.903 [0.870, 0.930]``, a dash for nothing."""
+    if found is None:
         return "–"
-    low, high = score.interval
-    return f"{score.accuracy:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = found.interval
+    return f"{found.value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _accuracy(metrics: Metrics | None) -> str:
+    return with_interval(metrics.accuracy if metrics else None)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -25,7 +25,18 @@ from tests.stubs import Bases, stub_base
 ROWS = 36
 
 SPEC = {"backbone", "fingerprint", "pooling", "precision", "runtime"}
-SCORE = {"accuracy", "interval", "n"}
+METRICS = {
+    "n",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "log_loss",
+    "roc_auc",
+    "brier",
+    "ece",
+    "confusion",
+    "per_class[]",
+}
 
 
 @pytest.fixture
@@ -59,9 +70,12 @@ PLAN = {
     *members("specs[]", SPEC | {"hits", "rejected", "to_compute", "misses", "bytes", "seconds", "estimate"}),
 }
 RESULT = {
-    *members("results[]", {"backbone", "fingerprint", "pooling", "head", "params", "chosen_on", "held_out", "bundle"}),
-    *members("results[]", {"validation", "test", "seconds"}),
-    *(place for split in ("validation", "test", "held_out") for place in members(f"results[].{split}", SCORE)),
+    *("results[]", "notes"),
+    *members("results[]", {"backbone", "fingerprints", "pooling", "head", "params", "chosen_on", "held_out", "test"}),
+    *members("results[]", {"feature_bytes", "image_seconds", "choose_seconds", "fit_seconds", "bundle"}),
+    *members("results[].held_out", METRICS),
+    *members("results[].held_out.accuracy", {"value", "interval"}),
+    *members("results[].held_out.per_class[]", {"name", "n", "precision", "recall", "f1"}),
 }
 LS = {"rows", "rejects", "segments", "damaged", "bytes", "layer", "image_size", "dtype"} | SPEC - {"runtime"}
 DRIFT = {"fingerprint", "backbone", "rows", "cosine", "relative", "problem", "note"}
@@ -167,23 +181,38 @@ def test_train_prints_what_the_documentation_says(photos: Path, tmp_path: Path, 
     value = good("train", photos, "-b", "vgg16", "-b", "xception", "--out", tmp_path / "bundles", "--json").json
     check("train", value, RESULT)
     heads = [(result["backbone"], result["head"]) for result in value["results"]]
-    assert heads == [(base, head) for base in ("vgg16", "xception") for head in ("logreg", "linear-svm")]
+    assert set(heads) == {(base, head) for base in ("vgg16", "xception") for head in ("logreg", "linear-svm")}
+    assert [result["test"] is not None for result in value["results"]] == [True, False, False, False]
     for result in value["results"]:
         assert result["chosen_on"] == "validation"
-        assert result["held_out"] == result["validation"]
         assert result["params"].keys() == {"C"}
-        for split in ("validation", "test"):
-            low, high = result[split]["interval"]
-            assert 0 <= low <= result[split]["accuracy"] <= high <= 1
-            assert result[split]["n"] == 12
-        assert read_bundle(Path(result["bundle"])).card.spec.fingerprint == result["fingerprint"]
+        low, high = result["held_out"]["accuracy"]["interval"]
+        assert 0 <= low <= result["held_out"]["accuracy"]["value"] <= high <= 1
+        assert result["held_out"]["n"] == 12
+        card = read_bundle(Path(result["bundle"])).card
+        assert [spec.fingerprint for spec in card.specs] == result["fingerprints"]
+
+
+def test_sweep_prints_what_the_documentation_says_and_goes_on_where_it_stopped(
+    photos: Path, tmp_path: Path, bases: Bases
+) -> None:
+    words = ("sweep", photos, "-b", "vgg16", "--head", "logreg", "--head", "knn", "--out", tmp_path / "out", "--json")
+    value = good(*words).json
+    check("sweep", value, RESULT)
+    assert {(result["pooling"], result["head"]) for result in value["results"]} == {
+        (pooling, head) for pooling in ("avg", "max", "flatten") for head in ("logreg", "knn")
+    }
+    assert [Path(result["bundle"]).is_dir() for result in value["results"] if result["bundle"]] == [True]
+    again = good(*words).json
+    seconds = [[result["choose_seconds"] for result in found["results"]] for found in (value, again)]
+    assert seconds[0] == seconds[1]
 
 
 def test_train_without_splits_of_ones_own_has_one_by_content(tmp_path: Path, bases: Bases) -> None:
     folder = class_folders(tmp_path / "photos", splits=("",), count=60)
     [result] = good("train", folder, "--head", "logreg", "--out", tmp_path / "b", "--json").json["results"]
     [again] = good("train", folder, "--head", "logreg", "--out", tmp_path / "b", "--json").json["results"]
-    assert result["validation"]["n"] + result["test"]["n"] < 120
+    assert result["held_out"]["n"] + result["test"]["n"] < 120
     assert (again["bundle"], again["test"]) == (result["bundle"], result["test"])
 
 
@@ -207,7 +236,7 @@ def test_a_copy_under_another_name_is_predicted_from_the_cache_as_in_training(
     bundle: Path, photos: Path, tmp_path: Path, bases: Bases
 ) -> None:
     table = load_table(photos, split="test")
-    expected = read_bundle(bundle).head.probabilities(table.X)
+    expected = read_bundle(bundle).probabilities(table.X)
     copies = tmp_path / "copies"
     copies.mkdir()
     for i, path in enumerate(table.paths):
@@ -652,15 +681,10 @@ def test_demo_prints_a_leaderboard_beside_raw_pixels_and_computes_nothing_twice(
     monkeypatch.setattr("featstore.weights.resolve", lambda name, **_: stub_base(name))
     done = good("demo", "--folder", tmp_path / "demo", "--json")
     value = done.json
-    assert set(value) == {"folder", "images", "runs", "results", "seconds"}
+    assert set(value) == {"folder", "images", "runs", "results", "notes", "seconds"}
     assert [run["computed"] for run in value["runs"]] == [2 * 1020, 0]
-    assert [result["backbone"] for result in value["results"]] == [
-        "vgg16",
-        "vgg16",
-        "xception",
-        "xception",
-        "raw pixels",
-    ]
+    heads = sorted(result["backbone"] for result in value["results"])
+    assert heads == ["raw pixels", "vgg16", "vgg16", "xception", "xception"]
     assert "The same again: 0 rows computed" in done.err
     assert "featstore predict" in done.err
     assert list((tmp_path / "demo" / "bundles").iterdir())

@@ -104,11 +104,13 @@ def test_rows_in_the_store_equal_plain_keras(
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_first_head_is_as_accurate_as_promised(backbone: str, cached: Cached) -> None:
+def test_the_first_head_is_as_accurate_as_promised(backbone: str, photographs: Path, cached: Cached) -> None:
     result = cached.results[backbone]
-    validation, test = result["validation"], result["test"]
-    images = validation["n"] + test["n"]
-    pooled = (validation["accuracy"] * validation["n"] + test["accuracy"] * test["n"]) / images
+    bundle = read_bundle(Path(result["bundle"]))
+    test = featstore.load_table(photographs, bundle.card.specs[0], split="test", store=cached.store)
+    right = int((bundle.probabilities(test.X).argmax(axis=1) == test.y).sum())
+    images = result["held_out"]["n"] + len(test)
+    pooled = (result["held_out"]["accuracy"]["value"] * result["held_out"]["n"] + right) / images
     print(f"{backbone}: {pooled:.4f} on {images} images, C = {result['params']['C']}")
     assert images == 399
     assert result["chosen_on"] == "validation"
@@ -180,7 +182,7 @@ def test_another_spec_has_all_to_compute_and_plan_names_the_field(
 
 
 def precision_of(cached: Cached) -> str:
-    return read_bundle(Path(cached.results["vgg16"]["bundle"])).card.spec.precision
+    return read_bundle(Path(cached.results["vgg16"]["bundle"])).card.specs[0].precision
 
 
 # ---- from training to prediction -------------------------------------------------------------------------------------
@@ -191,10 +193,10 @@ def test_predict_says_of_a_cached_file_exactly_what_training_said(
     backbone: str, photographs: Path, cached: Cached, tmp_path: Path
 ) -> None:
     bundle = read_bundle(Path(cached.results[backbone]["bundle"]))
-    table = featstore.load_table(photographs, bundle.card.spec, split="test", store=cached.store)
-    expected = bundle.head.probabilities(table.X)
-    right = float((expected.argmax(axis=1) == table.y).mean())
-    assert right == pytest.approx(cached.results[backbone]["test"]["accuracy"])
+    table = featstore.load_table(photographs, bundle.card.specs[0], split="test", store=cached.store)
+    expected = bundle.probabilities(table.X)
+    if tested := cached.results[backbone]["test"]:  # the better of the two
+        assert (expected.argmax(axis=1) == table.y).mean() == pytest.approx(tested["accuracy"]["value"])
     chosen = list(range(0, len(table), 9))
     copies = [tmp_path / f"holiday-{i}.jpg" for i in chosen]
     for i, copy in zip(chosen, copies, strict=True):

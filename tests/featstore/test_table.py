@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 import featstore
+from featstore.cached import CachedRows
 from featstore.errors import InputError
+from featstore.folders import default_store
+from featstore.table import StoredRows, join_tables, read_tables, stack_tables
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
@@ -77,3 +80,41 @@ def test_copies_of_one_image_never_straddle_splits_that_content_decides(tmp_path
     seen = [{d.tobytes() for d in table.digests} for table in tables.values()]
     assert len(seen) == 3
     assert [a & b for a, b in combinations(seen, 2)] == [set()] * 3
+
+
+def test_a_table_larger_than_the_memory_given_stays_in_the_store_and_reads_the_same(photos: Path, bases: Bases) -> None:
+    done = featstore.extract(photos, pooling="map")
+    dataset = featstore.open_dataset(photos)
+    rows = CachedRows(featstore.Store.open(default_store()), done.jobs[0].spec.but(pooling="flatten"))
+    [small, *_] = read_tables(dataset, done.digests, done.known, rows).values()
+    [large, *_] = read_tables(dataset, done.digests, done.known, rows, memory=100).values()
+    assert isinstance(large.X, StoredRows)
+    assert (large.X.shape, large.X.nbytes) == (small.X.shape, small.X.nbytes)
+    chosen = np.array([7, 2, 2])
+    for pick in (slice(3, 5), chosen, small.y == 1):
+        np.testing.assert_array_equal(large.X[pick], small.X[pick])
+    np.testing.assert_array_equal(large.select(chosen).X[:], small.X[chosen])
+    np.testing.assert_array_equal(stack_tables(large, large).X[:], stack_tables(small, small).X)
+    np.testing.assert_array_equal(join_tables([large, large]).X[:], join_tables([small, small]).X)
+    with pytest.raises(InputError, match="cannot be joined"):
+        join_tables([small, large])
+
+
+def test_joined_tables_have_the_columns_of_both_for_the_images_that_both_have(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos, ["vgg16", "xception"])
+    one, two = (featstore.load_table(photos, name) for name in ("vgg16", "xception"))
+    shuffled = two.select(np.array([5, 0, 3]))
+    joined = join_tables([one, shuffled])
+    assert joined.widths == (6, 6)
+    assert joined.specs == (one.spec, two.spec)
+    assert joined.paths == tuple(one.paths[i] for i in (0, 3, 5))
+    np.testing.assert_array_equal(joined.X[:, 6:], two.X[[0, 3, 5]])
+    with pytest.raises(ValueError, match="too many"):
+        _ = joined.spec
+
+
+def test_tables_of_different_splits_are_not_joined(photos: Path, bases: Bases) -> None:
+    featstore.extract(photos)
+    tables = featstore.load_tables(photos)
+    with pytest.raises(InputError, match="not of the same images"):
+        join_tables([tables["train"], tables["test"]])

@@ -12,8 +12,10 @@ import pytest
 
 from featstore.spec import Spec
 from featstore.table import Table
+from heads.calibration import Calibration
 from heads.card import Card, Origin
-from heads.evaluate import Score, Trial
+from heads.evaluation.metrics import measure
+from heads.evaluation.scores import Score, Trial
 from heads.linear import LinearHead
 
 MakeTable = Callable[..., Table]
@@ -38,7 +40,8 @@ def make_table(
         classes=tuple(f"class {i}" for i in range(classes)),
         digests=np.array([tuple(hashlib.sha256(path.encode()).digest()) for path in paths], np.uint8),
         split=split,
-        spec=SPEC,
+        specs=(SPEC,),
+        widths=(width,),
     )
 
 
@@ -63,18 +66,24 @@ def head() -> LinearHead:
 def card() -> Card:
     """The card of a head for three classes, one of them with a name that is no UTF-8."""
     score = Score(0.9, (0.8, 0.95), 50)
+    classes = ("cat", "naïve <b>", "\udcff")
+    y = np.arange(30) % 3
     return Card(
         kind="logreg",
         params={"C": 0.1},
-        factor=1.0,
         seed=7,
-        spec=SPEC,
-        origin=Origin("vgg16"),
-        classes=("cat", "naïve <b>", "\udcff"),
+        balanced=False,
+        specs=(SPEC,),
+        origins=(Origin("vgg16"),),
+        widths=(8,),
+        classes=classes,
+        calibration=Calibration("temperature", 0.5),
+        clip=0.01,
         trials=(Trial({"C": 0.1}, score), Trial({"C": 1.0}, replace(score, accuracy=0.7))),
         chosen_on="validation",
-        validation=score,
+        held_out=measure(y, np.eye(3)[y] * 0.7 + 0.1, classes),
         test=None,
+        fitted_on=("train",),
         rows=60,
         rows_digest="1" * 64,
         snapshot=("2" * 64,),

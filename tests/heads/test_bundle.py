@@ -12,16 +12,30 @@ import numpy as np
 import pytest
 
 from featstore.errors import DamageError, FeatstoreError, InputError, NoSpaceError
-from heads.bundle import CARD_FILE, HEAD_FILE, read_bundle, write_bundle
-from heads.card import Card, FileEntry, card_to_bytes
+from featstore.records import Digests
+from heads.bundle import CARD_FILE, HEAD_FILE, ROWS_FILE, read_bundle
+from heads.bundle import write_bundle as write_whole_bundle
+from heads.card import Card, FileEntry, HeadFile, card_to_bytes
+from heads.head import Head
 from heads.linear import LinearHead
+from heads.neighbours import NeighboursHead
+
+DIGESTS: Digests = np.arange(64, dtype=np.uint8).reshape(2, 32)
+LINEAR = HeadFile("linear", {})
 
 
-def forged(folder: Path, card: Card, data: bytes) -> Path:
+def write_bundle(folder: Path, card: Card, head: Head) -> Path:
+    return write_whole_bundle(folder, card, head, DIGESTS)
+
+
+def forged(folder: Path, card: Card, data: bytes, how: HeadFile = LINEAR) -> Path:
     """A bundle whose checksums are right and whose head is ``data``: what a malicious maker could write."""
     folder.mkdir()
-    (folder / HEAD_FILE).write_bytes(data)
-    (folder / CARD_FILE).write_bytes(card_to_bytes(card, {HEAD_FILE: FileEntry.of(data)}))
+    files = {HEAD_FILE: data, ROWS_FILE: npz(digests=DIGESTS)}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    entries = {name: FileEntry.of(content) for name, content in files.items()}
+    (folder / CARD_FILE).write_bytes(card_to_bytes(card, how, entries))
     return folder
 
 
@@ -37,14 +51,16 @@ def test_a_bundle_comes_back_bit_for_bit(bundles: Path, card: Card, head: Linear
     assert (bundle.head.weights == head.weights).all()
     assert (bundle.head.bias == head.bias).all()
     X = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
-    assert (bundle.head.probabilities(X) == head.probabilities(X)).all()
+    assert (bundle.head.logits(X) == head.logits(X)).all()
+    assert (bundle.probabilities(X) == card.calibration.probabilities(head.logits(X))).all()
+    assert (bundle.digests == DIGESTS).all()
 
 
 def test_a_bundle_is_named_after_what_is_in_it(bundles: Path, card: Card, head: LinearHead) -> None:
     path = write_bundle(bundles, card, head)
     assert path.name.startswith("vgg16-avg-logreg-")
-    assert sorted(file.name for file in path.iterdir()) == [CARD_FILE, HEAD_FILE]
-    odd = replace(card, origin=replace(card.origin, backbone="../my base<1>.keras"))
+    assert sorted(file.name for file in path.iterdir()) == [CARD_FILE, HEAD_FILE, ROWS_FILE]
+    odd = replace(card, origins=(replace(card.origins[0], backbone="../my base<1>.keras"),))
     assert write_bundle(bundles, odd, head).name.startswith("my_base_1_-avg-logreg-")
 
 
@@ -57,11 +73,12 @@ def test_writing_an_equal_bundle_again_changes_nothing(bundles: Path, card: Card
     assert len(list(bundles.iterdir())) == 2
 
 
-def test_a_change_of_any_byte_of_the_head_is_damage(bundles: Path, card: Card, head: LinearHead) -> None:
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+def test_a_change_of_any_byte_of_a_file_is_damage(file: str, bundles: Path, card: Card, head: LinearHead) -> None:
     path = write_bundle(bundles, card, head)
-    data = (path / HEAD_FILE).read_bytes()
+    data = (path / file).read_bytes()
     for place in range(len(data)):
-        (path / HEAD_FILE).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        (path / file).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
         with pytest.raises(DamageError, match="changed after it was written"):
             read_bundle(path)
 
@@ -143,18 +160,21 @@ def test_a_well_sealed_head_of_nonsense_is_one_message(tmp_path: Path, card: Car
 
 def test_files_outside_of_the_bundle_are_never_asked_for(tmp_path: Path, card: Card) -> None:
     path = forged(tmp_path / "forged", card, b"")
-    (path / CARD_FILE).write_bytes(card_to_bytes(card, {"../../etc/passwd": FileEntry.of(b"")}))
+    (path / CARD_FILE).write_bytes(card_to_bytes(card, LINEAR, {"../../etc/passwd": FileEntry.of(b"")}))
     with pytest.raises(InputError, match="not known here"):
         read_bundle(path)
 
 
 def test_another_spec_is_refused_by_its_fields(bundles: Path, card: Card, head: LinearHead, spec) -> None:
     bundle = read_bundle(write_bundle(bundles, card, head))
-    bundle.check_spec(spec)
+    bundle.check_specs((spec,))
     with pytest.raises(InputError, match="not of the kind") as caught:
-        bundle.check_spec(spec.but(weights="1" * 64, resize="nearest"))
+        bundle.check_specs((spec.but(weights="1" * 64, resize="nearest"),))
     assert caught.value.expected == f"weights = {'0' * 64}, resize = bilinear"
     assert "resize = nearest" in str(caught.value.received)
+    with pytest.raises(InputError, match="not of the kind") as caught:
+        bundle.check_specs((spec, spec))
+    assert caught.value.received == "2 backbones"
 
 
 @pytest.mark.parametrize("call", ["mkdir", "open", "rename"])
@@ -195,3 +215,27 @@ def test_a_damaged_bundle_is_not_passed_off_as_the_new_one(bundles: Path, card: 
     (path / HEAD_FILE).write_bytes(b"")
     with pytest.raises(FeatstoreError):
         write_bundle(bundles, card, head)
+
+
+def test_every_kind_of_head_comes_back(bundles: Path, card: Card) -> None:
+    random = np.random.default_rng(0)
+    rows, labels = random.normal(size=(6, 8)).astype(np.float32), np.arange(6) % 3
+    head = NeighboursHead(rows, labels, np.zeros(8), np.ones(8), np.ones(6), k=2, by_distance=True)
+    again = read_bundle(write_bundle(bundles, card, head)).head
+    X = random.normal(size=(5, 8)).astype(np.float32)
+    np.testing.assert_array_equal(again.logits(X), head.logits(X))
+
+
+def test_a_format_or_settings_that_are_not_known_are_refused(tmp_path: Path, card: Card) -> None:
+    data = npz(weights=np.zeros((3, 8)), bias=np.zeros(3))
+    for number, how in enumerate((HeadFile("pickle", {}), HeadFile("linear", {"trust": True}))):
+        with pytest.raises(InputError):
+            read_bundle(forged(tmp_path / str(number), card, data, how))
+
+
+def test_a_keras_model_in_place_of_the_head_is_never_loaded(tmp_path: Path, card: Card) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:  # what a .keras file is: a zip whose config may name a Lambda
+        archive.writestr("config.json", '{"class_name": "Lambda", "config": {"function": "os.system"}}')
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(forged(tmp_path / "keras", card, out.getvalue()))

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 from featstore.errors import DamageError, InputError
-from heads.card import Card, FileEntry, Origin, card_from_bytes, card_to_bytes
+from heads.calibration import Calibration
+from heads.card import Card, FileEntry, HeadFile, Origin, card_from_bytes
+from heads.card import card_to_bytes as card_and_head_to_bytes
+from heads.evaluation.scores import Trial
 
 FILES = {"head.npz": FileEntry.of(b"arrays")}
 WHERE = Path("card.json")
+HEAD = HeadFile("linear", {"k": 3})
+
+
+def card_to_bytes(card: Card, files: dict[str, FileEntry]) -> bytes:
+    return card_and_head_to_bytes(card, HEAD, files)
 
 
 def resealed(data: bytes, **changes: object) -> bytes:
@@ -23,13 +31,24 @@ def resealed(data: bytes, **changes: object) -> bytes:
 
 
 def test_a_card_comes_back_as_it_was(card: Card) -> None:
-    again, files = card_from_bytes(card_to_bytes(card, FILES), WHERE)
+    again, head, files = card_from_bytes(card_to_bytes(card, FILES), WHERE)
     assert again == card
-    assert files == FILES
+    assert (head, files) == (HEAD, FILES)
 
 
-def test_a_card_without_validation_and_with_test_comes_back(card: Card) -> None:
-    other = replace(card, validation=None, test=card.validation, origin=Origin("./own base.keras", "random:7"))
+def test_a_card_of_two_backbones_with_hidden_sizes_and_a_test_comes_back(card: Card) -> None:
+    other = replace(
+        card,
+        params={"hidden": (256, 64), "optimizer": "adam"},
+        trials=(Trial({"hidden": ()}, card.trials[0].score),),
+        specs=(card.specs[0], card.specs[0].but(backbone="xception")),
+        origins=(Origin("vgg16"), Origin("./own base.keras", "random:7")),
+        widths=(3, 5),
+        calibration=Calibration("isotonic", curves=(((0.1, 0.5), (0.2, 0.9)),)),
+        clip=None,
+        test=card.held_out,
+        fitted_on=("train", "validation"),
+    )
     assert card_from_bytes(card_to_bytes(other, FILES), WHERE)[0] == other
 
 
@@ -66,9 +85,9 @@ def test_another_kind_of_file_is_told_apart(data: bytes) -> None:
 
 def test_a_card_of_a_future_version_is_refused_with_both_versions(card: Card) -> None:
     with pytest.raises(InputError, match="another version") as caught:
-        card_from_bytes(resealed(card_to_bytes(card, FILES), version=2), WHERE)
-    assert caught.value.received == 2
-    assert "version 1" in str(caught.value.expected)
+        card_from_bytes(resealed(card_to_bytes(card, FILES), version=3), WHERE)
+    assert caught.value.received == 3
+    assert "version 2" in str(caught.value.expected)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +97,8 @@ def test_a_card_of_a_future_version_is_refused_with_both_versions(card: Card) ->
         {"classes": 3},
         {"files": [1]},
         {"files": {"head.npz": {"sha256": ""}}},
-        {"fingerprint": "0" * 64},
-        {"spec": {}},
-        {"origin": {"backbone": "vgg16", "weight": "imagenet"}},
+        {"features": [{"spec": {}}]},
+        {"scores": {"held_out": None, "test": None}},
         {"choice": {"on": "validation", "trials": [{"params": {}, "score": {"interval": [0]}}]}},
     ],
     ids=lambda changes: next(iter(changes)),

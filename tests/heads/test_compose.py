@@ -8,8 +8,10 @@ import pytest
 
 from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
+from heads.apply import predict_files
 from heads.bundle import read_bundle
-from heads.compose import predict_files, reading_notes, train_on
+from heads.compose import split_names, sweep_on, train_on
+from heads.notes import reading_notes
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, stub_base
 
@@ -33,7 +35,7 @@ def test_training_extracts_what_is_missing_and_nothing_twice(
         )
         assert bases.computed == expected
     [result] = trained.results
-    assert result.chosen_on == "validation"
+    assert result.choice.on == "validation"
     assert result.test is not None
     assert result.test.n == 12
     assert done.report.images == 36
@@ -107,11 +109,13 @@ def test_a_class_that_a_split_by_content_lacks_is_said(tmp_path: Path, store: St
     assert any("rare" in note for note in reading_notes(dataset, done))
 
 
-def test_a_class_whose_images_are_all_rejected_is_said(photos: Path, store: Store, bases: Bases) -> None:
+def test_a_class_whose_images_are_all_rejected_is_said(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
     (photos / "train" / "annotations").mkdir()
     (photos / "train" / "annotations" / "a.xml").write_text("<x/>")
     dataset = open_dataset(photos)
-    done, trained = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=None)
+    done, trained = train_on(dataset, [Request("vgg16")], ["logreg"], store=store, bundles=tmp_path / "b")
     assert reading_notes(dataset, done) == ("no image of 'annotations' could be used: it is not a class of the heads",)
     assert trained.results[0].test is not None
 
@@ -155,3 +159,52 @@ def test_images_and_folders_may_be_mixed(photos: Path, store: Store, bases: Base
     archive = shutil.make_archive(str(tmp_path / "z"), "zip", photos / "test")
     found = predict_files(bundle, [photos / "train" / "cats" / "0.png", photos / "test", Path(archive)], store=store)
     assert len(found) == 1 + 12 + 12
+
+
+def test_backbones_joined_by_a_plus_give_one_head_on_both(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
+    request = Request("vgg16+xception")
+    _, trained = train_on(open_dataset(photos), [request], ["logreg", "stacking"], store=store, bundles=tmp_path / "b")
+    assert {(result.backbone, result.head) for result in trained.results} == {
+        ("vgg16+xception", "logreg"),
+        ("vgg16+xception", "stacking"),
+    }
+    assert bases.computed == 72
+    for result in trained.results:
+        card = read_bundle(result.bundle).card
+        assert card.widths == (6, 6)
+        assert [origin.backbone for origin in card.origins] == ["vgg16", "xception"]
+    found = predict_files(trained.best.bundle, [photos / "test"], store=store)
+    assert sum(p.label == Path(p.path).parent.name for p in found) == round(12 * trained.best.test.accuracy.value)
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    assert predict_files(trained.best.bundle, [broken], store=store)[0].reason.code == "not-an-image"
+
+
+def test_a_sweep_computes_maps_once_and_derives_every_pooling(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
+    requests = [Request("vgg16"), Request("xception")]
+    out = tmp_path / "out"
+    _, swept = sweep_on(open_dataset(photos), requests, ["logreg", "stacking"], store=store, out=out)
+    assert bases.computed == 72
+    tables = {(r.backbone, r.pooling) for r in swept.results if r.head == "logreg"}
+    singles = {(name, pooling) for name in ("vgg16", "xception") for pooling in ("avg", "max", "flatten")}
+    assert tables == singles | {("vgg16+xception", "avg"), ("vgg16+xception", "max")}
+    assert {r.backbone for r in swept.results if r.head == "stacking"} == {"vgg16+xception"}
+    assert [r.bundle is not None for r in swept.results] == [True] + [False] * (len(swept.results) - 1)
+    assert swept.best.test.n == 12
+    again = sweep_on(open_dataset(photos), requests, ["logreg", "stacking"], store=store, out=out)[1]
+    assert bases.computed == 72
+    assert again.best.bundle == swept.best.bundle
+    assert [r.choice.seconds for r in again.results] == [r.choice.seconds for r in swept.results], "chosen again"
+
+
+def test_names_are_split_at_a_plus_unless_a_file_is_called_so(tmp_path: Path) -> None:
+    own = tmp_path / "a+b.keras"
+    own.touch()
+    assert split_names(str(own)) == (str(own),)
+    assert split_names("vgg16 + xception") == ("vgg16", "xception")
+    with pytest.raises(InputError, match="name is missing"):
+        split_names("vgg16+")

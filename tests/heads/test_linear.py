@@ -14,7 +14,8 @@ from scipy.special import softmax as scipy_softmax
 
 import heads.linear
 from featstore.errors import InputError
-from heads.linear import LinearHead, softmax
+from heads.head import softmax
+from heads.linear import LinearHead
 
 finite = st.floats(-1e6, 1e6)
 
@@ -32,13 +33,13 @@ def test_two_classes_are_the_logistic_function() -> None:
     head = LinearHead.from_decision(np.array([[2.0, -1.0]]), np.array([0.5]))
     X = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     decision = X @ [2.0, -1.0] + 0.5
-    np.testing.assert_allclose(head.probabilities(X)[:, 1], expit(decision), rtol=1e-6)
-    assert head.predict(X).tolist() == (decision > 0).astype(int).tolist()
+    np.testing.assert_allclose(softmax(head.logits(X))[:, 1], expit(decision), rtol=1e-6)
+    assert head.logits(X).argmax(axis=1).tolist() == (decision > 0).astype(int).tolist()
 
 
 def test_a_decision_of_exactly_zero_is_the_first_class_as_in_scikit_learn() -> None:
     head = LinearHead.from_decision(np.array([[1.0]]), np.array([0.0]))
-    assert head.predict(np.zeros((1, 1), np.float32)).tolist() == [0]
+    assert head.logits(np.zeros((1, 1), np.float32)).argmax(axis=1).tolist() == [0]
 
 
 def test_many_rows_give_what_few_give(head: LinearHead, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,17 +51,21 @@ def test_many_rows_give_what_few_give(head: LinearHead, monkeypatch: pytest.Monk
 
 def test_features_are_not_written_over(head: LinearHead) -> None:
     X = np.ones((4, 8))
-    head.probabilities(X)
+    head.logits(X)
     assert (X == 1).all()
 
 
-@given(st.floats(0.01, 100))
-def test_scaling_changes_no_choice(factor: float) -> None:
-    random = np.random.default_rng(0)
-    head = LinearHead(random.normal(size=(4, 3)), random.normal(size=4))
-    X = random.normal(size=(30, 3))
-    assert (head.scaled(factor).predict(X) == head.predict(X)).all()
-    np.testing.assert_allclose(head.scaled(factor).logits(X), factor * head.logits(X), rtol=1e-9)
+def test_a_head_comes_back_from_its_arrays_and_nothing_else_does(head: LinearHead) -> None:
+    arrays, config = head.to_arrays()
+    again = LinearHead.from_arrays(arrays, config)
+    assert (again.weights == head.weights).all()
+    assert (again.bias == head.bias).all()
+    assert (head.width, head.outputs) == (8, 3)
+    for odd in ({}, {**arrays, "more": arrays["bias"]}, {**arrays, "bias": arrays["bias"].astype(np.float32)}):
+        with pytest.raises(InputError, match="do not fit"):
+            LinearHead.from_arrays(odd, {})
+    with pytest.raises(InputError, match="do not fit"):
+        LinearHead.from_arrays(arrays, {"trust": True})
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,25 @@ import io
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from featstore.records import Reason
-from heads.evaluate import Score
+from heads.choice import Choice
+from heads.evaluation.metrics import Measure, Metrics
+from heads.evaluation.scores import Score, Trial
 from heads.predict import Prediction
-from heads.report import leaderboard, predictions
-from heads.train import Result, TrainReport
+from heads.report import leaderboard, predictions, setting
+from heads.results import Comparison, Cost, Result
 
-GOOD, BAD = Score(0.9, (0.85, 0.93), 200), Score(0.5, (0.4, 0.6), 200)
+
+def metrics(accuracy: float, low: float, high: float) -> Metrics:
+    one = Measure(0.5, (0.4, 0.6))
+    return Metrics(200, Measure(accuracy, (low, high)), one, one, one, one, one, one, ((1, 0), (0, 1)), ())
+
+
+GOOD, BAD = metrics(0.9, 0.85, 0.93), metrics(0.5, 0.4, 0.6)
 
 
 def shown(table: Any, width: int = 140) -> list[str]:
@@ -23,35 +32,54 @@ def shown(table: Any, width: int = 140) -> list[str]:
 
 
 @pytest.fixture
-def result(spec) -> Result:
-    return Result("vgg16", "avg", "logreg", {"C": 0.001}, "validation", GOOD, GOOD, BAD, 0.4567, 0.12, None, spec)
+def result() -> Result:
+    none = np.zeros(0, np.int64)
+    trials = (Trial({"C": 0.001}, Score(0.9, (0.85, 0.93), 200)),)
+    choice = Choice("logreg", trials, 0, "validation", np.zeros((0, 2)), none, none, none, None, 0.34)
+    cost = Cost(1000, None, 0.34, 0.12)
+    return Result("vgg16", "avg", "logreg", ("0" * 64,), choice, np.zeros((0, 2)), none, (), GOOD, cost, test=BAD)
 
 
-def test_the_leaderboard_has_a_line_a_head_best_first(result: Result) -> None:
-    worse = replace(result, backbone="xception", held_out=BAD, test=GOOD)
-    heading, first, second, caption = shown(leaderboard(TrainReport((worse, result))))
+def board(*results: Result) -> Comparison:
+    return Comparison(results, ("cat", "dog"))
+
+
+def test_the_leaderboard_has_a_line_a_head_in_the_order_of_the_ranking(result: Result) -> None:
+    worse = replace(result, backbone="xception", held_out=BAD, test=None)
+    heading, first, second, *caption = shown(leaderboard(board(result, worse)))
     assert heading.split() == ["features", "head", "setting", "validation", "test", "choose", "s", "fit", "s"]
     assert first.split()[:3] == ["vgg16", "avg", "logreg"]
     assert "C=0.001  0.900 [0.850, 0.930]  0.500 [0.400, 0.600]      0.34   0.12" in first
     assert second.startswith("xception")
-    assert "95 % interval" in caption
+    assert "–" in second
+    assert "95 % interval" in " ".join(caption)
 
 
-def test_a_missing_test_split_is_a_dash(result: Result) -> None:
-    assert "–" in shown(leaderboard(TrainReport((replace(result, test=None),))))[1]
+def test_a_long_board_says_how_many_follow(result: Result) -> None:
+    lines = shown(leaderboard(board(*[result] * 5), most=3))
+    assert len([line for line in lines if line.startswith("vgg16")]) == 3
+    assert "2 more heads follow" in " ".join(lines)
 
 
 def test_the_heading_says_what_the_choice_was_made_on(result: Result) -> None:
-    folds = replace(result, chosen_on="5 folds of train")
-    assert "5 folds of train" in shown(leaderboard(TrainReport((folds,))))[0]
+    folds = replace(result, choice=replace(result.choice, on="5 folds of train"))
+    assert "5 folds of train" in shown(leaderboard(board(folds)))[0]
 
 
 def test_a_terminal_of_80_columns_shows_every_line_whole_without_the_seconds(result: Result) -> None:
-    longest = replace(result, backbone="xception", head="linear-svm", chosen_on="5 folds of train")
-    heading, line, _ = shown(leaderboard(TrainReport((longest,)), 80), width=80)
+    longest = replace(
+        result, backbone="xception", head="linear-svm", choice=replace(result.choice, on="5 folds of train")
+    )
+    heading, line, *_ = shown(leaderboard(board(longest), 80), width=80)
     assert line.split()[:3] == ["xception", "avg", "linear-svm"]
     assert line.endswith("0.900 [0.850, 0.930]  0.500 [0.400, 0.600]")
     assert "fit" not in heading
+
+
+def test_settings_are_short_words() -> None:
+    words = setting({"C": 0.00010, "hidden": (256, 64), "optimizer": "adam", "shrink": True})
+    assert words == "C=0.0001, hidden=256x64, optimizer=adam, shrink=True"
+    assert setting({"hidden": ()}) == "hidden=none"
 
 
 def prediction(**changes: Any) -> Prediction:

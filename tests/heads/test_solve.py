@@ -5,13 +5,15 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from featstore.errors import InputError
-from heads.solve import Params, solve_linear
+from heads.head import Params
+from heads.problem import Problem
+from heads.solve import solve_linear
 
 GRID: tuple[Params, ...] = ({"C": 0.01}, {"C": 0.1}, {"C": 1.0})
 
@@ -24,28 +26,42 @@ def svm(params: Params, seed: int) -> LinearSVC:
     return LinearSVC(**params, dual=False, max_iter=5000, tol=1e-8, random_state=seed)
 
 
-@pytest.mark.parametrize("make", [logreg, svm])
+def ridge(params: Params, seed: int) -> RidgeClassifier:
+    return RidgeClassifier(alpha=1 / params["C"])
+
+
+def heads_of(make, X, y, grid, balanced: bool = False):
+    problem = Problem(X, y, (X.shape[1],), balanced=balanced)
+    return [fit.head for fit in solve_linear(make, problem, grid)]
+
+
+@pytest.mark.parametrize("balanced", [False, True], ids=["plain", "balanced"])
+@pytest.mark.parametrize("make", [logreg, svm, ridge])
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("shape", [(80, 6), (40, 90)], ids=["tall", "wide"])
-def test_heads_agree_with_scikit_learns_pipeline(table, make, classes, shape) -> None:
+def test_heads_agree_with_scikit_learns_pipeline(table, make, classes, shape, balanced) -> None:
     train = table(*shape, classes, noise=2.0)
+    uneven = train.select(np.flatnonzero((train.y > 0) | (np.arange(len(train)) % 3 > 0)))
+    train = uneven if balanced else train
     new = table(30, shape[1], classes, noise=2.0, seed=5)
-    for params, head in zip(GRID, solve_linear(make, train.X, train.y, GRID, 0), strict=True):
-        plain = make_pipeline(StandardScaler(), make(params, 0)).fit(train.X.astype(np.float64), train.y)
+    weight = "balanced" if balanced else None
+    for params, head in zip(GRID, heads_of(make, train.X, train.y, GRID, balanced), strict=True):
+        estimator = make(params, 0).set_params(class_weight=weight)
+        plain = make_pipeline(StandardScaler(), estimator).fit(train.X.astype(np.float64), train.y)
         decision = plain.decision_function(new.X.astype(np.float64))
         mine = head.logits(new.X)
         mine = mine[:, 1] if classes == 2 else mine
         np.testing.assert_allclose(mine, decision, atol=1e-4)
-        assert (head.predict(new.X) == plain.predict(new.X.astype(np.float64))).all()
+        assert (head.logits(new.X).argmax(axis=1) == plain.predict(new.X.astype(np.float64))).all()
 
 
 def test_a_feature_that_never_changes_does_no_harm(table) -> None:
     train = table()
     X = train.X.copy()
     X[:, 3] = 7
-    (head,) = solve_linear(logreg, X, train.y, GRID[:1], 0)
+    (head,) = heads_of(logreg, X, train.y, GRID[:1])
     assert np.isfinite(head.weights).all()
-    assert (head.predict(X) == train.y).mean() > 0.8
+    assert (head.logits(X).argmax(axis=1) == train.y).mean() > 0.8
 
 
 class GivesUp(LogisticRegression):
@@ -60,14 +76,14 @@ class GivesUp(LogisticRegression):
 
 def test_the_grid_ends_where_the_solver_gives_up(table) -> None:
     train = table()
-    heads = solve_linear(lambda params, _: GivesUp(**params), train.X, train.y, GRID, 0)
+    heads = heads_of(lambda params, _: GivesUp(**params), train.X, train.y, GRID)
     assert len(heads) == 1
 
 
 def test_a_solver_that_never_converges_is_one_clear_message(table) -> None:
     train = table()
     with pytest.raises(InputError) as caught:
-        solve_linear(lambda params, _: GivesUp(**params), train.X, train.y, GRID[1:], 0)
+        heads_of(lambda params, _: GivesUp(**params), train.X, train.y, GRID[1:])
     assert "GivesUp does not converge" in caught.value.what
     assert caught.value.where == "C = 0.1"
     assert caught.value.received == "no convergence"
@@ -76,5 +92,5 @@ def test_a_solver_that_never_converges_is_one_clear_message(table) -> None:
 def test_the_table_is_not_written_over(table) -> None:
     train = table(20, 40)
     before = train.X.copy()
-    solve_linear(logreg, train.X, train.y, GRID[:1], 0)
+    heads_of(logreg, train.X, train.y, GRID[:1])
     assert (before == train.X).all()

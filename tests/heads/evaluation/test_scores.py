@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import InputError
-from heads.evaluate import Score, accuracy
+from heads.evaluation.scores import Score, accuracy
 
 
 def right(correct: int, n: int) -> Score:

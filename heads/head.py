@@ -1,0 +1,64 @@
+"""What every trained head is: plain arrays, and numpy alone from features to logits.
+
+No head needs its training library to predict, none is pickled, and the same code computes its scores when it is trained
+and its predictions later: so a saved head gives exactly the numbers that it was chosen by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Features = npt.NDArray[np.floating]
+"""Features, float (N, D)."""
+
+Labels = npt.NDArray[np.int64]
+"""Codes of classes or columns, int64 (N,); -1 where there is none."""
+
+Logits = npt.NDArray[np.float64]
+"""Logits, float64 (N, K), a column a class."""
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""A head's arrays by name, as an ``.npz`` holds them."""
+
+Params = Mapping[str, Any]
+"""Hyperparameters by name: numbers, strings, booleans, and tuples of numbers."""
+
+
+class Head(Protocol):
+    """A classifier: features (N, D) → logits (N, K) → probabilities softmax(logits)."""
+
+    format: ClassVar[str]
+    """How a bundle names this kind of arrays: "linear", "dense", "kernel", "neighbours"."""
+
+    @property
+    def width(self) -> int:
+        """D, the number of features it expects."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """K, the number of classes it tells apart."""
+        ...
+
+    def logits(self, X: Features) -> Logits:
+        """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
+        ...
+
+    def to_arrays(self) -> tuple[Arrays, Mapping[str, Any]]:
+        """Its arrays, and the rest of it as plain JSON values."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, config: Mapping[str, Any]) -> Self:
+        """The head written by :meth:`to_arrays`; raises InputError if these cannot be one (both may be anyone's)."""
+        ...
+
+
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Probabilities (N, K) from logits (N, K); every row sums to 1, and large logits do not overflow."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
