@@ -27,6 +27,7 @@ from featstore.records import DIGEST_BYTES, Digests
 from featstore.spec import Spec
 from heads.card import RETRAIN, Card, FileEntry, HeadFile, card_from_bytes, card_to_bytes
 from heads.head import Arrays, Features, Head
+from heads.kernel import KernelHead
 from heads.linear import LinearHead
 from heads.neighbours import NeighboursHead
 
@@ -36,7 +37,7 @@ ROWS_FILE = "rows.npz"
 _MAX_CARD_BYTES = 64 * 2**20
 _MAX_ARRAYS_BYTES = 4 * 2**30
 
-_HEADS: Mapping[str, type[Head]] = {kind.format: kind for kind in (LinearHead, NeighboursHead)}
+_HEADS: Mapping[str, type[Head]] = {kind.format: kind for kind in (LinearHead, KernelHead, NeighboursHead)}
 """Every kind of arrays that a bundle may hold, by the name that its card gives."""
 
 

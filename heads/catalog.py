@@ -6,7 +6,9 @@ from functools import partial
 from typing import Any
 
 from featstore.errors import unknown_name
+from heads.discriminant import fit_discriminant
 from heads.head import Params
+from heads.kernel import fit_kernel
 from heads.neighbours import fit_neighbours
 from heads.problem import HeadKind
 from heads.solve import solve_linear
@@ -59,6 +61,20 @@ HEADS: dict[str, HeadKind] = {
             _powers_of_ten("alpha", range(6, -1, -1)),
             partial(solve_linear, _ridge),
             tempered=True,
+        ),
+        HeadKind(
+            "lda",
+            "linear discriminant analysis with a shrunk covariance",
+            tuple({"shrinkage": shrinkage} for shrinkage in (0.99, 0.9, 0.7, 0.5, 0.3, 0.1)),
+            fit_discriminant,
+        ),
+        HeadKind(
+            "rbf-svm",
+            "support vector machine with a Gaussian kernel, one against the rest",
+            tuple({"C": C, "gamma": gamma} for C in (0.1, 1.0, 10.0, 100.0) for gamma in (0.1, 0.3, 1.0)),
+            fit_kernel,
+            tempered=True,
+            widest=65_536,
         ),
         HeadKind(
             "knn",
