@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "Bundle": "bundle",
-    "Comparison": "results",
-    "TrainOptions": "train",
+    "Bundle": "bundles.bundle",
+    "Comparison": "training.results",
+    "TrainOptions": "training.train",
     "predict_files": "apply",
-    "read_bundle": "bundle",
+    "read_bundle": "bundles.bundle",
     "sweep_on": "compose",
     "train_on": "compose",
 }
@@ -19,10 +19,10 @@ __all__ = ["Bundle", "Comparison", "TrainOptions", "predict_files", "read_bundle
 
 if TYPE_CHECKING:
     from heads.apply import predict_files
-    from heads.bundle import Bundle, read_bundle
+    from heads.bundles.bundle import Bundle, read_bundle
     from heads.compose import sweep_on, train_on
-    from heads.results import Comparison
-    from heads.train import TrainOptions
+    from heads.training.results import Comparison
+    from heads.training.train import TrainOptions
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from featstore.features import Features, features_of
 from featstore.job import Job, job_for
 from featstore.progress import Progress, silent
 from featstore.store import Store
-from heads.bundle import Bundle, read_bundle
+from heads.bundles.bundle import Bundle, read_bundle
 from heads.predict import Prediction, predict
 
 

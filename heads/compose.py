@@ -20,10 +20,10 @@ from featstore.spec import Pooling
 from featstore.store import Store
 from featstore.table import Table, join_tables, read_tables, width_of
 from featstore.weights import Base
-from heads.card import Origin
-from heads.catalog import HEADS, find
-from heads.results import Comparison, TrainingSet
-from heads.train import TrainOptions, train
+from heads.bundles.card import Origin
+from heads.kinds.catalog import HEADS, find
+from heads.training.results import Comparison, TrainingSet
+from heads.training.train import TrainOptions, train
 
 POOLINGS: tuple[Pooling, ...] = ("avg", "max", "flatten")
 """What a sweep tries: all of them follow from one stored map."""

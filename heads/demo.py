@@ -17,10 +17,10 @@ from featstore.progress import Progress, silent
 from featstore.spec import PixelSpec, Spec
 from featstore.store import Store
 from featstore.table import Table
-from heads.card import Origin
+from heads.bundles.card import Origin
 from heads.demo_images import PATCH, write_demo_dataset
-from heads.results import Comparison, TrainingSet, ranked
-from heads.train import TrainOptions, train
+from heads.training.results import Comparison, TrainingSet, ranked
+from heads.training.train import TrainOptions, train
 
 BACKBONES = ("vgg16", "xception")
 HEADS = ("logreg", "linear-svm")

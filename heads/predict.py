@@ -12,7 +12,7 @@ from featstore.errors import InputError
 from featstore.records import Reason
 from featstore.spec import Spec
 from featstore.wording import printable
-from heads.bundle import Bundle
+from heads.bundles.bundle import Bundle
 
 if TYPE_CHECKING:
     from featstore.features import Features

@@ -17,7 +17,7 @@ import typer
 import cli
 from featstore import load_table
 from featstore.folders import default_store
-from heads.bundle import read_bundle
+from heads.bundles.bundle import read_bundle
 from tests.commands import ROOT, good, paths_of, run, segments, spawn
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, stub_base

@@ -31,6 +31,8 @@ LADDER = [
     ["planning", "extraction"],
     ["api", "features", "recompute"],
     ["transformer", "doctor", "show", "command", "options"],
+    ["arguments"],
+    ["cli"],
 ]
 
 OWNERS = {
@@ -43,7 +45,7 @@ OWNERS = {
     "pyarrow": {"featstore.store.export"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {"cli", "featstore.command", "featstore.options"},
-    "rich": {"cli", "featstore.show", "featstore.progress", "heads.report"},
+    "rich": {"cli", "featstore.show", "featstore.progress", "heads.report.terminal"},
     "skimage": {"heads.demo_images"},
 }
 

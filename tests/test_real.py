@@ -19,7 +19,7 @@ from featstore import ExtractOptions, Request, Store
 from featstore.machine import fastest_safe_precision
 from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import import_keras
-from heads.bundle import read_bundle
+from heads.bundles.bundle import read_bundle
 from tests.commands import Done, good, spawn
 
 pytestmark = pytest.mark.real

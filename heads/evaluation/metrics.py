@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 from heads.evaluation.scores import CONFIDENCE, accuracy
-from heads.head import Labels
+from heads.kinds.head import Labels
 
 RESAMPLES = 1_000
 """Bootstrap resamples."""

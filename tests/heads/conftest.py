@@ -12,11 +12,11 @@ import pytest
 
 from featstore.spec import Spec
 from featstore.table import Table
-from heads.calibration import Calibration
-from heads.card import Card, Origin
+from heads.bundles.card import Card, Origin
+from heads.evaluation.calibration import Calibration
 from heads.evaluation.metrics import measure
 from heads.evaluation.scores import Score, Trial
-from heads.linear import LinearHead
+from heads.kinds.linear import LinearHead
 
 MakeTable = Callable[..., Table]
 

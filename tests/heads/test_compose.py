@@ -9,7 +9,7 @@ import pytest
 from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
 from heads.apply import predict_files
-from heads.bundle import read_bundle
+from heads.bundles.bundle import read_bundle
 from heads.compose import split_names, sweep_on, train_on
 from heads.notes import reading_notes
 from tests.pictures import class_folders, png

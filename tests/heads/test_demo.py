@@ -7,10 +7,10 @@ import pytest
 
 import heads.demo_images as demo_images
 from featstore.store import Store
-from heads.bundle import read_bundle
-from heads.card import Origin
+from heads.bundles.bundle import read_bundle
+from heads.bundles.card import Origin
 from heads.demo import BACKBONES, BASELINE, Extracted, featstore_extract, pixel_tables, run_demo
-from heads.results import Comparison, TrainingSet
+from heads.training.results import Comparison, TrainingSet
 
 pytest.importorskip("skimage")
 

@@ -8,7 +8,7 @@ import pytest
 from featstore.errors import InputError
 from featstore.features import Features
 from featstore.records import Reason
-from heads.bundle import Bundle, read_bundle, write_bundle
+from heads.bundles.bundle import Bundle, read_bundle, write_bundle
 from heads.predict import predict
 
 

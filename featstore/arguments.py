@@ -1,0 +1,42 @@
+"""From what was typed to what the functions take, and results to stdout: shared by every command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import featstore
+from featstore import show
+from featstore.folders import default_store
+from featstore.options import DatasetFlags, GraphFlags
+
+
+def requests(backbones: list[str], flags: GraphFlags) -> list[featstore.Request]:
+    """A request for each backbone, all with the same flags."""
+    from featstore.job import parse_image_size
+
+    given = {**vars(flags), "image_size": parse_image_size(flags.image_size)}
+    return [featstore.Request(backbone=name, **given) for name in backbones]
+
+
+def open_data(data: str, flags: DatasetFlags) -> featstore.Dataset:
+    """The dataset at ``data``."""
+    return featstore.open_dataset(data, featstore.DatasetOptions(seed=flags.seed, label_pattern=flags.label_pattern))
+
+
+def open_store(path: Path | None) -> featstore.Store:
+    """The store at ``path``, by default the user's."""
+    return featstore.Store.open(path or default_store())
+
+
+def results(as_json: bool) -> Console:
+    """Where a table goes that is the result: stdout, unless that is for JSON alone."""
+    return show.console(stderr=as_json)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(value, indent=2))

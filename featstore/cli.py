@@ -1,0 +1,208 @@
+"""The commands from files to features: words → calls. No logic lives here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import featstore
+from featstore import show
+from featstore.arguments import open_data, open_store, print_json, requests, results
+from featstore.command import Group, with_option_bags
+from featstore.options import Backbones, Data, DatasetFlags, Json, SpecFlags, StorePath
+from featstore.progress import for_stream
+
+app = typer.Typer(cls=Group)
+store_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after a store: list, verify, export.")
+weights_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the cached ImageNet weights.")
+app.add_typer(store_app, name="store")
+app.add_typer(weights_app, name="weights")
+
+
+@app.command()
+@with_option_bags
+def extract(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006 - Typer copies it
+    store: StorePath = None,
+    on_error: Annotated[Literal["skip", "fail"], typer.Option(help="What a broken image does to the run.")] = "skip",
+    retry_rejected: Annotated[bool, typer.Option("--retry-rejected", help="Try rejected images again.")] = False,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
+    ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to list rejected images.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Reading threads (default: one a core).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run frozen bases once over the images that the store does not know yet.
+
+    Examples:
+      featstore extract photos/ --backbone vgg16
+
+      featstore extract photos.zip -b vgg16 -b xception --image-size 150
+    """
+    options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers)
+    images = open_data(data, dataset)
+    show.notes(images)
+    done = featstore.extract(
+        images,
+        requests(backbone, spec),
+        store=open_store(store),
+        options=options,
+        ledger=ledger,
+        progress=for_stream(),
+    )
+    show.extraction(done.report)
+    if as_json:
+        print_json(done.report.to_json())
+
+
+@app.command()
+@with_option_bags
+def plan(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    backbone: Backbones = ["vgg16"],  # noqa: B006
+    store: StorePath = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what extract would do, and why: hits, misses with their reason, bytes, time.
+
+    Example: featstore plan photos/ -b vgg16 --image-size 224
+    """
+    images = open_data(data, dataset)
+    show.notes(images)
+    result = featstore.plan(
+        images, requests(backbone, spec), store=open_store(store), rehash=rehash, progress=for_stream()
+    )
+    show.plan(result, results(as_json))
+    if as_json:
+        print_json(result.to_json())
+
+
+@app.command()
+def doctor(store: StorePath = None, as_json: Json = False) -> None:
+    """What this machine will use, and what would make it faster.
+
+    Example: featstore doctor
+    """
+    from featstore.doctor import examine
+
+    result = examine(open_store(store))
+    show.examination(result, results(as_json))
+    if as_json:
+        print_json(result.to_json())
+
+
+@store_app.command("ls")
+def store_ls(store: StorePath = None, as_json: Json = False) -> None:
+    """The namespaces of a store: which features, how many rows, how many bytes.
+
+    Example: featstore store ls
+    """
+    found = [namespace.summary() for namespace in open_store(store).namespaces()]
+    show.namespaces(found, results(as_json))
+    if as_json:
+        print_json({"namespaces": [summary.to_json() for summary in found]})
+
+
+@store_app.command("verify")
+def store_verify(
+    store: StorePath = None,
+    read_data: Annotated[bool, typer.Option("--read-data", help="Read and check every byte.")] = False,
+    recompute: Annotated[int, typer.Option(metavar="N", min=0, help="Compute N rows of each namespace again.")] = 0,
+    data: Annotated[str | None, typer.Option(metavar="DATA", help="Its images, if they have moved since.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a store: names and sizes, every byte (--read-data), or the numbers themselves (--recompute).
+
+    Exit code 1 if something is damaged.
+
+    Example: featstore store verify --read-data
+    """
+    from featstore.recompute import verify_store
+
+    place = open_store(store)
+    result = verify_store(place, read_data=read_data, recompute=recompute, data=data, progress=for_stream())
+    show.verification(result, results(as_json))
+    if as_json:
+        print_json(result.to_json())
+    if not result.sound:
+        raise typer.Exit(1)
+
+
+@store_app.command("export")
+@with_option_bags
+def store_export(
+    data: Data,
+    dataset: DatasetFlags,
+    spec: SpecFlags,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="A .h5, .npz or .parquet file.")],
+    backbone: Annotated[str, typer.Option("--backbone", "-b", metavar="NAME")] = "vgg16",
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Write the cached features of DATA to one portable file: features, labels, ids, paths, classes, the spec.
+
+    Example: featstore store export photos/ -b vgg16 --to vgg16.h5
+    """
+    from featstore.store.export import export
+
+    [request] = requests([backbone], spec)
+    tables = featstore.load_tables(open_data(data, dataset), request, store=open_store(store))
+    export(tables, to)
+    show.exported(tables, to)
+    if as_json:
+        print_json({"file": str(to), "splits": {name: len(table) for name, table in tables.items()}})
+
+
+@weights_app.command("ls")
+def weights_ls(as_json: Json = False) -> None:
+    """The weights that are cached here.
+
+    Example: featstore weights ls
+    """
+    from featstore.weights import list_weights
+
+    found = list_weights()
+    show.weights(found, results(as_json))
+    if as_json:
+        print_json({"weights": [base.to_json() for base in found]})
+
+
+@weights_app.command("pull")
+def weights_pull(
+    backbones: Annotated[list[str], typer.Argument(metavar="BACKBONE…", help="vgg16, xception, resnet50, …")],
+    weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH")] = "imagenet",
+    as_json: Json = False,
+) -> None:
+    """Fetch weights into the user's cache folder, so that later runs need no network.
+
+    Example: featstore weights pull vgg16 xception
+    """
+    from featstore.weights import pull
+
+    found = [pull(name, weights, progress=for_stream()) for name in backbones]
+    show.weights(found, results(as_json))
+    if as_json:
+        print_json({"weights": [base.to_json() for base in found]})
+
+
+@weights_app.command("verify")
+def weights_verify(as_json: Json = False) -> None:
+    """Compute the digest of every cached tensor again. Exit code 1: damage.
+
+    Example: featstore weights verify
+    """
+    from featstore.weights import verify_weights
+
+    result = verify_weights()
+    show.verdicts(result, results(as_json))
+    if as_json:
+        print_json({"weights": [verdict.to_json() for verdict in result]})
+    if any(verdict.problem for verdict in result):
+        raise typer.Exit(1)

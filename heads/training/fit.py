@@ -1,0 +1,92 @@
+"""Fit what was chosen, on all the rows that it may see, and make its probabilities right."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.errors import InputError
+from featstore.records import Digests
+from featstore.table import Table
+from heads.evaluation.calibration import Calibration, Method, fit_calibration
+from heads.kinds.head import Features, Head, Labels
+from heads.kinds.problem import HeadKind, Problem
+from heads.training.choice import Choice, labelled
+
+_CHUNK_NUMBERS = 2**26
+"""Features read at a time from a table that stays in the store."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedHead:
+    """A head fitted with what was chosen.
+
+    calibration : from its logits to probabilities, fitted on held-out rows.
+    labels : int64 (K,), each column's class as an index into ``all_classes``: only classes that have training images.
+    fitted_on : the splits whose rows it was fitted on; ``digests`` uint8 (N, 32) are these rows, ``y`` their labels.
+    seconds : what this last fit took.
+    """
+
+    head: Head
+    calibration: Calibration
+    labels: Labels
+    all_classes: tuple[str, ...]
+    fitted_on: tuple[str, ...]
+    digests: Digests
+    y: Labels
+    seconds: float
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the K classes that it can tell apart, in the order of its columns."""
+        return tuple(self.all_classes[label] for label in self.labels)
+
+    def probabilities(self, X: Features) -> npt.NDArray[np.float64]:
+        """float64 (N, C) in the columns of all classes, those it does not know at 0. ``X`` (N, D) may stay stored."""
+        step = max(1, _CHUNK_NUMBERS // X.shape[1])
+        parts = [
+            self.calibration.probabilities(self.head.logits(X[start : start + step]))
+            for start in range(0, len(X), step)
+        ]
+        return over_all_classes(np.concatenate(parts), self.labels, len(self.all_classes))
+
+
+def refit(
+    kind: HeadKind, choice: Choice, table: Table, calibration: Calibration, *, balanced: bool = False, seed: int = 0
+) -> FittedHead:
+    """Fit the chosen value on the labelled rows of ``table``, "train" or "train+validation".
+
+    Raises InputError if the table has classes that the choice was not made for, or what the kind's solver raises.
+    """
+    started = time.perf_counter()
+    rows = labelled(table)
+    used = table if len(rows) == len(table) else table.select(rows)
+    labels, codes = np.unique(used.y, return_inverse=True)
+    if not np.isin(choice.labels, labels).all():
+        raise InputError("this table lacks classes that the head was chosen for", where=f"the {table.split} split")
+    [fitted] = kind.fit(Problem(used.X, codes, used.widths, balanced, seed), (choice.chosen.params,))
+    return FittedHead(
+        head=fitted.head,
+        calibration=calibration if len(labels) == len(choice.labels) else Calibration(),
+        labels=labels,
+        all_classes=table.classes,
+        fitted_on=tuple(table.split.split("+")),
+        digests=used.digests,
+        y=used.y,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def calibrate(kind: HeadKind, choice: Choice, method: Method | None) -> Calibration:
+    """The calibration asked for; None is a temperature for heads whose scores are no log-odds, nothing for others."""
+    return fit_calibration(method or ("temperature" if kind.tempered else "none"), choice.logits, choice.columns)
+
+
+def over_all_classes(probabilities: npt.NDArray[np.float64], labels: Labels, count: int) -> npt.NDArray[np.float64]:
+    """Probabilities (N, K) of the classes ``labels`` (K,) in the columns of all ``count`` classes, others at 0."""
+    out = np.zeros((len(probabilities), count))
+    out[:, labels] = probabilities
+    return out

@@ -1,0 +1,127 @@
+"""What a comparison of heads came to: plain data between the training and every report of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.errors import InputError
+from featstore.table import Table
+from heads.bundles.card import Origin
+from heads.evaluation.metrics import Metrics
+from heads.kinds.head import Labels
+from heads.training.choice import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """The tables of one dataset, one combination of backbones and one pooling; read only when their turn comes.
+
+    backbone : joined by "+"; origins : how to get their bases again, in that order.
+    load : gives the tables by the name of their split.
+    feature_bytes : of the cached features of all images; image_seconds : running the bases over all images, None if
+        not known here.
+    """
+
+    backbone: str
+    pooling: str
+    origins: tuple[Origin, ...]
+    load: Callable[[], Mapping[str, Table]]
+    feature_bytes: int = 0
+    image_seconds: float | None = None
+
+    def tables(self) -> Mapping[str, Table]:
+        """The tables; raises InputError if there is no training image."""
+        tables = self.load()
+        if "train" not in tables:
+            raise InputError(
+                "there is no training image", where=self.backbone, received=", ".join(tables) or "no split"
+            )
+        return tables
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a head costs. feature_bytes : of the cached features of all images; image_seconds : running the bases over
+    all images here, None if unknown; choose_seconds : the whole grid; fit_seconds : the last fit, None if it was not.
+    """
+
+    feature_bytes: int
+    image_seconds: float | None
+    choose_seconds: float
+    fit_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """One kind of head on one table, as a line of the leaderboard.
+
+    backbone, pooling, head : as they were asked for; backbones joined by "+".
+    fingerprints : of the specs of its features, one a backbone.
+    probabilities : float64 (M, C) on the held-out rows, in the columns of all C classes of the dataset.
+    answers : int64 (M,), their right classes; paths : their M files.
+    held_out : the metrics of these; every ranking is by their accuracy.
+    place : of its training set among those that were given.
+    test : of the chosen head alone, once; None for all others. bundle : where it was saved, None if it was not.
+    """
+
+    backbone: str
+    pooling: str
+    head: str
+    fingerprints: tuple[str, ...]
+    choice: Choice
+    probabilities: npt.NDArray[np.float64]
+    answers: Labels
+    paths: tuple[str, ...]
+    held_out: Metrics
+    cost: Cost
+    place: int = 0
+    test: Metrics | None = None
+    bundle: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One of the ``results`` of ``train --json`` and ``sweep --json``."""
+        fit_seconds = self.cost.fit_seconds
+        return {
+            "backbone": self.backbone,
+            "fingerprints": list(self.fingerprints),
+            "pooling": self.pooling,
+            "head": self.head,
+            "params": dict(self.choice.chosen.params),
+            "chosen_on": self.choice.on,
+            "held_out": self.held_out.to_json(),
+            "test": self.test.to_json() if self.test else None,
+            "feature_bytes": self.cost.feature_bytes,
+            "image_seconds": self.cost.image_seconds,
+            "choose_seconds": round(self.cost.choose_seconds, 3),
+            "fit_seconds": None if fit_seconds is None else round(fit_seconds, 3),
+            "bundle": str(self.bundle) if self.bundle else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Every head that was compared, best first; ``notes`` say what was left out and how it was chosen."""
+
+    results: tuple[Result, ...]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Result:
+        """The chosen head."""
+        return self.results[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"results": [...], "notes": [...]}``, best first."""
+        return {"results": [result.to_json() for result in self.results], "notes": list(self.notes)}
+
+
+def ranked(results: list[Result]) -> tuple[Result, ...]:
+    """Best first by held-out accuracy, of equals by held-out log loss: a test score would be choosing on it."""
+    return tuple(sorted(results, key=lambda result: (-result.held_out.accuracy.value, result.held_out.log_loss.value)))

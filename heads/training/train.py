@@ -1,0 +1,235 @@
+"""Compare heads on cached tables: choose each on held-out rows, rank them, fit the choice again, test it once."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from featstore.errors import InputError
+from featstore.progress import Progress, silent
+from featstore.table import StoredRows, Table, stack_tables
+from featstore.versions import installed_versions
+from heads.bundles.bundle import write_bundle
+from heads.bundles.card import Card
+from heads.evaluation.calibration import Calibration, Method
+from heads.evaluation.clip import fit_clip
+from heads.evaluation.metrics import Metrics, measure
+from heads.kinds.catalog import find
+from heads.kinds.problem import HeadKind
+from heads.training.choice import Choice, choose, prepare
+from heads.training.fit import FittedHead, calibrate, over_all_classes, refit
+from heads.training.journal import Journal, key_of
+from heads.training.results import Comparison, Cost, Result, TrainingSet, ranked
+
+RefitOn = Literal["train", "train+validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How heads are compared.
+
+    balanced : weigh images inversely to the size of their class.
+    calibrate : how scores become probabilities; None is a temperature for heads whose scores are no log-odds.
+    refit_on : the rows of the last fit, which follows the choice.
+    fit_all : fit and save every head, not only the best; only the best is scored on test.
+    as_sweep : leave out combinations that a kind is not meant for, instead of trying what was asked for.
+    """
+
+    balanced: bool = False
+    calibrate: Method | None = None
+    refit_on: RefitOn = "train"
+    fit_all: bool = True
+    as_sweep: bool = False
+    seed: int = 0
+
+
+def train(
+    sets: Sequence[TrainingSet],
+    heads: Sequence[str],
+    *,
+    bundles: Path | None,
+    options: TrainOptions | None = None,
+    journal: Path | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Compare each of the ``heads`` (names of :data:`heads.kinds.catalog.HEADS`) on each of the ``sets``.
+
+    bundles : the folder to save heads in, None to fit and save none. journal : the folder of choices already made.
+    Raises InputError for an unknown head before any work, or if no head fits any table, and what
+    :mod:`heads.training.choice` and :func:`heads.bundles.bundle.write_bundle` raise.
+    """
+    options = options or TrainOptions()
+    kinds = [find(name) for name in dict.fromkeys(heads)]
+    results: list[Result] = []
+    notes: list[str] = []
+    classes: tuple[str, ...] = ()
+    with progress("choosing", len(sets) * len(kinds), "heads") as advance:
+        for place, training_set in enumerate(sets):
+            tables = training_set.tables()
+            classes = tables["train"].classes
+            fitting = [kind for kind in kinds if not _left_out(kind, training_set, tables["train"], options, notes)]
+            for kind, choice in _choices(fitting, tables, Journal(journal), options):
+                results.append(_result(place, sets, kind, choice, tables, options))
+                advance(1)
+            advance(len(kinds) - len(fitting))
+    if not results:
+        raise InputError("no head was trained", received="; ".join(notes), todo="ask for other heads or poolings")
+    best_first = ranked(results)
+    notes += _how(best_first, options)
+    if bundles is not None:
+        best_first = _fit_again(best_first, sets, bundles, options, progress)
+    return Comparison(best_first, classes, tuple(notes))
+
+
+def _choices(
+    kinds: Sequence[HeadKind], tables: Mapping[str, Table], journal: Journal, options: TrainOptions
+) -> Iterator[tuple[HeadKind, Choice]]:
+    """A choice for each kind: from the journal, else made now. The test split is not even looked at."""
+    train_table, validation = tables["train"], tables.get("validation")
+    judging = None
+    for kind in kinds:
+        key = key_of(kind, train_table, validation, balanced=options.balanced, seed=options.seed)
+        choice = journal.read(key)
+        if choice is None:
+            judging = judging or prepare(train_table, validation, balanced=options.balanced, seed=options.seed)
+            choice = choose(kind, judging)
+            journal.write(key, choice)
+        yield kind, choice
+
+
+def _left_out(kind: HeadKind, training_set: TrainingSet, table: Table, options: TrainOptions, notes: list[str]) -> bool:
+    """Whether a kind cannot, or in a sweep should not, be fitted on this table; a note says why if it may surprise."""
+    where = f"{kind.name} on {training_set.backbone} {training_set.pooling}"
+    if len(table.widths) < kind.blocks:
+        if not options.as_sweep:
+            notes.append(f"{where} was left out: it combines backbones, ask for them as -b vgg16+xception")
+        return True
+    if isinstance(table.X, StoredRows) and not kind.streams:
+        notes.append(f"{where} was left out: the table is larger than memory, and only dense heads stream it")
+        return True
+    if not options.as_sweep:
+        return False
+    if kind.widest is not None and sum(table.widths) > kind.widest:
+        notes.append(f"{where} was left out: {sum(table.widths)} features are more than {kind.widest}")
+        return True
+    return training_set.pooling not in kind.poolings
+
+
+def _result(
+    place: int, sets: Sequence[TrainingSet], kind: HeadKind, choice: Choice, tables: Mapping[str, Table],
+    options: TrainOptions,
+) -> Result:  # fmt: skip
+    training_set = sets[place]
+    held_out = tables["validation" if choice.on == "validation" else "train"]
+    probabilities = _calibration(kind, choice, options).probabilities(choice.logits)
+    probabilities = over_all_classes(probabilities, choice.labels, len(held_out.classes))
+    answers = held_out.y[choice.rows]
+    return Result(
+        backbone=training_set.backbone,
+        pooling=training_set.pooling,
+        head=kind.name,
+        fingerprints=tuple(spec.fingerprint for spec in held_out.specs),
+        choice=choice,
+        probabilities=probabilities,
+        answers=answers,
+        paths=tuple(held_out.paths[row] for row in choice.rows),
+        held_out=measure(answers, probabilities, held_out.classes, seed=options.seed),
+        cost=Cost(training_set.feature_bytes, training_set.image_seconds, choice.seconds),
+        place=place,
+    )
+
+
+def _calibration(kind: HeadKind, choice: Choice, options: TrainOptions) -> Calibration:
+    return calibrate(kind, choice, options.calibrate)
+
+
+def _how(best_first: Sequence[Result], options: TrainOptions) -> list[str]:
+    best = best_first[0]
+    values = sum(len(result.choice.trials) for result in best_first)
+    words = (
+        f"{values} settings of {len(best_first)} heads were compared on {best.choice.on} ({best.held_out.n} images); "
+        "the best of many flatters there"
+    )
+    return [words, f"refitted on {options.refit_on}; the test split is scored once, for the best alone"]
+
+
+def _fit_again(
+    best_first: Sequence[Result], sets: Sequence[TrainingSet], bundles: Path, options: TrainOptions, progress: Progress
+) -> tuple[Result, ...]:
+    wanted = best_first if options.fit_all else best_first[:1]
+    done: dict[int, Result] = {}
+    with progress("fitting", len(wanted), "heads") as advance:
+        for place in dict.fromkeys(result.place for result in wanted):  # a table is read once for all of its heads
+            tables = sets[place].tables()
+            for result in wanted:
+                if result.place == place:
+                    done[id(result)] = _fit_one(result, sets[place], tables, bundles, options, result is best_first[0])
+                    advance(1)
+    return tuple(done.get(id(result), result) for result in best_first)
+
+
+def _fit_one(
+    result: Result, training_set: TrainingSet, tables: Mapping[str, Table], bundles: Path, options: TrainOptions,
+    is_best: bool,
+) -> Result:  # fmt: skip
+    kind, table = find(result.head), tables["train"]
+    if options.refit_on == "train+validation" and "validation" in tables:
+        table = stack_tables(table, tables["validation"])
+    calibration = _calibration(kind, result.choice, options)
+    fitted = refit(kind, result.choice, table, calibration, balanced=options.balanced, seed=options.seed)
+    test = _test(fitted, tables.get("test"), options.seed) if is_best else None
+    result = replace(result, test=test, cost=replace(result.cost, fit_seconds=fitted.seconds))
+    card = _card(fitted, result, training_set, table, options)
+    return replace(result, bundle=write_bundle(bundles, card, fitted.head, fitted.digests))
+
+
+def _test(fitted: FittedHead, test: Table | None, seed: int) -> Metrics | None:
+    if test is None or not (test.y >= 0).any():
+        return None
+    known = test.select(test.y >= 0)
+    return measure(known.y, fitted.probabilities(known.X), known.classes, seed=seed)
+
+
+def _card(fitted: FittedHead, result: Result, training_set: TrainingSet, table: Table, options: TrainOptions) -> Card:
+    known = np.isin(result.answers, result.choice.labels)
+    return Card(
+        kind=result.head,
+        params=result.choice.chosen.params,
+        seed=options.seed,
+        balanced=options.balanced,
+        specs=table.specs,
+        origins=training_set.origins,
+        widths=table.widths,
+        classes=fitted.classes,
+        calibration=fitted.calibration,
+        clip=fit_clip(result.probabilities[known], result.answers[known]) if known.any() else None,
+        trials=result.choice.trials,
+        chosen_on=result.choice.on,
+        held_out=result.held_out,
+        test=result.test,
+        fitted_on=fitted.fitted_on,
+        rows=len(fitted.y),
+        rows_digest=_rows_digest(fitted),
+        snapshot=table.snapshot,
+        versions={
+            **installed_versions(),
+            "python": platform.python_version(),
+            "scikit-learn": version("scikit-learn"),
+        },
+    )
+
+
+def _rows_digest(fitted: FittedHead) -> str:
+    """The SHA-256 (hex) of the sorted "digest class" lines of the rows: their order does not matter."""
+    lines = sorted(
+        digest.tobytes().hex() + " " + fitted.all_classes[label]
+        for digest, label in zip(fitted.digests, fitted.y, strict=True)
+    )
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

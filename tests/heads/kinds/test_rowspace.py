@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+import heads.kinds.rowspace
+from heads.kinds.rowspace import RowSpace
+
+
+def rows(n: int, d: int, seed: int = 0) -> np.ndarray:
+    return (5 + 3 * np.random.default_rng(seed).normal(size=(n, d))).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(20, 5), (20, 70)], ids=["tall", "wide"])
+def test_coordinates_keep_every_product_of_standardised_rows(shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads.kinds.rowspace, "_CHUNK_NUMBERS", 160)  # several parts
+    X = rows(*shape)
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    space = RowSpace(X)
+    np.testing.assert_allclose(space.coordinates @ space.coordinates.T, Z @ Z.T, atol=1e-5)
+    assert space.coordinates.shape[1] <= min(shape)
+
+
+@pytest.mark.parametrize("shape", [(20, 5), (20, 70)], ids=["tall", "wide"])
+def test_lifted_weights_decide_alike_and_have_the_least_norm(shape) -> None:
+    X = rows(*shape)
+    space = RowSpace(X)
+    random = np.random.default_rng(1)
+    weights, bias = random.normal(size=(2, space.coordinates.shape[1])), random.normal(size=2)
+    lifted, shift = space.lift(weights, bias)
+    np.testing.assert_allclose(X @ lifted.T + shift, space.coordinates @ weights.T + bias, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(lifted * space.scale, axis=1), np.linalg.norm(weights, axis=1), rtol=1e-6)
+
+
+def test_a_column_that_never_changes_counts_nothing() -> None:
+    X = rows(20, 4)
+    X[:, 2] = 0.1
+    space = RowSpace(X)
+    assert space.scale[2] == 1
+    assert abs(space.coordinates[:, 2]).max() < 1e-7
+
+
+def test_the_rows_are_not_written_over() -> None:
+    X = rows(10, 30)
+    before = X.copy()
+    RowSpace(X).lift(np.ones((1, 9)), np.zeros(1))
+    assert (before == X).all()

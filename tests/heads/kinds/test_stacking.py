@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featstore.errors import InputError
+from heads.kinds.problem import Problem
+from heads.kinds.solve import solve_linear
+from heads.kinds.stacking import fit_stacking
+
+
+def exact(params: Any, seed: int) -> LogisticRegression:
+    return LogisticRegression(**params, max_iter=5000, tol=1e-8, random_state=seed)
+
+
+FIT = partial(fit_stacking, partial(solve_linear, exact))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_is_what_scikit_learns_parts_make(table, classes: int) -> None:
+    train, new = table(90, 10, classes, noise=3.0), table(40, 10, classes, noise=3.0, seed=1)
+    X, new_X = train.X.astype(np.float64), new.X.astype(np.float64)
+    [fit] = FIT(Problem(train.X, train.y, (4, 6), seed=3), ({"C": 0.1},))
+    folds, unseen, said = StratifiedKFold(5, shuffle=True, random_state=3), [], []
+    for block in (slice(0, 4), slice(4, 10)):
+        part = make_pipeline(StandardScaler(), exact({"C": 0.1}, 0))
+        out = cross_val_predict(part, X[:, block], train.y, cv=folds, method="decision_function")
+        unseen.append(out.reshape(90, -1))
+        said.append(part.fit(X[:, block], train.y).decision_function(new_X[:, block]).reshape(40, -1))
+    top = make_pipeline(StandardScaler(), exact({"C": 1.0}, 0)).fit(np.hstack(unseen), train.y)
+    expected = top.decision_function(np.hstack(said))
+    found = fit.head.logits(new.X)
+    np.testing.assert_allclose(found[:, 1] if classes == 2 else found, expected, atol=1e-4)
+
+
+def test_one_backbone_cannot_be_stacked(table) -> None:
+    train = table()
+    with pytest.raises(InputError, match="combines backbones"):
+        FIT(Problem(train.X, train.y, (8,)), ({"C": 0.1},))
+
+
+def test_a_class_with_a_single_image_is_said(table) -> None:
+    train = table(60)
+    lonely = train.select(np.concatenate([np.flatnonzero(train.y != 2), np.flatnonzero(train.y == 2)[:1]]))
+    with pytest.raises(InputError, match="two images of every class"):
+        FIT(Problem(lonely.X, lonely.y, (4, 4)), ({"C": 0.1},))
