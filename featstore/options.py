@@ -24,6 +24,9 @@ Backbones = Annotated[
     ),
 ]
 Heads = Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm, …; may repeat.")]
+Preprocessings = Annotated[
+    list[Preprocessing], typer.Option("--preprocessing", help="keras, rescale, none; may repeat.")
+]
 Poolings = Annotated[list[str], typer.Option("--pooling", help="avg, max, flatten; may repeat.")]
 
 
@@ -55,7 +58,7 @@ class HeadFlags:
 
 @dataclass(frozen=True)
 class GraphFlags:
-    """Everything that changes a feature but its pooling."""
+    """Everything that changes a feature but its preprocessing and its pooling."""
 
     weights: Annotated[str, typer.Option(metavar="imagenet|random:SEED|PATH", help="Where the weights come from.")] = (
         "imagenet"
@@ -66,9 +69,6 @@ class GraphFlags:
     ] = None
     resize: Annotated[Resize, typer.Option(help="Interpolation.")] = "bilinear"
     fit: Annotated[Fit, typer.Option(help="How a picture fills the square.")] = "stretch"
-    preprocessing: Annotated[
-        Preprocessing, typer.Option(help="keras = the base's own, rescale = 1/255, none = raw 0–255.")
-    ] = "keras"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the forward pass.")
     ] = "auto"
@@ -83,4 +83,7 @@ class GraphFlags:
 class SpecFlags(GraphFlags):
     """Everything that changes a feature."""
 
+    preprocessing: Annotated[
+        Preprocessing, typer.Option(help="keras = the base's own, rescale = 1/255, none = raw 0–255.")
+    ] = "keras"
     pooling: Annotated[Pooling, typer.Option(help="map stores (H, W, C); the others follow from it for free.")] = "avg"

@@ -22,6 +22,7 @@ from featstore.options import (
     Heads,
     Json,
     Poolings,
+    Preprocessings,
     SpecFlags,
     StorePath,
 )
@@ -41,6 +42,7 @@ def train(
     head: Heads = ["logreg", "linear-svm"],  # noqa: B006
     store: StorePath = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the bundles are saved.")] = Path("bundles"),
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to write a page that shows it all.")] = None,
     as_json: Json = False,
 ) -> None:
     """Extract what is missing, then train heads on the cached features, in seconds.
@@ -63,6 +65,7 @@ def train(
         head,
         store=open_store(store),
         bundles=out,
+        report=report,
         options=_train_options(fitting, dataset.seed),
         progress=for_stream(),
     )
@@ -77,6 +80,7 @@ def sweep(
     graph: GraphFlags,
     fitting: HeadFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006
+    preprocessing: Preprocessings = ["keras"],  # noqa: B006
     pooling: Poolings = ["avg", "max", "flatten"],  # noqa: B006
     head: Annotated[list[str], typer.Option("--head", metavar="NAME", help="May repeat (default: every head).")] = [],  # noqa: B006
     store: StorePath = None,
@@ -85,12 +89,17 @@ def sweep(
     ),
     as_json: Json = False,
 ) -> None:
-    """Compare whole grids: backbones x poolings x heads x settings. Interrupted, it goes on where it stopped.
+    """Compare whole grids: backbones x preprocessings x poolings x heads x settings. Interrupted, it goes on.
 
     Everything is chosen on the validation split (by 5 folds of train where there is none); the best head alone is
     fitted again, saved, and scored on the test split, once.
 
-    Example: featstore sweep photos/ -b vgg16 -b xception
+    The page with everything in it is DIR/report.html.
+
+    Examples:
+      featstore sweep photos/ -b vgg16 -b xception
+
+      featstore sweep photos/ --preprocessing keras --preprocessing rescale --head logreg --head chollet
     """
     from heads import compose
 
@@ -98,9 +107,7 @@ def sweep(
     show.notes(images)
     done, compared = compose.sweep_on(
         images,
-        requests(backbone, graph),
-        head,
-        poolings=pooling,
+        compose.Grid(tuple(backbone), requests(backbone, graph)[0], tuple(preprocessing), tuple(pooling), tuple(head)),
         store=open_store(store),
         out=out,
         options=_train_options(fitting, dataset.seed),

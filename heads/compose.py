@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from featstore.errors import InputError, unknown_name
 from featstore.extraction import Extraction
 from featstore.job import Job, Request, resolve_jobs
 from featstore.progress import Progress, silent
-from featstore.spec import Pooling
+from featstore.spec import Pooling, Preprocessing
 from featstore.store import Store
 from featstore.table import Table, join_tables, read_tables, width_of
 from featstore.weights import Base
@@ -51,12 +51,14 @@ def train_on(
     *,
     store: Store,
     bundles: Path | None,
+    report: Path | None = None,
     options: TrainOptions | None = None,
     progress: Progress = silent,
 ) -> tuple[Extraction, Comparison]:
     """Extract what the store lacks of ``dataset``, then compare the ``heads`` on each request's table.
 
-    A request for "vgg16+xception" gets one table with the columns of both.
+    A request for "vgg16+xception" gets one table with the columns of both. ``report`` : the folder for a page that
+    shows the comparison; None writes none.
     Raises InputError before any work for an unknown head or a dataset that nothing can be trained on, and what
     extraction and training raise.
     """
@@ -69,47 +71,97 @@ def train_on(
         _training_set(dataset, done, [replace(request, backbone=name) for name in names], request.pooling, store)
         for names, request in combinations
     ]
-    return done, train(sets, heads, bundles=bundles, options=options, progress=progress)
+    compared = train(sets, heads, bundles=bundles, options=options, progress=progress)
+    return done, compared if report is None else with_report(report, compared, dataset, done, sets, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What a sweep combines: backbones × preprocessings × poolings × heads (none named: all of them).
+
+    backbones : names; several are tried joined as well, and "a+b" asks for that alone beside the single ones.
+    request : all other settings of the features.
+    """
+
+    backbones: tuple[str, ...]
+    request: Request
+    preprocessings: tuple[Preprocessing, ...] = ("keras",)
+    poolings: tuple[str, ...] = POOLINGS
+    heads: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not known, before any work; raises InputError."""
+        for name in self.heads:
+            find(name)
+        if unknown := [pooling for pooling in self.poolings if pooling not in POOLINGS]:
+            raise unknown_name("pooling", unknown[0], POOLINGS, "--pooling")
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What has to be extracted: maps, as soon as several poolings are to follow from them."""
+        stored: Pooling = self._poolings[0] if len(self._poolings) == 1 else "map"
+        names = dict.fromkeys(name for backbone in self.backbones for name in split_names(backbone))
+        return tuple(
+            replace(self.request, backbone=name, pooling=stored, preprocessing=preprocessing)
+            for preprocessing in dict.fromkeys(self.preprocessings)
+            for name in names
+        )
+
+    @property
+    def combinations(self) -> tuple[tuple[tuple[Request, ...], Pooling], ...]:
+        """The tables: requests whose columns stand side by side, and the pooling of all of them."""
+        asked = [split_names(backbone) for backbone in self.backbones]
+        everything = tuple(dict.fromkeys(name for names in asked for name in names))
+        together = dict.fromkeys([*asked, *([everything] if len(everything) > 1 else [])])
+        return tuple(
+            (
+                tuple(r for name in names for r in self.requests if (r.backbone, r.preprocessing) == (name, kind)),
+                pooling,
+            )
+            for kind in dict.fromkeys(self.preprocessings)
+            for names in together
+            for pooling in self._poolings
+            if len(names) == 1 or names in asked or pooling != "flatten"  # flat features of several bases are huge
+        )
+
+    @property
+    def _poolings(self) -> tuple[Pooling, ...]:
+        return tuple(pooling for pooling in POOLINGS if pooling in self.poolings)
 
 
 def sweep_on(
     dataset: Dataset,
-    requests: Sequence[Request],
-    heads: Sequence[str],
+    grid: Grid,
     *,
-    poolings: Sequence[str] = POOLINGS,
     store: Store,
     out: Path,
     options: TrainOptions | None = None,
     progress: Progress = silent,
 ) -> tuple[Extraction, Comparison]:
-    """Compare ``heads`` (none: all) × backbones × ``poolings``; several backbones are tried joined as well.
+    """Compare all of the ``grid`` on ``dataset``, extracting what the store lacks.
 
-    Choices are kept in ``out``/choices, so that an interrupted sweep goes on; the best head goes to ``out``/bundles.
-    Raises what :func:`train_on` raises.
+    Choices are kept in ``out``/choices, so that an interrupted sweep goes on; the best head goes to ``out``/bundles,
+    the page that shows it all to ``out``/report.html. Raises what :func:`train_on` raises.
     """
-    for name in heads:
-        find(name)
-    known = [pooling for pooling in POOLINGS if pooling in poolings]
-    if unknown := [pooling for pooling in poolings if pooling not in POOLINGS]:
-        raise unknown_name("pooling", unknown[0], POOLINGS, "--pooling")
-    singles = list(dict.fromkeys(name for request in requests for name in split_names(request.backbone)))
-    asked = [split_names(request.backbone) for request in requests]
-    combinations = list(dict.fromkeys([*asked, *([tuple(singles)] if len(singles) > 1 else [])]))
-    stored: Pooling = known[0] if len(known) == 1 else "map"
-    wanted = [replace(requests[0], backbone=name, pooling=stored) for name in singles]
-    done = _extract(dataset, wanted, store, progress)
-    sets = [
-        _training_set(dataset, done, [request for request in wanted if request.backbone in names], pooling, store)
-        for names in combinations
-        for pooling in known
-        if len(names) == 1 or names in asked or pooling != "flatten"
-    ]
+    done = _extract(dataset, grid.requests, store, progress)
+    sets = [_training_set(dataset, done, requests, pooling, store) for requests, pooling in grid.combinations]
     options = replace(options or TrainOptions(), as_sweep=True, fit_all=False)
-    names = list(heads) or list(HEADS)
-    return done, train(
-        sets, names, bundles=out / "bundles", options=options, journal=out / "choices", progress=progress
-    )
+    places = {"bundles": out / "bundles", "journal": out / "choices"}
+    compared = train(sets, grid.heads or tuple(HEADS), **places, options=options, progress=progress)
+    return done, with_report(out, compared, dataset, done, sets, progress)
+
+
+def with_report(
+    folder: Path, compared: Comparison, dataset: Dataset, done: Extraction, sets: Sequence[TrainingSet],
+    progress: Progress = silent,
+) -> Comparison:  # fmt: skip
+    """The comparison, and the page that shows it written to ``folder``."""
+    from heads.report.page import write_report
+
+    with progress("report", 1, "pages") as advance:
+        page = write_report(folder, compared, dataset, done, sets[compared.best.place].tables())
+        advance(1)
+    return replace(compared, report=page)
 
 
 def _extract(dataset: Dataset, requests: Sequence[Request], store: Store, progress: Progress) -> Extraction:
@@ -143,6 +195,7 @@ def _training_set(
         load=load,
         feature_bytes=sum(widths) * np.dtype(specs[0].dtype).itemsize * len(dataset),
         image_seconds=_image_seconds(jobs, store, len(dataset)),
+        preprocessing=specs[0].preprocessing,
     )
 
 

@@ -22,6 +22,9 @@ Method = Literal["none", "temperature", "isotonic"]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 """The corners (x, y) of a rising, piecewise linear function from 0..1 to 0..1."""
 
+FOLDS = 5
+"""Parts of the held-out rows, each of which is calibrated by the others to be judged."""
+
 _RANGE = (-12.0, 12.0)
 """Bounds of the factor's natural logarithm: e⁻¹² to e¹²."""
 
@@ -75,6 +78,23 @@ def fit_calibration(method: Method, logits: Logits, y: Labels) -> Calibration:
         return Calibration(method, _fit_temperature(logits[known], y[known]))
     plain = softmax(logits[known])
     return Calibration(method, curves=tuple(_fit_curve(plain[:, i], y[known] == i) for i in range(plain.shape[1])))
+
+
+def cross_calibrated(method: Method, logits: Logits, y: Labels, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Probabilities (N, K) of held-out ``logits``, each row calibrated without its own answer, by :data:`FOLDS` folds.
+
+    So they may be judged by the same answers ``y`` (N,), -1 for a class not known. Fewer rows than folds stay as they
+    are.
+    """
+    from sklearn.model_selection import KFold
+
+    plain = softmax(logits)
+    if method == "none" or (y >= 0).sum() < FOLDS:
+        return plain
+    out = np.empty_like(plain)
+    for others, own in KFold(FOLDS, shuffle=True, random_state=seed).split(logits):
+        out[own] = fit_calibration(method, logits[others], y[others]).probabilities(logits[own])
+    return out
 
 
 def _fit_temperature(logits: Logits, y: Labels) -> float:

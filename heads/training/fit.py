@@ -11,8 +11,8 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.records import Digests
 from featstore.table import Table
-from heads.evaluation.calibration import Calibration, Method, fit_calibration
-from heads.kinds.head import Features, Head, Labels
+from heads.evaluation.calibration import Calibration
+from heads.kinds.head import Features, Head, Labels, Logits
 from heads.kinds.problem import HeadKind, Problem
 from heads.training.choice import Choice, labelled
 
@@ -44,14 +44,15 @@ class FittedHead:
         """The names of the K classes that it can tell apart, in the order of its columns."""
         return tuple(self.all_classes[label] for label in self.labels)
 
-    def probabilities(self, X: Features) -> npt.NDArray[np.float64]:
-        """float64 (N, C) in the columns of all classes, those it does not know at 0. ``X`` (N, D) may stay stored."""
+    def logits(self, X: Features) -> Logits:
+        """float64 (N, K). ``X`` (N, D) may stay stored."""
         step = max(1, _CHUNK_NUMBERS // X.shape[1])
-        parts = [
-            self.calibration.probabilities(self.head.logits(X[start : start + step]))
-            for start in range(0, len(X), step)
-        ]
-        return over_all_classes(np.concatenate(parts), self.labels, len(self.all_classes))
+        return np.concatenate([self.head.logits(X[start : start + step]) for start in range(0, len(X), step)])
+
+    def probabilities(self, logits: Logits, *, calibrated: bool = True) -> npt.NDArray[np.float64]:
+        """float64 (N, C) from logits (N, K), in the columns of all classes, those it does not know at 0."""
+        calibration = self.calibration if calibrated else Calibration()
+        return over_all_classes(calibration.probabilities(logits), self.labels, len(self.all_classes))
 
 
 def refit(
@@ -78,11 +79,6 @@ def refit(
         y=used.y,
         seconds=time.perf_counter() - started,
     )
-
-
-def calibrate(kind: HeadKind, choice: Choice, method: Method | None) -> Calibration:
-    """The calibration asked for; None is a temperature for heads whose scores are no log-odds, nothing for others."""
-    return fit_calibration(method or ("temperature" if kind.tempered else "none"), choice.logits, choice.columns)
 
 
 def over_all_classes(probabilities: npt.NDArray[np.float64], labels: Labels, count: int) -> npt.NDArray[np.float64]:

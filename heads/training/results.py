@@ -13,6 +13,8 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.table import Table
 from heads.bundles.card import Origin
+from heads.evaluation.compare import Pair
+from heads.evaluation.leaks import Leak
 from heads.evaluation.metrics import Metrics
 from heads.kinds.head import Labels
 from heads.training.choice import Choice
@@ -26,6 +28,7 @@ class TrainingSet:
     load : gives the tables by the name of their split.
     feature_bytes : of the cached features of all images; image_seconds : running the bases over all images, None if
         not known here.
+    preprocessing : what happens to pixels before the base, "keras" being its own.
     """
 
     backbone: str
@@ -34,6 +37,7 @@ class TrainingSet:
     load: Callable[[], Mapping[str, Table]]
     feature_bytes: int = 0
     image_seconds: float | None = None
+    preprocessing: str = "keras"
 
     def tables(self) -> Mapping[str, Table]:
         """The tables; raises InputError if there is no training image."""
@@ -57,17 +61,35 @@ class Cost:
     fit_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """The same predictions, judged otherwise.
+
+    uncalibrated : before calibration. without_leaks : without images that train holds a copy of; None if there is none.
+    """
+
+    uncalibrated: Metrics
+    without_leaks: Metrics | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Both, by their names."""
+        rest = self.without_leaks
+        return {"uncalibrated": self.uncalibrated.to_json(), "without_leaks": rest.to_json() if rest else None}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
     """One kind of head on one table, as a line of the leaderboard.
 
-    backbone, pooling, head : as they were asked for; backbones joined by "+".
+    backbone, pooling, preprocessing, head : as they were asked for; backbones joined by "+".
     fingerprints : of the specs of its features, one a backbone.
-    probabilities : float64 (M, C) on the held-out rows, in the columns of all C classes of the dataset.
+    probabilities : float64 (M, C) on the held-out rows, in the columns of all C classes of the dataset; calibrated
+        without a row's own answer.
     answers : int64 (M,), their right classes; paths : their M files.
     held_out : the metrics of these; every ranking is by their accuracy.
     place : of its training set among those that were given.
     test : of the chosen head alone, once; None for all others. bundle : where it was saved, None if it was not.
+    held_out_variants, test_variants : of the chosen head alone.
     """
 
     backbone: str
@@ -81,8 +103,22 @@ class Result:
     held_out: Metrics
     cost: Cost
     place: int = 0
+    preprocessing: str = "keras"
+    held_out_variants: Variants | None = None
     test: Metrics | None = None
+    test_variants: Variants | None = None
     bundle: Path | None = None
+
+    @property
+    def features(self) -> str:
+        """What it was fitted on, in words: ``vgg16 avg``, ``vgg16 flatten rescale``."""
+        usual = self.preprocessing == "keras"
+        return f"{self.backbone} {self.pooling}" + ("" if usual else f" {self.preprocessing}")
+
+    @property
+    def name(self) -> str:
+        """The whole line in words: ``vgg16 avg logreg``."""
+        return f"{self.features} {self.head}"
 
     def to_json(self) -> dict[str, Any]:
         """One of the ``results`` of ``train --json`` and ``sweep --json``."""
@@ -91,11 +127,14 @@ class Result:
             "backbone": self.backbone,
             "fingerprints": list(self.fingerprints),
             "pooling": self.pooling,
+            "preprocessing": self.preprocessing,
             "head": self.head,
             "params": dict(self.choice.chosen.params),
             "chosen_on": self.choice.on,
             "held_out": self.held_out.to_json(),
+            "held_out_variants": self.held_out_variants.to_json() if self.held_out_variants else None,
             "test": self.test.to_json() if self.test else None,
+            "test_variants": self.test_variants.to_json() if self.test_variants else None,
             "feature_bytes": self.cost.feature_bytes,
             "image_seconds": self.cost.image_seconds,
             "choose_seconds": round(self.cost.choose_seconds, 3),
@@ -106,11 +145,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Every head that was compared, best first; ``notes`` say what was left out and how it was chosen."""
+    """Every head that was compared, best first; ``notes`` say what was left out and how it was chosen.
+
+    pairs : the best against each other head on the held-out images, by McNemar's test.
+    leaks : images of validation and test that train holds a copy of. report : the page that shows it all, if written.
+    """
 
     results: tuple[Result, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    report: Path | None = None
 
     @property
     def best(self) -> Result:
@@ -118,8 +164,14 @@ class Comparison:
         return self.results[0]
 
     def to_json(self) -> dict[str, Any]:
-        """``{"results": [...], "notes": [...]}``, best first."""
-        return {"results": [result.to_json() for result in self.results], "notes": list(self.notes)}
+        """``{"results": [...], "pairs": [...], "leaks": [...], "notes": [...], "report"}``, best first."""
+        return {
+            "results": [result.to_json() for result in self.results],
+            "pairs": [pair.to_json() for pair in self.pairs],
+            "leaks": [leak.to_json() for leak in self.leaks],
+            "notes": list(self.notes),
+            "report": str(self.report) if self.report else None,
+        }
 
 
 def ranked(results: list[Result]) -> tuple[Result, ...]:

@@ -18,13 +18,15 @@ from featstore.table import StoredRows, Table, stack_tables
 from featstore.versions import installed_versions
 from heads.bundles.bundle import write_bundle
 from heads.bundles.card import Card
-from heads.evaluation.calibration import Calibration, Method
+from heads.evaluation.calibration import Method, cross_calibrated, fit_calibration
 from heads.evaluation.clip import fit_clip
-from heads.evaluation.metrics import Metrics, measure
+from heads.evaluation.leaks import Leak, find_leaks
+from heads.evaluation.metrics import measure
 from heads.kinds.catalog import find
 from heads.kinds.problem import HeadKind
 from heads.training.choice import Choice, choose, prepare
-from heads.training.fit import FittedHead, calibrate, over_all_classes, refit
+from heads.training.doubts import against_best, judged_again, score_on_test, warnings_of
+from heads.training.fit import FittedHead, over_all_classes, refit
 from heads.training.journal import Journal, key_of
 from heads.training.results import Comparison, Cost, Result, TrainingSet, ranked
 
@@ -82,10 +84,18 @@ def train(
     if not results:
         raise InputError("no head was trained", received="; ".join(notes), todo="ask for other heads or poolings")
     best_first = ranked(results)
-    notes += _how(best_first, options)
+    leaks = find_leaks(sets[_narrowest(best_first[0], sets)].tables())
+    best_first = (judged_again(best_first[0], classes, leaks, seed=options.seed), *best_first[1:])
     if bundles is not None:
-        best_first = _fit_again(best_first, sets, bundles, options, progress)
-    return Comparison(best_first, classes, tuple(notes))
+        best_first = _fit_again(best_first, sets, leaks, bundles, options, progress)
+    pairs = against_best(best_first)
+    notes += [*_how(best_first, options), *warnings_of(best_first[0], pairs, leaks)]
+    return Comparison(best_first, classes, tuple(notes), pairs, leaks)
+
+
+def _narrowest(best: Result, sets: Sequence[TrainingSet]) -> int:
+    """The set that copies are looked for in: average pooling tells images apart best, and is quick."""
+    return next((i for i, one in enumerate(sets) if one.pooling == "avg"), best.place)
 
 
 def _choices(
@@ -128,12 +138,13 @@ def _result(
 ) -> Result:  # fmt: skip
     training_set = sets[place]
     held_out = tables["validation" if choice.on == "validation" else "train"]
-    probabilities = _calibration(kind, choice, options).probabilities(choice.logits)
+    probabilities = cross_calibrated(_method(kind, options), choice.logits, choice.columns, seed=options.seed)
     probabilities = over_all_classes(probabilities, choice.labels, len(held_out.classes))
     answers = held_out.y[choice.rows]
     return Result(
         backbone=training_set.backbone,
         pooling=training_set.pooling,
+        preprocessing=training_set.preprocessing,
         head=kind.name,
         fingerprints=tuple(spec.fingerprint for spec in held_out.specs),
         choice=choice,
@@ -146,8 +157,8 @@ def _result(
     )
 
 
-def _calibration(kind: HeadKind, choice: Choice, options: TrainOptions) -> Calibration:
-    return calibrate(kind, choice, options.calibrate)
+def _method(kind: HeadKind, options: TrainOptions) -> Method:
+    return options.calibrate or ("temperature" if kind.tempered else "none")
 
 
 def _how(best_first: Sequence[Result], options: TrainOptions) -> list[str]:
@@ -161,8 +172,9 @@ def _how(best_first: Sequence[Result], options: TrainOptions) -> list[str]:
 
 
 def _fit_again(
-    best_first: Sequence[Result], sets: Sequence[TrainingSet], bundles: Path, options: TrainOptions, progress: Progress
-) -> tuple[Result, ...]:
+    best_first: Sequence[Result], sets: Sequence[TrainingSet], leaks: Sequence[Leak], bundles: Path,
+    options: TrainOptions, progress: Progress,
+) -> tuple[Result, ...]:  # fmt: skip
     wanted = best_first if options.fit_all else best_first[:1]
     done: dict[int, Result] = {}
     with progress("fitting", len(wanted), "heads") as advance:
@@ -170,31 +182,27 @@ def _fit_again(
             tables = sets[place].tables()
             for result in wanted:
                 if result.place == place:
-                    done[id(result)] = _fit_one(result, sets[place], tables, bundles, options, result is best_first[0])
+                    to_test = leaks if result is best_first[0] else None
+                    done[id(result)] = _fit_one(result, sets[place], tables, to_test, bundles, options)
                     advance(1)
     return tuple(done.get(id(result), result) for result in best_first)
 
 
 def _fit_one(
-    result: Result, training_set: TrainingSet, tables: Mapping[str, Table], bundles: Path, options: TrainOptions,
-    is_best: bool,
+    result: Result, training_set: TrainingSet, tables: Mapping[str, Table], leaks: Sequence[Leak] | None,
+    bundles: Path, options: TrainOptions,
 ) -> Result:  # fmt: skip
+    """Fit the choice again and save it; it is scored on the test split if ``leaks`` are given, None for all others."""
     kind, table = find(result.head), tables["train"]
     if options.refit_on == "train+validation" and "validation" in tables:
         table = stack_tables(table, tables["validation"])
-    calibration = _calibration(kind, result.choice, options)
+    calibration = fit_calibration(_method(kind, options), result.choice.logits, result.choice.columns)
     fitted = refit(kind, result.choice, table, calibration, balanced=options.balanced, seed=options.seed)
-    test = _test(fitted, tables.get("test"), options.seed) if is_best else None
-    result = replace(result, test=test, cost=replace(result.cost, fit_seconds=fitted.seconds))
+    result = replace(result, cost=replace(result.cost, fit_seconds=fitted.seconds))
+    if leaks is not None:
+        result = score_on_test(result, fitted, tables.get("test"), leaks, seed=options.seed)
     card = _card(fitted, result, training_set, table, options)
     return replace(result, bundle=write_bundle(bundles, card, fitted.head, fitted.digests))
-
-
-def _test(fitted: FittedHead, test: Table | None, seed: int) -> Metrics | None:
-    if test is None or not (test.y >= 0).any():
-        return None
-    known = test.select(test.y >= 0)
-    return measure(known.y, fitted.probabilities(known.X), known.classes, seed=seed)
 
 
 def _card(fitted: FittedHead, result: Result, training_set: TrainingSet, table: Table, options: TrainOptions) -> Card:

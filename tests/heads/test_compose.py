@@ -10,7 +10,7 @@ from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
 from heads.apply import predict_files
 from heads.bundles.bundle import read_bundle
-from heads.compose import split_names, sweep_on, train_on
+from heads.compose import Grid, split_names, sweep_on, train_on
 from heads.notes import reading_notes
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, stub_base
@@ -185,9 +185,10 @@ def test_backbones_joined_by_a_plus_give_one_head_on_both(
 def test_a_sweep_computes_maps_once_and_derives_every_pooling(
     photos: Path, store: Store, bases: Bases, tmp_path: Path
 ) -> None:
-    requests = [Request("vgg16"), Request("xception")]
+    grid = Grid(("vgg16", "xception"), Request("vgg16"), heads=("logreg", "stacking"))
     out = tmp_path / "out"
-    _, swept = sweep_on(open_dataset(photos), requests, ["logreg", "stacking"], store=store, out=out)
+    _, swept = sweep_on(open_dataset(photos), grid, store=store, out=out)
+    assert swept.report == out / "report.html"
     assert bases.computed == 72
     tables = {(r.backbone, r.pooling) for r in swept.results if r.head == "logreg"}
     singles = {(name, pooling) for name in ("vgg16", "xception") for pooling in ("avg", "max", "flatten")}
@@ -195,10 +196,33 @@ def test_a_sweep_computes_maps_once_and_derives_every_pooling(
     assert {r.backbone for r in swept.results if r.head == "stacking"} == {"vgg16+xception"}
     assert [r.bundle is not None for r in swept.results] == [True] + [False] * (len(swept.results) - 1)
     assert swept.best.test.n == 12
-    again = sweep_on(open_dataset(photos), requests, ["logreg", "stacking"], store=store, out=out)[1]
+    again = sweep_on(open_dataset(photos), grid, store=store, out=out)[1]
     assert bases.computed == 72
     assert again.best.bundle == swept.best.bundle
     assert [r.choice.seconds for r in again.results] == [r.choice.seconds for r in swept.results], "chosen again"
+
+
+def test_a_sweep_combines_preprocessings_and_asks_for_maps_once() -> None:
+    grid = Grid(("vgg16", "xception"), Request("vgg16"), ("keras", "rescale"), ("avg", "flatten"))
+    assert [(r.backbone, r.preprocessing, r.pooling) for r in grid.requests] == [
+        (name, preprocessing, "map") for preprocessing in ("keras", "rescale") for name in ("vgg16", "xception")
+    ]
+    found = {("+".join(r.backbone for r in several), several[0].preprocessing, p) for several, p in grid.combinations}
+    names = [("vgg16", "avg"), ("vgg16", "flatten"), ("xception", "avg"), ("xception", "flatten")]
+    both = [*names, ("vgg16+xception", "avg")]
+    assert found == {(name, kind, pooling) for name, pooling in both for kind in ("keras", "rescale")}
+    assert all(len({r.preprocessing for r in several}) == 1 for several, _ in grid.combinations)
+
+
+def test_a_sweep_of_one_pooling_stores_no_maps() -> None:
+    assert [r.pooling for r in Grid(("vgg16",), Request("vgg16"), poolings=("max",)).requests] == ["max"]
+
+
+def test_a_grid_with_unknown_names_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match="unknown head"):
+        Grid(("vgg16",), Request("vgg16"), heads=("forest",))
+    with pytest.raises(InputError, match="unknown pooling"):
+        Grid(("vgg16",), Request("vgg16"), poolings=("map",))
 
 
 def test_names_are_split_at_a_plus_unless_a_file_is_called_so(tmp_path: Path) -> None:

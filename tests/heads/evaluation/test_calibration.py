@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from heads.evaluation.calibration import Calibration, fit_calibration
+from heads.evaluation.calibration import Calibration, cross_calibrated, fit_calibration
 from heads.kinds.head import softmax
 
 
@@ -82,3 +82,18 @@ def test_json_survives_exactly(method) -> None:
 def test_nonsense_is_refused(broken) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         Calibration.from_json({**Calibration("isotonic").to_json(), **broken})
+
+
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+def test_a_row_is_calibrated_without_its_own_answer(method) -> None:
+    """Judged by the answers that it was fitted on, an isotonic curve makes even noise look good."""
+    logits, _ = problem(60)
+    noise = np.random.default_rng(1).integers(3, size=60)
+    fitted = fit_calibration(method, logits, noise).probabilities(logits)
+    assert log_loss(cross_calibrated(method, logits, noise), noise) > max(log_loss(fitted, noise), np.log(3) - 0.02)
+
+
+def test_without_a_method_or_enough_rows_nothing_is_changed() -> None:
+    logits, y = problem(40)
+    np.testing.assert_array_equal(cross_calibrated("none", logits, y), softmax(logits))
+    np.testing.assert_array_equal(cross_calibrated("isotonic", logits[:3], y[:3]), softmax(logits[:3]))

@@ -5,17 +5,18 @@ import pytest
 
 from featstore.errors import InputError
 from featstore.table import stack_tables
-from heads.evaluation.calibration import Calibration
+from heads.evaluation.calibration import Calibration, fit_calibration
 from heads.kinds.catalog import HEADS
 from heads.training.choice import choose, prepare
-from heads.training.fit import FittedHead, calibrate, refit
+from heads.training.fit import FittedHead, refit
 
 LOGREG, SVM = HEADS["logreg"], HEADS["linear-svm"]
 
 
 def fitted(kind, train, validation=None, seed: int = 0) -> FittedHead:
     choice = choose(kind, prepare(train, validation, seed=seed))
-    return refit(kind, choice, train, calibrate(kind, choice, None), seed=seed)
+    method = "temperature" if kind.tempered else "none"
+    return refit(kind, choice, train, fit_calibration(method, choice.logits, choice.columns), seed=seed)
 
 
 def test_the_last_fit_sees_every_labelled_row_and_remembers_which(table) -> None:
@@ -45,7 +46,7 @@ def test_a_machine_gives_right_probabilities_and_keeps_its_choices(table) -> Non
     train, validation, new = table(300, noise=2.5), table(300, noise=2.5, seed=1), table(900, noise=2.5, seed=2)
     head = fitted(SVM, train, validation)
     assert head.calibration.method == "temperature"
-    said = head.probabilities(new.X)
+    said = head.probabilities(head.logits(new.X))
     assert (said.argmax(axis=1) == head.labels[head.head.logits(new.X).argmax(axis=1)]).all()
     assert said.max(axis=1).mean() == pytest.approx((said.argmax(axis=1) == new.y).mean(), abs=0.05)
 
@@ -54,7 +55,7 @@ def test_a_class_without_training_images_keeps_its_place_with_no_probability(tab
     train = table(60)
     head = fitted(LOGREG, train.select(train.y != 1), table(60, split="validation", seed=1))
     assert head.classes == ("class 0", "class 2")
-    said = head.probabilities(train.X)
+    said = head.probabilities(head.logits(train.X))
     assert said.shape == (60, 3)
     assert (said[:, 1] == 0).all()
     np.testing.assert_allclose(said.sum(axis=1), 1)

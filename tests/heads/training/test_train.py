@@ -54,8 +54,10 @@ def test_the_test_split_is_scored_exactly_once(
     import heads.training.train
 
     scored = []
-    real = heads.training.train._test
-    monkeypatch.setattr(heads.training.train, "_test", lambda *args: scored.append(args) or real(*args))
+    real = heads.training.train.score_on_test
+    monkeypatch.setattr(
+        heads.training.train, "score_on_test", lambda *args, **rest: scored.append(args) or real(*args, **rest)
+    )
     train([training_set], ["logreg", "linear-svm"], bundles=bundles)
     assert len(scored) == 1
 

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featstore.table import StoredRows
+from heads.evaluation import leaks as module
+from heads.evaluation.leaks import Leak, find_leaks
+
+
+@pytest.fixture
+def tables(table):
+    """Nobody is like anybody: 64 features of pure noise."""
+    return {
+        "train": table(80, 64, noise=50.0),
+        "validation": table(30, 64, noise=50.0, split="validation", seed=1),
+        "test": table(30, 64, noise=50.0, split="test", seed=2),
+    }
+
+
+def planted(tables, split: str, row: int, of: int, *, exact: bool, blur: float = 0.1):
+    """The tables with row ``row`` of ``split`` being training image ``of``."""
+    one, train = tables[split], tables["train"]
+    X, digests = one.X.copy(), one.digests.copy()
+    X[row] = train.X[of] + blur * train.X.std() * np.random.default_rng(0).normal(size=X.shape[1])
+    if exact:
+        digests[row] = train.digests[of]
+    return {**tables, split: replace(one, X=X, digests=digests)}
+
+
+def test_images_that_are_all_different_are_no_leaks(tables) -> None:
+    assert find_leaks(tables) == ()
+
+
+def test_an_exact_copy_is_found_whatever_its_features(tables) -> None:
+    [leak] = find_leaks(planted(tables, "test", 4, 17, exact=True, blur=3.0))
+    train, test = tables["train"], tables["test"]
+    assert leak == Leak("test", test.paths[4], train.paths[17], 1.0, True, test.y[4] == train.y[17])
+
+
+def test_a_near_copy_is_found_and_the_nearest_named(tables) -> None:
+    [leak] = find_leaks(planted(tables, "validation", 7, 33, exact=False))
+    assert (leak.split, leak.path, leak.train_path) == ("validation", "validation/1-7.png", "train/0-33.png")
+    assert module.THRESHOLD <= leak.cosine < 1
+    assert not leak.exact
+
+
+def test_the_threshold_decides(tables) -> None:
+    changed = planted(tables, "test", 0, 0, exact=False, blur=0.6)
+    cosine = find_leaks(changed, 0.5)[0].cosine
+    assert find_leaks(changed, cosine + 1e-4) == ()
+    assert len(find_leaks(changed, cosine - 1e-4)) == 1
+
+
+def test_in_small_parts_and_from_the_store_the_same_is_found(tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows(StoredRows):
+        def __init__(self, X) -> None:
+            self.X, self.shape = X, X.shape
+
+        def __getitem__(self, chosen):
+            return self.X[chosen]
+
+    changed = planted(planted(tables, "test", 3, 79, exact=False), "validation", 29, 0, exact=True)
+    whole = find_leaks(changed)
+    monkeypatch.setattr(module, "_CHUNK_NUMBERS", 64 * 7)
+    in_parts = find_leaks({split: replace(table, X=Rows(table.X)) for split, table in changed.items()})
+    assert [(leak.path, leak.train_path) for leak in in_parts] == [(leak.path, leak.train_path) for leak in whole]
+    assert len(whole) == 2
+
+
+def test_without_a_training_split_there_is_nothing_to_leak(tables) -> None:
+    assert find_leaks({"test": tables["test"]}) == ()
