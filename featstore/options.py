@@ -24,9 +24,7 @@ Backbones = Annotated[
     ),
 ]
 Heads = Annotated[list[str], typer.Option("--head", metavar="NAME", help="logreg, linear-svm, …; may repeat.")]
-Preprocessings = Annotated[
-    list[Preprocessing], typer.Option("--preprocessing", help="keras, rescale, none; may repeat.")
-]
+Preprocessings = Annotated[list[str], typer.Option("--preprocessing", help="keras, rescale, none; may repeat.")]
 Poolings = Annotated[list[str], typer.Option("--pooling", help="avg, max, flatten; may repeat.")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from featstore.table import Table, join_tables, read_tables, width_of
 from featstore.weights import Base
 from heads.bundles.card import Origin
 from heads.kinds.catalog import HEADS, find
+from heads.notes import reading_notes
 from heads.training.results import Comparison, TrainingSet
 from heads.training.train import TrainOptions, train
 
@@ -72,7 +74,10 @@ def train_on(
         for names, request in combinations
     ]
     compared = train(sets, heads, bundles=bundles, options=options, progress=progress)
-    return done, compared if report is None else with_report(report, compared, dataset, done, sets, progress)
+    if report is None:
+        return done, compared
+    seed = options.seed if options else 0
+    return done, with_report(report, compared, dataset, done, sets, seed=seed, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class Grid:
 
     backbones: tuple[str, ...]
     request: Request
-    preprocessings: tuple[Preprocessing, ...] = ("keras",)
+    preprocessings: tuple[str, ...] = ("keras",)
     poolings: tuple[str, ...] = POOLINGS
     heads: tuple[str, ...] = ()
 
@@ -93,8 +98,12 @@ class Grid:
         """Refuse names that are not known, before any work; raises InputError."""
         for name in self.heads:
             find(name)
-        if unknown := [pooling for pooling in self.poolings if pooling not in POOLINGS]:
-            raise unknown_name("pooling", unknown[0], POOLINGS, "--pooling")
+        for what, asked, known in (
+            ("pooling", self.poolings, POOLINGS),
+            ("preprocessing", self.preprocessings, get_args(Preprocessing)),
+        ):
+            if unknown := [name for name in asked if name not in known]:
+                raise unknown_name(what, unknown[0], known, f"--{what}")
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -103,7 +112,7 @@ class Grid:
         names = dict.fromkeys(name for backbone in self.backbones for name in split_names(backbone))
         return tuple(
             replace(self.request, backbone=name, pooling=stored, preprocessing=preprocessing)
-            for preprocessing in dict.fromkeys(self.preprocessings)
+            for preprocessing in self._preprocessings
             for name in names
         )
 
@@ -118,7 +127,7 @@ class Grid:
                 tuple(r for name in names for r in self.requests if (r.backbone, r.preprocessing) == (name, kind)),
                 pooling,
             )
-            for kind in dict.fromkeys(self.preprocessings)
+            for kind in self._preprocessings
             for names in together
             for pooling in self._poolings
             if len(names) == 1 or names in asked or pooling != "flatten"  # flat features of several bases are huge
@@ -127,6 +136,10 @@ class Grid:
     @property
     def _poolings(self) -> tuple[Pooling, ...]:
         return tuple(pooling for pooling in POOLINGS if pooling in self.poolings)
+
+    @property
+    def _preprocessings(self) -> tuple[Preprocessing, ...]:
+        return tuple(kind for kind in get_args(Preprocessing) if kind in self.preprocessings)
 
 
 def sweep_on(
@@ -148,18 +161,19 @@ def sweep_on(
     options = replace(options or TrainOptions(), as_sweep=True, fit_all=False)
     places = {"bundles": out / "bundles", "journal": out / "choices"}
     compared = train(sets, grid.heads or tuple(HEADS), **places, options=options, progress=progress)
-    return done, with_report(out, compared, dataset, done, sets, progress)
+    return done, with_report(out, compared, dataset, done, sets, seed=options.seed, progress=progress)
 
 
 def with_report(
-    folder: Path, compared: Comparison, dataset: Dataset, done: Extraction, sets: Sequence[TrainingSet],
-    progress: Progress = silent,
+    folder: Path, compared: Comparison, dataset: Dataset, done: Extraction, sets: Sequence[TrainingSet], *,
+    seed: int, progress: Progress = silent,
 ) -> Comparison:  # fmt: skip
     """The comparison, and the page that shows it written to ``folder``."""
     from heads.report.page import write_report
 
     with progress("report", 1, "pages") as advance:
-        page = write_report(folder, compared, dataset, done, sets[compared.best.place].tables())
+        tables, notes = sets[compared.best.place].tables(), reading_notes(dataset, done)
+        page = write_report(folder, compared, dataset, done, tables, seed=seed, notes=notes)
         advance(1)
     return replace(compared, report=page)
 

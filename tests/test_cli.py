@@ -70,8 +70,10 @@ PLAN = {
     *members("specs[]", SPEC | {"hits", "rejected", "to_compute", "misses", "bytes", "seconds", "estimate"}),
 }
 RESULT = {
-    *("results[]", "notes"),
+    *("results[]", "pairs[]", "leaks", "notes", "report"),
     *members("results[]", {"backbone", "fingerprints", "pooling", "head", "params", "chosen_on", "held_out", "test"}),
+    *members("results[]", {"preprocessing", "held_out_variants", "test_variants"}),
+    *members("pairs[]", {"first", "second", "only_first", "only_second", "p", "adjusted"}),
     *members("results[]", {"feature_bytes", "image_seconds", "choose_seconds", "fit_seconds", "bundle"}),
     *members("results[].held_out", METRICS),
     *members("results[].held_out.accuracy", {"value", "interval"}),
@@ -681,7 +683,7 @@ def test_demo_prints_a_leaderboard_beside_raw_pixels_and_computes_nothing_twice(
     monkeypatch.setattr("featstore.weights.resolve", lambda name, **_: stub_base(name))
     done = good("demo", "--folder", tmp_path / "demo", "--json")
     value = done.json
-    assert set(value) == {"folder", "images", "runs", "results", "notes", "seconds"}
+    assert set(value) == {"folder", "images", "runs", "results", "pairs", "leaks", "notes", "report", "seconds"}
     assert [run["computed"] for run in value["runs"]] == [2 * 1020, 0]
     heads = sorted(result["backbone"] for result in value["results"])
     assert heads == ["raw pixels", "vgg16", "vgg16", "xception", "xception"]

@@ -225,6 +225,35 @@ def test_predict_computes_for_an_unknown_store_the_very_same_rows(
     ]
 
 
+def test_copies_saved_again_are_found_across_splits_and_the_score_given_without_them(
+    photographs: Path, cached: Cached, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    for split, chosen in (("train", slice(40)), ("validation", slice(15)), ("test", slice(10))):
+        for label in ("cats", "dogs"):
+            folder = photos / split / label
+            folder.mkdir(parents=True)
+            for file in sorted((photographs / split / label).iterdir())[chosen]:
+                shutil.copyfile(file, folder / file.name)
+    originals = sorted((photos / "train" / "cats").iterdir())[:3]
+    for file in originals:
+        with Image.open(file) as picture:
+            picture.save(photos / "test" / "cats" / f"again-{file.name}", quality=60)
+    shutil.copyfile(originals[0], photos / "validation" / "cats" / "same.jpg")
+    value = good(
+        "train", photos, "--precision", precision_of(cached), "--head", "logreg", "--store", cached.store,
+        "--out", tmp_path / "bundles", "--json",
+    ).json  # fmt: skip
+    found = {(leak["path"], leak["exact"]): leak["train_path"] for leak in value["leaks"]}
+    assert found == {
+        ("validation/cats/same.jpg", True): f"train/cats/{originals[0].name}",
+        **{(f"test/cats/again-{file.name}", False): f"train/cats/{file.name}" for file in originals},
+    }
+    [best] = value["results"]
+    assert (best["test"]["n"], best["test_variants"]["without_leaks"]["n"]) == (23, 20)
+    assert best["held_out_variants"]["without_leaks"]["n"] == 30
+
+
 # ---- broken, odd and hostile files -----------------------------------------------------------------------------------
 
 SMALL = Request("vgg16", image_size=96, precision="float32")

@@ -16,8 +16,13 @@ import numpy.typing as npt
 from featstore.table import Table
 from featstore.wording import printable
 
-THRESHOLD = 0.95
-"""The cosine from which on two images count as near copies."""
+THRESHOLD = 0.9
+"""The cosine from which on two images count as near copies.
+
+Measured with average pooling on 1,399 photographs of cats and dogs and 200 altered copies: of different photographs the
+nearest reach 0.69 (VGG16) and 0.87 (Xception); copies of lower JPEG quality or 0.7 times the size at least 0.90, most
+mirrored, cropped (8 %) and brighter ones as well.
+"""
 
 _CHUNK_NUMBERS = 2**24
 """Features held at a time: bounds the memory of the search, and of tables that stay in the store."""

@@ -223,6 +223,8 @@ def test_a_grid_with_unknown_names_is_refused_before_any_work() -> None:
         Grid(("vgg16",), Request("vgg16"), heads=("forest",))
     with pytest.raises(InputError, match="unknown pooling"):
         Grid(("vgg16",), Request("vgg16"), poolings=("map",))
+    with pytest.raises(InputError, match="unknown preprocessing"):
+        Grid(("vgg16",), Request("vgg16"), ("caffe",))
 
 
 def test_names_are_split_at_a_plus_unless_a_file_is_called_so(tmp_path: Path) -> None:
