@@ -9,18 +9,32 @@ _HOMES = {
     "Bundle": "bundles.bundle",
     "Comparison": "training.results",
     "TrainOptions": "training.train",
+    "evaluate_on": "evaluate",
     "predict_files": "apply",
     "read_bundle": "bundles.bundle",
+    "submit_files": "submit",
     "sweep_on": "compose",
     "train_on": "compose",
 }
 
-__all__ = ["Bundle", "Comparison", "TrainOptions", "predict_files", "read_bundle", "sweep_on", "train_on"]
+__all__ = [
+    "Bundle",
+    "Comparison",
+    "TrainOptions",
+    "evaluate_on",
+    "predict_files",
+    "read_bundle",
+    "submit_files",
+    "sweep_on",
+    "train_on",
+]
 
 if TYPE_CHECKING:
     from heads.apply import predict_files
     from heads.bundles.bundle import Bundle, read_bundle
     from heads.compose import sweep_on, train_on
+    from heads.evaluate import evaluate_on
+    from heads.submit import submit_files
     from heads.training.results import Comparison
     from heads.training.train import TrainOptions
 

@@ -87,10 +87,22 @@ VERIFY = {
     *members("recomputed[]", DRIFT),
 }
 PREDICT = {"predictions[]", *members("predictions[]", {"path", "label", "probabilities", "from_cache", "rejected"})}
+EVALUATE = {
+    *("split", "images", "unlabelled", "reasons", "results[]", "pairs[]", "threshold", "notes"),
+    *members("results[]", {"bundle", "metrics", "uncalibrated", "leaks[]", "without_leaks", "fitted", "searched"}),
+    *members("results[].metrics", METRICS),
+    *members("results[].leaks[]", {"path", "train_path", "cosine", "exact"}),
+    *members("pairs[]", {"first", "second", "only_first", "only_second", "p", "adjusted"}),
+    "results[].unknown_classes",
+}
+SUBMIT = {
+    *("file", "columns", "rows", "positive", "clip", "rejected[]", "notes"),
+    *members("rejected[]", {"path", "reason"}),
+}
 WEIGHTS = {"weights[]", *members("weights[]", {"backbone", "origin", "digest", "source", "path", "bytes"})}
 VERDICTS = {"weights[]", *members("weights[]", {"name", "path", "problem"})}
 
-MAPS = re.compile(r"((?:^|[.\]])(?:reasons|misses|params|probabilities|splits|facts))\..*")
+MAPS = re.compile(r"((?:^|[.\]])(?:reasons|misses|params|probabilities|splits|facts|unknown_classes))\..*")
 """Places below these are names of classes, splits and the like: any may be there."""
 
 
@@ -262,6 +274,61 @@ def test_a_name_that_is_no_utf8_can_be_predicted_and_printed(bundle: Path, photo
     [prediction] = good("predict", bundle, odd, "--json").json["predictions"]
     assert prediction["path"].endswith("odd-\\xff.png")
     assert "odd-" in good("predict", bundle, odd).out
+
+
+def test_predict_with_a_pattern_and_csv_writes_a_line_an_image(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    pattern, file = photos / "test" / "**" / "*.png", tmp_path / "found.csv"
+    done = good("predict", bundle, pattern, "--csv", file, "--top", "1")
+    assert (done.out, "12 images" in done.err) == ("", True)
+    printed = good("predict", bundle, pattern, "--csv", "-", "--top", "1")
+    assert printed.out == file.read_text()
+    lines = list(csv.DictReader(printed.out.splitlines()))
+    value = good("predict", bundle, pattern, "--json").json["predictions"]
+    assert [(line["path"], line["label"]) for line in lines] == [(one["path"], one["label"]) for one in value]
+    assert [float(line["probability"]) for line in lines] == [max(one["probabilities"].values()) for one in value]
+
+
+def test_evaluate_prints_what_the_documentation_says(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    trained = good("train", photos, "--out", tmp_path / "bundles", "--json").json["results"]
+    shutil.copy(photos / "train" / "cats" / "0.png", photos / "test" / "cats" / "copy.png")
+    (photos / "test" / "birds").mkdir()
+    (photos / "test" / "birds" / "0.png").write_bytes(png(seed=7))
+    (photos / "test" / "cats" / "bad.png").write_bytes(b"no picture")
+    opened = bases.computed
+    value = good("evaluate", photos, *(result["bundle"] for result in trained), "--json").json
+    check("evaluate", value, EVALUATE)
+    assert bases.computed == opened
+    assert (value["split"], value["images"], value["reasons"]) == ("test", 14, {"not-an-image": 1})
+    assert value["results"][0]["unknown_classes"] == {"birds": 1}
+    table = good("evaluate", photos, trained[0]["bundle"])
+    assert "called cats" in table.out
+    assert "note the head does not know 'birds'" in table.err
+
+
+def test_evaluate_on_a_split_that_is_not_there_is_one_message(bundle: Path, photos: Path) -> None:
+    shutil.rmtree(photos / "test")
+    refused(2, "evaluate", photos, bundle, "--split", "test", says=("no labelled image", "validation", "all"))
+
+
+def test_submit_writes_the_file_whole_once_and_prints_what_the_documentation_says(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    file, images = tmp_path / "submission.csv", photos / "test" / "cats"
+    (images / "10.png").write_bytes(b"no picture")
+    value = good("submit", bundle, images, "--to", file, "--json").json
+    check("submit", value, SUBMIT)
+    assert (value["rows"], value["positive"], value["columns"]) == (7, "dogs", ["id", "label"])
+    lines = list(csv.DictReader(file.read_text().splitlines()))
+    assert [line["id"] for line in lines] == ["0", "1", "2", "3", "4", "5", "10"]
+    bound = value["clip"]
+    assert all(bound <= float(line["label"]) <= 1 - bound for line in lines)
+    before = file.read_bytes()
+    refused(2, "submit", bundle, images, "--to", file, "--clip", "0.3", says=("there already", "--force"))
+    assert file.read_bytes() == before
+    good("submit", bundle, images, "--to", file, "--clip", "0.3", "--force")
+    assert {line["label"] for line in csv.DictReader(file.read_text().splitlines())} <= {"0.3", "0.7"} | {
+        line["label"] for line in lines
+    }
 
 
 def test_store_ls_prints_what_the_documentation_says(photos: Path, bases: Bases) -> None:
@@ -563,8 +630,14 @@ def test_predict_with_a_bundle_of_a_future_version_is_one_message(bundle: Path, 
     refused(2, "predict", bundle, photos / "test", says=("another version", str(card["version"] + 1)))
 
 
-def test_predict_of_an_image_that_is_not_there_is_one_message(bundle: Path, tmp_path: Path) -> None:
-    refused(2, "predict", bundle, tmp_path / "none.png", says=("none.png",))
+def test_predict_of_images_that_are_not_there_is_one_message(bundle: Path, tmp_path: Path) -> None:
+    refused(2, "predict", bundle, tmp_path / "none.png", tmp_path / "*.gif", says=("none.png", "*.gif"))
+
+
+def test_json_and_csv_cannot_both_go_to_stdout(bundle: Path, photos: Path) -> None:
+    done = run("predict", bundle, photos / "test", "--csv", "-", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert "--csv" in done.err
 
 
 def test_predict_with_other_weights_than_the_heads_is_refused(

@@ -44,24 +44,27 @@ HEADS_LADDER = [
     ["predict", "demo_images", "notes"],
     ["report"],
     ["apply", "compose", "demo"],
+    ["evaluate", "submit"],
     ["cli"],
 ]
 
 OWNERS = {
     "PIL": {"featstore.decode"},
     "keras": {"featstore.backbone", "featstore.weights."},
-    "tensorflow": {"featstore.backbone", "featstore.runtime.tensorflow"},
+    "tensorflow": {"featstore.backbone", "featstore.runtime.tensorflow", "heads.kinds.dense_training"},
     "openvino": {"featstore.runtime.openvino", "featstore.weights.package_index"},
     "h5py": {"featstore.store."},
     "hdf5plugin": {"featstore.store."},
     "pyarrow": {"featstore.store.export"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {"cli", "featstore.cli", "featstore.command", "featstore.options", "heads.cli"},
+    "matplotlib": {"heads.report.canvas", "heads.report.plots"},
+    "jinja2": {"heads.report.page"},
     "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.report.terminal"},
     "skimage": {"heads.demo_images"},
 }
 
-HEAVY = ("PIL", "keras", "tensorflow", "openvino", "h5py", "sklearn", "pandas", "pyarrow")
+HEAVY = ("PIL", "keras", "tensorflow", "openvino", "h5py", "sklearn", "pandas", "pyarrow", "matplotlib", "jinja2")
 
 
 def modules() -> list[tuple[str, Path]]:

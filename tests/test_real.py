@@ -16,6 +16,7 @@ from PIL import Image
 
 import featstore
 from featstore import ExtractOptions, Request, Store
+from featstore.dataset.listing import natural_key
 from featstore.machine import fastest_safe_precision
 from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import import_keras
@@ -208,6 +209,32 @@ def test_predict_says_of_a_cached_file_exactly_what_training_said(
     for prediction, row in zip(found, expected[chosen], strict=True):
         assert prediction["label"] == bundle.card.classes[int(row.argmax())]
         assert [prediction["probabilities"][name] for name in bundle.card.classes] == row.tolist()
+
+
+def test_evaluate_says_what_training_said_and_loads_no_network_library(photographs: Path, cached: Cached) -> None:
+    bundles = [Path(result["bundle"]) for result in cached.results.values()]
+    done = spawn("evaluate", photographs, *bundles, "--store", cached.store, "--json")
+    assert (done.code, done.loaded) == (0, ()), done.err
+    value = done.json
+    assert (value["split"], value["images"], len(value["pairs"])) == ("test", 199, 1)
+    for trained, result in zip(cached.results.values(), value["results"], strict=True):
+        assert (result["fitted"], result["searched"]) == (1000, 1000)
+        if trained["test"]:  # the better of the two
+            assert result["metrics"]["confusion"] == trained["test"]["confusion"]
+            assert result["metrics"]["log_loss"]["value"] == pytest.approx(trained["test"]["log_loss"]["value"])
+
+
+def test_submit_clips_by_what_was_fitted_and_loads_no_network_library(
+    photographs: Path, cached: Cached, tmp_path: Path
+) -> None:
+    file, bundle = tmp_path / "submission.csv", Path(cached.results["vgg16"]["bundle"])
+    done = spawn("submit", bundle, photographs / "test", "--to", file, "--store", cached.store, "--json")
+    assert (done.code, done.loaded) == (0, ()), done.err
+    lines = [line.split(",") for line in file.read_text().splitlines()[1:]]
+    assert done.json["clip"] == read_bundle(bundle).card.clip
+    assert [name for name, _ in lines] == sorted((name for name, _ in lines), key=natural_key)
+    right = sum((float(value) > 0.5) == name.startswith("dog") for name, value in lines)
+    assert (len(lines), right / 199 > LEAST_ACCURACY["vgg16"]) == (199, True)
 
 
 def test_predict_computes_for_an_unknown_store_the_very_same_rows(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from featstore.show import grid
+from featstore.wording import counted, visible
+from heads.evaluation.evaluated import Evaluated, Evaluation
 from heads.evaluation.metrics import Measure, Metrics
 from heads.predict import Prediction
+from heads.report.gather import confusions
 from heads.training.results import Comparison
 
 _WIDE = 96
@@ -33,7 +37,7 @@ def leaderboard(comparison: Comparison, width: int = _WIDE, most: int = 30) -> T
         fit_seconds = result.cost.fit_seconds
         seconds = (f"{result.cost.choose_seconds:.2f}", "–" if fit_seconds is None else f"{fit_seconds:.2f}")
         cells = (
-            f"{result.backbone} {result.pooling}",
+            result.features,
             result.head,
             setting(result.choice.chosen.params),
             _accuracy(result.held_out),
@@ -45,11 +49,11 @@ def leaderboard(comparison: Comparison, width: int = _WIDE, most: int = 30) -> T
 
 
 def where_saved(comparison: Comparison) -> tuple[str, ...]:
-    """Where the best head is and how to use it; nothing if none was saved."""
+    """Where the best head is and how to use it, and the page that shows all; nothing of what was not written."""
     saved = [result.bundle for result in comparison.results if result.bundle is not None]
-    if not saved:
-        return ()
-    return (f"the best head is in {saved[0]}: featstore predict {saved[0]} IMAGES…",)
+    best = (f"the best head is in {saved[0]}: featstore predict {saved[0]} IMAGES…",) if saved else ()
+    page = (f"everything on one page: {comparison.report}",) if comparison.report else ()
+    return best + page
 
 
 def predictions(found: Sequence[Prediction], top: int = 3) -> Table:
@@ -71,10 +75,94 @@ def predictions(found: Sequence[Prediction], top: int = 3) -> Table:
     return table
 
 
+_MEASURES = (
+    ("accuracy", "accuracy"),
+    ("balanced accuracy", "balanced_accuracy"),
+    ("macro F1", "macro_f1"),
+    ("ROC AUC", "roc_auc"),
+    ("log loss", "log_loss"),
+    ("Brier", "brier"),
+    ("calibration error", "ece"),
+)
+"""What is shown of a head's metrics: in words, and by its name."""
+
+_MATRIX = 8
+"""Classes up to which a whole confusion matrix is shown."""
+
+
+def evaluation(found: Evaluation) -> Iterator[RenderableType]:
+    """What an evaluation came to: a line a head where there are several, each head's numbers, and which ones differ."""
+    several = len(found.results) > 1
+    if several:
+        yield from (_lines_of_heads(found), "")
+    for result in found.results:
+        yield from (plain(result.bundle), _measures(result), "", _classes(result.metrics), "")
+        if len(result.metrics.per_class) > _MATRIX:
+            yield from (_mistakes(result.metrics), "")
+    if several:
+        yield _comparisons(found)
+
+
+def _lines_of_heads(found: Evaluation) -> Table:
+    shown = [entry for entry in _MEASURES if entry[1] in ("accuracy", "roc_auc", "log_loss")]
+    table = grid("head", *(words for words, _ in shown), right=[words for words, _ in shown])
+    for name, result in zip(found.names, found.results, strict=True):
+        table.add_row(plain(name), *(with_interval(getattr(result.metrics, measure)) for _, measure in shown))
+    return table
+
+
+def _measures(result: Evaluated) -> Table:
+    """A line a measure: as it is, before calibration, and without the images that were seen in training."""
+    columns = [(counted(result.metrics.n, "image"), result.metrics)]
+    if result.uncalibrated:
+        columns.append(("before calibration", result.uncalibrated))
+    if result.without_seen:
+        columns.append((f"without the {len(result.seen)} seen", result.without_seen))
+    heads = [words for words, _ in columns]
+    table = grid("", *heads, right=heads)
+    for words, name in _MEASURES:
+        table.add_row(words, *(with_interval(getattr(metrics, name)) for _, metrics in columns))
+    return table
+
+
+def _classes(metrics: Metrics) -> Table:
+    """A line a class; with few classes the confusion matrix beside it: what its images were called."""
+    counts = ["images", "precision", "recall", "F1"]
+    table = grid("class", *counts, right=counts)
+    with_matrix = len(metrics.per_class) <= _MATRIX
+    for entry in metrics.per_class if with_matrix else ():
+        table.add_column(plain(f"called {entry.name}"), justify="right", overflow="fold")
+    for entry, row in zip(metrics.per_class, metrics.confusion, strict=True):
+        numbers = [f"{value:.3f}" for value in (entry.precision, entry.recall, entry.f1)]
+        table.add_row(plain(entry.name), str(entry.n), *numbers, *(map(str, row) if with_matrix else ()))
+    return table
+
+
+def _mistakes(metrics: Metrics) -> Table:
+    table = grid("most frequent mistakes", "called", "images", right=("images",))
+    for truth, said, count in confusions(metrics.confusion, _MATRIX):
+        table.add_row(plain(metrics.per_class[truth].name), plain(metrics.per_class[said].name), str(count))
+    return table
+
+
+def _comparisons(found: Evaluation) -> Table:
+    names = {result.bundle: name for name, result in zip(found.names, found.results, strict=True)}
+    numbers = ("only it right", "only the other", "p", "adjusted")
+    table = grid("head", "other", *numbers, right=numbers)
+    for pair in found.comparisons:
+        counts = (str(pair.only_first), str(pair.only_second), f"{pair.p:.3g}", f"{pair.adjusted:.3g}")
+        table.add_row(plain(names[pair.first]), plain(names[pair.second]), *counts)
+    table.caption = (
+        f"McNemar's exact test on the same {counted(found.images, 'image')}; adjusted by Holm for "
+        f"{counted(len(found.comparisons), 'comparison')}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
 def plain(words: str) -> Text:
     """Text that is never read as markup: class and file names are anyone's. What cannot be printed is escaped."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
-    return Text("".join(shown))
+    return Text(visible(words))
 
 
 def setting(params: Mapping[str, Any]) -> str:

@@ -9,10 +9,12 @@ import pytest
 from rich.console import Console
 
 from featstore.records import Reason
-from heads.evaluation.metrics import Measure, Metrics
+from heads.evaluation.compare import compare
+from heads.evaluation.evaluated import Evaluated, Evaluation, Seen
+from heads.evaluation.metrics import Measure, Metrics, measure
 from heads.evaluation.scores import Score, Trial
 from heads.predict import Prediction
-from heads.report.terminal import leaderboard, predictions, setting
+from heads.report.terminal import evaluation, leaderboard, predictions, setting
 from heads.training.choice import Choice
 from heads.training.results import Comparison, Cost, Result
 
@@ -101,5 +103,60 @@ def test_a_rejected_image_says_why() -> None:
 def test_names_are_neither_markup_nor_control_codes() -> None:
     odd = prediction(path="[red]\x1b[2J\udcff.png", label="[/bold]", classes=("[/bold]", "b", "c"))
     line = shown(predictions([odd]))[1]
-    assert r"[red]\x1b[2J\udcff.png" in line
+    assert r"[red]\x1b[2J\xff.png" in line
     assert "[/bold]" in line
+
+
+def evaluated(bundle: str, y: np.ndarray, classes: tuple[str, ...], **changes: Any) -> Evaluated:
+    said = np.roll(y, 1)
+    metrics = measure(y, np.eye(len(classes))[said], classes)
+    plain = Evaluated(bundle, "validation", (), metrics, None, (), None, 10, 10, said == y)
+    return replace(plain, **changes)
+
+
+def outcome(*results: Evaluated) -> Evaluation:
+    names = [result.bundle for result in results]
+    pairs = compare(names, np.stack([result.right for result in results]))
+    return Evaluation("photos", "test", True, False, len(results[0].right), 0, {}, 0.9, results, pairs)
+
+
+def text(found: Evaluation, width: int = 140) -> str:
+    return "\n".join(line for part in evaluation(found) for line in shown(part, width))
+
+
+def test_one_head_is_shown_with_every_measure_and_its_confusion() -> None:
+    y = np.array([0, 0, 0, 1, 1])
+    lines = text(outcome(evaluated("b/one", y, ("cat", "dog")))).splitlines()
+    assert lines[0] == "b/one"
+    assert lines[1].split() == ["5", "images"]
+    assert lines[2].split()[:2] == ["accuracy", "0.600"]
+    assert any(line.split() == ["cat", "3", "0.667", "0.667", "0.667", "2", "1"] for line in lines)
+    assert "McNemar" not in " ".join(lines)
+
+
+def test_what_calibration_and_copies_do_stands_beside() -> None:
+    y = np.array([0, 1, 1, 0])
+    other = measure(y[:2], np.eye(2)[y[:2]], ("cat", "dog"))
+    seen = (Seen("a.png", None, 1.0, exact=True),) * 2
+    lines = text(outcome(evaluated("b", y, ("cat", "dog"), uncalibrated=other, seen=seen, without_seen=other)))
+    assert "4 images    before calibration    without the 2 seen" in lines
+
+
+def test_several_heads_have_a_line_each_and_are_compared_with_the_count_said() -> None:
+    y = np.array([0, 1, 1, 0, 1])
+    lines = text(outcome(*(evaluated(f"b/{name}", y, ("cat", "dog")) for name in "xyz")))
+    assert [line.split()[0] for line in lines.splitlines()[1:4]] == ["x", "y", "z"]
+    assert "same 5 images; adjusted by Holm for 3 comparisons" in " ".join(lines.split())
+
+
+def test_of_many_classes_the_commonest_mistakes_are_shown() -> None:
+    y = np.repeat(np.arange(12), 2)
+    lines = text(outcome(evaluated("b", y, tuple(f"kind {i}" for i in range(12)))))
+    assert "most frequent mistakes" in lines
+    assert "called kind" not in lines
+
+
+def test_class_and_bundle_names_are_escaped() -> None:
+    lines = text(outcome(evaluated("[red]b\x1b", np.array([0, 1]), ("[bold]c\u202e", "d"))))
+    assert r"[red]b\x1b" in lines
+    assert r"[bold]c\u202e" in lines
