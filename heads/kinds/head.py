@@ -6,7 +6,7 @@ and its predictions later: so a saved head gives exactly the numbers that it was
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -26,6 +26,9 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 Params = Mapping[str, Any]
 """Hyperparameters by name: numbers, strings, booleans, and tuples of numbers."""
+
+BLOCK = 64
+"""Rows of every product of matrices that leads to a logit."""
 
 
 class Head(Protocol):
@@ -56,6 +59,24 @@ class Head(Protocol):
     def from_arrays(cls, arrays: Arrays, config: Mapping[str, Any]) -> Self:
         """The head written by :meth:`to_arrays`; raises InputError if these cannot be one (both may be anyone's)."""
         ...
+
+
+def in_blocks(
+    logits: Callable[[npt.NDArray[np.floating]], npt.NDArray[np.floating]], X: Features, outputs: int
+) -> Logits:
+    """``logits`` (64, D) → (64, K) of all rows of ``X`` (N, D), float64 (N, K): the last block is filled up with zeros.
+
+    A product of matrices may round a row otherwise if there are more or fewer rows beside it. In blocks of one size a
+    row's logits do not depend on its company, so that one image alone is given the probabilities that it had in
+    training, to the last bit.
+    """
+    out = np.empty((len(X), outputs))
+    for start in range(0, len(X), BLOCK):
+        part = X[start : start + BLOCK]
+        count = len(part)
+        whole = part if count == BLOCK else np.concatenate([part, np.zeros((BLOCK - count, X.shape[1]), part.dtype)])
+        out[start : start + count] = logits(whole)[:count]
+    return out
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:

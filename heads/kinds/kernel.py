@@ -10,11 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
-from heads.kinds.head import Arrays, Features, Logits, Params
+from heads.kinds.head import Arrays, Features, Logits, Params, in_blocks
 from heads.kinds.problem import Fit, Problem
-
-_CHUNK_NUMBERS = 2**23
-"""Kernel values, and standardised features, held at a time: bounds the memory of a prediction."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -70,16 +67,15 @@ class KernelHead:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
         if X.ndim != 2 or X.shape[1] != self.width:
             raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
-        out = np.empty((len(X), self.outputs))
         norms = np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64)
-        step = max(1, _CHUNK_NUMBERS // max(self.width, len(self.rows)))
-        for start in range(0, len(X), step):
-            part = slice(start, start + step)
-            asked = ((X[part] - self.mean) / self.scale).astype(np.float32)
+
+        def of_rows(rows: Features) -> Logits:
+            asked = ((rows - self.mean) / self.scale).astype(np.float32)
             own = np.einsum("ij,ij->i", asked, asked, dtype=np.float64)
             squares = own[:, None] - 2 * np.asarray(asked @ self.rows.T, np.float64) + norms
-            out[part] = np.exp(-self.gamma * np.maximum(squares, 0.0)) @ self.coefficients.T + self.bias
-        return out
+            return np.asarray(np.exp(-self.gamma * np.maximum(squares, 0.0)) @ self.coefficients.T + self.bias)
+
+        return in_blocks(of_rows, X, self.outputs)
 
     def to_arrays(self) -> tuple[Arrays, Mapping[str, Any]]:
         """Its five arrays, and ``gamma``."""

@@ -13,10 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
-from heads.kinds.head import Arrays, Features, Logits
-
-_CHUNK = 8192
-"""Rows widened to float64 at a time: bounds the memory of a prediction."""
+from heads.kinds.head import Arrays, Features, Logits, in_blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,8 +71,4 @@ class LinearHead:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
         if X.ndim != 2 or X.shape[1] != self.width:
             raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
-        out = np.empty((len(X), len(self.bias)))
-        for start in range(0, len(X), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            np.matmul(X[rows].astype(np.float64), self.weights.T, out=out[rows])
-        return np.add(out, self.bias, out=out)
+        return in_blocks(lambda rows: rows.astype(np.float64) @ self.weights.T + self.bias, X, self.outputs)

@@ -12,7 +12,6 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 from scipy.special import softmax as scipy_softmax
 
-import heads.kinds.linear
 from featstore.errors import InputError
 from heads.kinds.head import softmax
 from heads.kinds.linear import LinearHead
@@ -42,11 +41,17 @@ def test_a_decision_of_exactly_zero_is_the_first_class_as_in_scikit_learn() -> N
     assert head.logits(np.zeros((1, 1), np.float32)).argmax(axis=1).tolist() == [0]
 
 
-def test_many_rows_give_what_few_give(head: LinearHead, monkeypatch: pytest.MonkeyPatch) -> None:
-    X = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
-    whole = head.logits(X)
-    monkeypatch.setattr(heads.kinds.linear, "_CHUNK", 7)
-    np.testing.assert_allclose(head.logits(X), whole, rtol=1e-12)
+@pytest.mark.parametrize("classes", [2, 3, 37])
+@pytest.mark.parametrize("width", [512, 2048, 2560])
+def test_a_rows_logits_do_not_depend_on_its_company_to_the_last_bit(width: int, classes: int) -> None:
+    random = np.random.default_rng(width)
+    head = LinearHead(random.normal(size=(classes, width)), random.normal(size=classes))
+    X = np.abs(random.normal(size=(199, width))).astype(np.float32)
+    whole, order = head.logits(X), random.permutation(199)
+    np.testing.assert_array_equal(head.logits(X[order]), whole[order])
+    np.testing.assert_array_equal(head.logits(X[5:77]), whole[5:77])
+    np.testing.assert_array_equal(np.concatenate([head.logits(X[i : i + 1]) for i in range(20)]), whole[:20])
+    np.testing.assert_allclose(whole, X.astype(np.float64) @ head.weights.T + head.bias, rtol=1e-9, atol=1e-9)
 
 
 def test_features_are_not_written_over(head: LinearHead) -> None:
