@@ -45,7 +45,7 @@ from featstore.formats import DECODED, HEAD_BYTES, MAX_FILE_BYTES, picture_forma
 from featstore.records import Reason, Rejected
 from featstore.spec import PixelSpec
 
-__all__ = ["MAX_FILE_BYTES", "MAX_JPEG_SCANS", "MAX_PIXELS", "Pixels", "decode"]
+__all__ = ["MAX_FILE_BYTES", "MAX_JPEG_SCANS", "MAX_PIXELS", "Pixels", "decode", "thumbnail"]
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
@@ -105,6 +105,21 @@ def decode(data: bytes, pixels: Sequence[PixelSpec]) -> list[Pixels]:
         for scale in set(scales):
             pictures[scale] = _load(_open(data, name) if pictures else header, scale)
         return [_fit(pictures[scale], spec) for scale, spec in zip(scales, pixels, strict=True)]
+
+
+def thumbnail(data: bytes, size: int) -> bytes:
+    """The picture in ``data`` as a small JPEG file: upright, its own shape, at most ``size`` pixels wide and high.
+
+    Raises Rejected for what is no picture, as :func:`decode` does.
+    """
+    name = _check_file(data)
+    with _quiet(), _typed_rejects():
+        header = _open(data, name)
+        picture = _load(header, _draft_scale(header, PixelSpec((size, size))))
+        picture.thumbnail((size, size))
+        written = io.BytesIO()
+        picture.save(written, "JPEG", quality=80)
+        return written.getvalue()
 
 
 def _check_file(data: bytes) -> str:

@@ -11,3 +11,16 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 def printable(path: str) -> str:
     r"""``path`` with bytes that are not UTF-8 shown as ``\xNN``, so that it can be written anywhere."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def visible(words: str) -> str:
+    r"""``words`` with nothing that a screen would obey or hide: control codes, direction marks and what is no text are
+    shown as escapes (``\x1b``, ``\u202e``), bytes that are not UTF-8 as ``\xNN``.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in words)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from featstore import decode as module
-from featstore.decode import MAX_JPEG_SCANS, MAX_PIXELS, decode
+from featstore.decode import MAX_JPEG_SCANS, MAX_PIXELS, decode, thumbnail
 from featstore.errors import InputError
 from featstore.records import Reason, Rejected
 from featstore.spec import PixelSpec, Resize
@@ -447,3 +447,24 @@ def test_the_module_loads_no_framework() -> None:
     code = "import sys, featstore.decode; print([m for m in ('keras', 'h5py', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+def test_a_thumbnail_is_a_small_upright_jpeg_of_the_pictures_own_shape() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    with Image.open(io.BytesIO(thumbnail(encoded(photograph(400, 200), "JPEG", exif=exif), 100))) as small:
+        assert (small.format, small.size) == ("JPEG", (50, 100))
+
+
+def test_a_thumbnail_never_enlarges_and_lays_what_is_transparent_on_white() -> None:
+    with Image.open(io.BytesIO(thumbnail(encoded(Image.new("RGBA", (20, 10), (255, 0, 0, 0))), 100))) as small:
+        assert small.size == (20, 10)
+        assert np.asarray(small).min() > 250
+
+
+def test_no_picture_has_no_thumbnail() -> None:
+    with pytest.raises(Rejected):
+        thumbnail(b"no picture", 100)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from featstore.wording import counted, printable
+from featstore.wording import counted, printable, visible
 
 
 def test_a_count_agrees_with_its_noun() -> None:
@@ -10,3 +10,8 @@ def test_a_count_agrees_with_its_noun() -> None:
 
 def test_bytes_that_are_not_utf_8_are_shown_and_the_rest_is_left_alone() -> None:
     assert printable("caf\udce9/täst.jpg") == "caf\\xe9/täst.jpg"
+
+
+def test_what_a_screen_would_obey_or_hide_is_escaped() -> None:
+    assert visible("naïve 猫 <b>$x$") == "naïve 猫 <b>$x$"
+    assert visible("a\x1b[2J\n\u202egpj\udcff\ud800") == "a\\x1b[2J\\n\\u202egpj\\xff\\ud800"
