@@ -68,16 +68,11 @@ def evaluate_on(
     Classes are matched by name; an image of a class that a head does not know is called wrongly by it.
     Raises InputError for a bundle that cannot be used here, and if there is no image to score it on.
     """
-    heads = [read_bundle(folder) for folder in dict.fromkeys(bundles)]
-    if not heads:
-        raise InputError("no bundle was named", where="BUNDLE", expected="at least one", received="none")
-    for head in heads:  # before any work: the weights are there, and one class at least is known
-        jobs_of(head, progress)
-        _check_classes(head, dataset)
+    heads = _read(bundles, dataset, progress)
     scan = digest_all(dataset, store.scan_folder, progress=progress)
     name, rows = _rows_of(dataset, scan.values, split)
     chosen, digests = dataset.select(rows), scan.values[rows]
-    paths = _by_digest(dataset, scan.values)
+    paths = _by_digest(dataset, scan.values, rows)
     found = {
         answers.bundle.path: answers
         for alike in _alike(heads)
@@ -100,6 +95,17 @@ def evaluate_on(
         results=results,
         comparisons=compare([result.bundle for result in results], np.stack([result.right for result in results])),
     )
+
+
+def _read(bundles: Sequence[Path], dataset: Dataset, progress: Progress) -> Sequence[Bundle]:
+    """The bundles, each once; raises InputError, before any work, for one that cannot be used on this dataset."""
+    heads = [read_bundle(folder) for folder in dict.fromkeys(bundles)]
+    if not heads:
+        raise InputError("no bundle was named", where="BUNDLE", expected="at least one", received="none")
+    for head in heads:
+        jobs_of(head, progress)  # the weights are there, and the right ones
+        _check_classes(head, dataset)
+    return heads
 
 
 def _why(reasons: Sequence[tuple[Reason, ...]]) -> Mapping[str, int]:
@@ -125,10 +131,11 @@ def _rows_of(dataset: Dataset, digests: Digests, asked: str | None) -> tuple[str
     return name, np.flatnonzero(chosen)
 
 
-def _by_digest(dataset: Dataset, digests: Digests) -> Mapping[bytes, str]:
-    """A file for every digest, of several the one in train."""
-    order = np.argsort(dataset.split_of(digests) == SPLITS.index("train"), kind="stable")  # what comes last stays
-    return {digests[i].tobytes(): dataset.paths[i] for i in order}
+def _by_digest(dataset: Dataset, digests: Digests, judged: npt.NDArray[np.intp]) -> Mapping[bytes, str]:
+    """For every digest a file that a head may have been fitted on: one of train, else one that is not ``judged``."""
+    train = np.flatnonzero(dataset.split_of(digests) == SPLITS.index("train"))
+    others = np.setdiff1d(np.arange(len(dataset)), judged)
+    return {digests[i].tobytes(): dataset.paths[i] for i in (*others, *train)}  # of equals the last stays
 
 
 def _check_classes(bundle: Bundle, dataset: Dataset) -> None:

@@ -156,7 +156,7 @@ def test_the_guard_needs_neither_the_training_images_nor_their_names(
     shutil.copy(photos / "train" / "cats" / "0.png", new / "cats" / "exact.png")
     shutil.rmtree(photos)
     [result] = evaluate_on(open_dataset(new.parent), bundles, store=store).results
-    assert [seen.path for seen in result.seen if seen.exact] == ["test/cats/exact.png"]
+    assert [(seen.path, seen.train_path) for seen in result.seen if seen.exact] == [("test/cats/exact.png", None)]
 
 
 def test_features_of_training_images_that_are_gone_are_said_to_be_missing(
