@@ -26,6 +26,7 @@ from featstore.errors import DamageError, InputError, from_os_error
 from featstore.records import DIGEST_BYTES, Digests
 from featstore.spec import Spec
 from heads.bundles.card import RETRAIN, Card, FileEntry, HeadFile, card_from_bytes, card_to_bytes
+from heads.kinds.dense import DenseHead
 from heads.kinds.head import Arrays, Features, Head
 from heads.kinds.kernel import KernelHead
 from heads.kinds.linear import LinearHead
@@ -37,7 +38,7 @@ ROWS_FILE = "rows.npz"
 _MAX_CARD_BYTES = 64 * 2**20
 _MAX_ARRAYS_BYTES = 4 * 2**30
 
-_HEADS: Mapping[str, type[Head]] = {kind.format: kind for kind in (LinearHead, KernelHead, NeighboursHead)}
+_HEADS: Mapping[str, type[Head]] = {kind.format: kind for kind in (LinearHead, KernelHead, NeighboursHead, DenseHead)}
 """Every kind of arrays that a bundle may hold, by the name that its card gives."""
 
 

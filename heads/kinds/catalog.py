@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from heads.kinds.discriminant import fit_discriminant
 from heads.kinds.head import Params
 from heads.kinds.kernel import fit_kernel
 from heads.kinds.neighbours import fit_neighbours
-from heads.kinds.problem import HeadKind
+from heads.kinds.problem import Fit, HeadKind, Problem
 from heads.kinds.solve import solve_linear
 from heads.kinds.stacking import fit_stacking
 
@@ -42,6 +43,31 @@ def _powers_of_ten(name: str, powers: range) -> tuple[Params, ...]:
     return tuple({name: 10.0**power} for power in powers)
 
 
+def _fit_dense(problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...]:
+    from heads.kinds.dense_training import fit_dense  # TensorFlow takes seconds to load, and is not always wanted
+
+    return fit_dense(problem, grid)
+
+
+def _preset(**params: Any) -> tuple[Params, ...]:
+    """One setting, as a tutorial has it: features as they are, every epoch trained."""
+    return ({"patience": 0, "standardise": False, **params},)
+
+
+_DENSE_GRID: tuple[Params, ...] = tuple(
+    {
+        "hidden": (128,),
+        "dropout": dropout,
+        "optimizer": "adam",
+        "learning_rate": rate,
+        "epochs": 40,
+        "batch_size": 64,
+        "patience": 5,
+        "standardise": True,
+    }
+    for rate in (1e-4, 1e-3)
+    for dropout in (0.5, 0.2)
+)
 _LOGREG_GRID = _powers_of_ten("C", range(-4, 2))
 
 HEADS: dict[str, HeadKind] = {
@@ -83,6 +109,47 @@ HEADS: dict[str, HeadKind] = {
             fit_neighbours,
             tempered=True,
             widest=65_536,
+        ),
+        HeadKind(
+            "dense",
+            "a network with a hidden layer of relu, standardised features, stopped where the held-out loss is least",
+            _DENSE_GRID,
+            _fit_dense,
+            tempered=True,
+            poolings=frozenset({"avg", "max"}),
+            streams=True,
+        ),
+        HeadKind(
+            "linear",
+            "the tutorials' dropout and one layer, on average-pooled features",
+            _preset(hidden=(), dropout=0.2, optimizer="adam", learning_rate=1e-3, epochs=20, batch_size=32),
+            _fit_dense,
+            poolings=frozenset({"avg"}),
+            streams=True,
+        ),
+        HeadKind(
+            "chollet",
+            "the cats-versus-dogs tutorials' network on flattened features: 256 relu, dropout, sigmoid",
+            _preset(hidden=(256,), dropout=0.5, optimizer="rmsprop", learning_rate=2e-5, epochs=30, batch_size=20),
+            _fit_dense,
+            poolings=frozenset({"flatten", "map"}),
+            widest=65_536,
+            streams=True,
+        ),
+        HeadKind(
+            "stack",
+            "the tutorials' four layers of 1024, 1024, 1024, 512 on average-pooled features",
+            _preset(
+                hidden=(1024, 1024, 1024, 512),
+                dropout=0.0,
+                optimizer="adam",
+                learning_rate=1e-3,
+                epochs=10,
+                batch_size=32,
+            ),
+            _fit_dense,
+            poolings=frozenset({"avg"}),
+            streams=True,
         ),
         HeadKind(
             "stacking",
