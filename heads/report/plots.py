@@ -173,16 +173,16 @@ def feature_map(found: FeatureMap, classes: Sequence[str], where: str) -> Plot:
         others = [(rest, f"{len(present) - len(shown)} other classes", theme.series[-1])] if rest.any() else []
         for rows, name, colour in [*others, *groups]:
             x, y = found.places[rows].T
-            axes.scatter(x, y, s=13, color=colour, alpha=0.8, linewidth=0, label=name, rasterized=True)
+            axes.scatter(x, y, s=9, color=colour, alpha=0.8, linewidth=0, label=name, rasterized=True)
         if found.wrong.any():
             x, y = found.places[found.wrong].T
             label = f"called wrongly ({where})"
-            axes.scatter(x, y, s=48, facecolor="none", edgecolor=theme.ink, linewidth=1.2, label=label)
+            axes.scatter(x, y, s=40, facecolor="none", edgecolor=theme.ink, linewidth=1.2, label=label)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         legend(figure, axes.get_legend_handles_labels(), markerscale=1.3)
 
-    return draw("map", f"map of the features of {len(found.y)} images, coloured by class", paint, (7.4, 5.0))
+    return draw("map", f"map of the features of {len(found.y)} images, coloured by class", paint, (5.8, 4.2))
 
 
 def _scale(costs: Sequence[float], axes: Axes, in_bytes: bool) -> None:

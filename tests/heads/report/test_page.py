@@ -100,7 +100,7 @@ def test_names_of_files_and_classes_are_text_and_nothing_else(material: Material
     assert not [image for image in reader.of("img") if not (image["src"] or "").startswith("data:image/")]
     assert not [name for _, attributes in reader.tags for name in attributes if name.startswith("on")]
     assert "<script>alert('class')</script>" in reader.words
-    assert 'cat "and" $x_1^2$ 猫' in reader.words
+    assert 'cat "and" $\\frac{x$ 猫' in reader.words
     assert r"dog\xff\u202egod\n\x1b[2J" in reader.words
     assert "<img src=x onerror=alert(1)>" in reader.words
     assert "broken <i>.png truncated" in reader.words

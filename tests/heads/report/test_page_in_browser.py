@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,7 +35,9 @@ def report(shared_material: Material, tmp_path_factory: pytest.TempPathFactory) 
     """A page with every plot and more heads than are shown at first."""
     material = with_curve(shared_material)
     others = shared_material.comparison.results[1:]
-    more = [replace(one, cost=replace(one.cost, feature_bytes=1000 + i)) for i in range(10) for one in others]
+    more = [
+        replace(one, cost=replace(one.cost, feature_bytes=1000 + i if i else 200)) for i in range(10) for one in others
+    ]
     folder = tmp_path_factory.mktemp("browser")
     material.but(results=(*material.comparison.results, *more)).write(folder)
     return folder / "report.html"
@@ -60,7 +63,7 @@ class Opened:
         return self.page.locator(f"#leaderboard tbody tr:visible td:nth-child({place + 1})").all_inner_texts()
 
     def heading(self, title: str) -> Any:
-        return self.page.locator("#leaderboard th", has=self.page.get_by_role("button", name=title, exact=True))
+        return self.page.locator("#leaderboard th", has_text=re.compile(f"^{re.escape(title)}$"))
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_a_click_sorts_by_a_column_and_a_second_one_the_other_way_round(opened: 
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     shown = opened.column("cache")
-    assert shown[:2] == ["1000 B", "1000 B"]
+    assert shown[:2] == ["200 B", "200 B"]
     assert len(shown) == FIRST_LINES
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "descending"
