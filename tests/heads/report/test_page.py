@@ -180,6 +180,13 @@ def test_without_a_mistake_or_a_test_split_the_page_says_so(material: Material, 
     assert not (tmp_path / "plots" / "confusion-test.png").exists()
 
 
+def test_a_single_mistake_is_worded_as_one(material: Material, tmp_path: Path) -> None:
+    answers = material.comparison.best.answers
+    nearly = np.eye(3)[np.append((answers[0] + 1) % 3, answers[1:])] * 0.97 + 0.01
+    words = Reader(material.best(probabilities=nearly).write(tmp_path)).words
+    assert "The only image of validation that was called wrongly." in words
+
+
 def test_leaks_are_listed_and_scores_given_with_and_without_them(material: Material, tmp_path: Path) -> None:
     best = material.comparison.best
     leak = Leak("validation", "<copy>.png", "train/copy.png", 1.0, exact=True, same_label=False)
