@@ -61,9 +61,10 @@ class GraphSpec:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def build(graph: GraphSpec) -> Any:
-    """The ``keras.Model`` from uint8 (BATCH_SIZE, H, W, 3), RGB, to float32 (BATCH_SIZE, C), or (…, h, w, C) for "map".
+def build(graph: GraphSpec, batch_size: int | None = BATCH_SIZE) -> Any:
+    """The ``keras.Model`` from uint8 (batch_size, H, W, 3), RGB, to float32 (batch_size, C), or (…, h, w, C) for "map".
 
+    featstore's own passes always have BATCH_SIZE images; None leaves the number free, for models that others will use.
     At a precision below float32 the base computes in it with float32 weights (Keras's mixed policies); preprocessing
     and pooling stay in float32. Raises InputError for a size, layer or preprocessing that the base does not have,
     DamageError for weights that are not as they were cached.
@@ -78,7 +79,7 @@ def build(graph: GraphSpec) -> Any:
         features = keras.Model(model.inputs, output_of(named_layers(model, own=base.backbone.is_own)[name]))
         if graph.precision != "float32":
             _compute_in(features, keras.DTypePolicy(f"mixed_{graph.precision}"))
-        images = keras.Input((*graph.image_size, 3), batch_size=BATCH_SIZE, dtype="uint8")
+        images = keras.Input((*graph.image_size, 3), batch_size=batch_size, dtype="uint8")
         values = _preprocess(base, graph.preprocessing, keras.ops.cast(images, "float32"))
         maps = keras.ops.cast(features(values, training=False), "float32")
         return keras.Model(images, _pool(maps, graph.pooling))

@@ -10,13 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
-from heads.kinds.head import Arrays, Features, Labels, Logits, Params
+from heads.kinds.head import Arrays, Features, Labels, Logits, Params, in_blocks
 from heads.kinds.problem import Fit, Problem
 
-_CHUNK_NUMBERS = 2**23
-"""Distances, and standardised features, held at a time: bounds the memory of a prediction."""
-
-_SMOOTHING = 0.5
+SMOOTHING = 0.5
 """Neighbours that every class has for nothing (Krichevsky & Trofimov, 1981), so that no probability is 0."""
 
 
@@ -71,17 +68,15 @@ class NeighboursHead:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
         if X.ndim != 2 or X.shape[1] != self.width:
             raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
-        out = np.empty((len(X), self.outputs))
         norms = np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64)
-        step = max(1, _CHUNK_NUMBERS // max(self.width, len(self.rows)))
-        for start in range(0, len(X), step):
-            part = slice(start, start + step)
-            asked = ((X[part] - self.mean) / self.scale).astype(np.float32)
+
+        def of_rows(rows: Features) -> Logits:
+            asked = ((rows - self.mean) / self.scale).astype(np.float32)
             products = np.asarray(asked @ self.rows.T, np.float64)
             own = np.einsum("ij,ij->i", asked, asked, dtype=np.float64)
-            squares = np.maximum(own[:, None] - 2 * products + norms, 0.0)
-            out[part] = self._votes(squares)
-        return out
+            return self._votes(np.maximum(own[:, None] - 2 * products + norms, 0.0))
+
+        return in_blocks(of_rows, X, self.outputs)
 
     def _votes(self, squares: npt.NDArray[np.float64]) -> Logits:
         """Log shares (n, K) from squared distances (n, N)."""
@@ -91,7 +86,7 @@ class NeighboursHead:
             distances = np.sqrt(np.take_along_axis(squares, nearest, axis=1))
             least = np.maximum(distances[:, :1], 1e-6)
             votes = votes * least / np.maximum(distances, least)
-        shares = np.full((len(squares), self.outputs), _SMOOTHING)
+        shares = np.full((len(squares), self.outputs), SMOOTHING)
         np.add.at(shares, (np.arange(len(squares))[:, None], self.labels[nearest]), votes)
         return np.asarray(np.log(shares / shares.sum(axis=1, keepdims=True)), np.float64)
 

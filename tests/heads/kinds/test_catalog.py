@@ -49,3 +49,12 @@ def test_every_head_comes_back_from_its_arrays(kind, table) -> None:
     [fit] = kind.fit(Problem(train.X, train.y, (5, 3)), kind.grid[:1])
     again = type(fit.head).from_arrays(*fit.head.to_arrays())
     np.testing.assert_array_equal(again.logits(train.X), fit.head.logits(train.X))
+
+
+@pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS)
+def test_a_row_does_not_depend_on_its_company(kind, table) -> None:
+    """So that an image alone is given the probabilities that it had in training."""
+    train, new = table(60, 40), table(90, 40, seed=1)
+    [fit] = kind.fit(Problem(train.X, train.y, (20, 20)), kind.grid[:1])
+    alone = np.concatenate([fit.head.logits(new.X[i : i + 1]) for i in range(90)])
+    np.testing.assert_array_equal(alone, fit.head.logits(new.X))
