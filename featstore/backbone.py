@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from featstore.catalog import check_image_size
+from featstore.catalog import Backbone, check_image_size
 from featstore.errors import InputError
 from featstore.spec import Precision, Preprocessing
 from featstore.weights import Base, read_tensors, tensor_digest
@@ -80,7 +80,11 @@ def build(graph: GraphSpec, batch_size: int | None = BATCH_SIZE) -> Any:
         if graph.precision != "float32":
             _compute_in(features, keras.DTypePolicy(f"mixed_{graph.precision}"))
         images = keras.Input((*graph.image_size, 3), batch_size=batch_size, dtype="uint8")
-        values = _preprocess(base, graph.preprocessing, keras.ops.cast(images, "float32"))
+        values = keras.ops.cast(images, "float32")
+        if graph.preprocessing == "rescale":
+            values = values / 255.0
+        elif graph.preprocessing == "keras" and not base.backbone.is_own:
+            values = preprocess(base.backbone, values)
         maps = keras.ops.cast(features(values, training=False), "float32")
         return keras.Model(images, _pool(maps, graph.pooling))
 
@@ -116,14 +120,9 @@ def _check_preprocessing(base: Base, preprocessing: Preprocessing) -> None:
         )
 
 
-def _preprocess(base: Base, preprocessing: Preprocessing, values: Any) -> Any:
-    """Pixels (batch, H, W, 3) of 0 to 255, float32, as the base wants them."""
-    if preprocessing == "rescale":
-        return values / 255.0
-    if preprocessing == "none" or base.backbone.is_own:
-        return values
-    module = importlib.import_module(f"keras.applications.{base.backbone.module}")
-    return module.preprocess_input(values)
+def preprocess(backbone: Backbone, values: Any) -> Any:
+    """Pixels (batch, H, W, 3) of 0 to 255, float32, as Keras's own ``preprocess_input`` makes them for this base."""
+    return importlib.import_module(f"keras.applications.{backbone.module}").preprocess_input(values)
 
 
 def _pool(maps: Any, pooling: str) -> Any:

@@ -85,6 +85,29 @@ def plan(
 
 
 @app.command()
+def top5(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES…", help="Image files.")],
+    backbone: Annotated[str, typer.Option("--backbone", "-b", metavar="NAME")] = "vgg16",
+    weights: Annotated[
+        str, typer.Option(metavar="imagenet|random:SEED|PATH", help="Of the whole network, with its top.")
+    ] = "imagenet",
+    top: Annotated[int, typer.Option(min=1, help="Classes shown for each image.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """What a whole ImageNet classifier sees in pictures, its 1,000 classes named. Nothing is trained or stored.
+
+    Example: featstore top5 holiday/*.jpg -b resnet50 --weights resnet50.weights.h5
+    """
+    from featstore.top5 import top5 as look
+
+    found = look(featstore.open_dataset(images), backbone, weights, count=top, progress=for_stream())
+    if as_json:
+        print_json({"images": [seen.to_json() for seen in found]})
+    else:
+        show.seen(found, results(as_json))
+
+
+@app.command()
 def doctor(store: StorePath = None, as_json: Json = False) -> None:
     """What this machine will use, and what would make it faster.
 

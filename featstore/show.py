@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from featstore.records import SPLITS
-from featstore.wording import counted
+from featstore.wording import counted, visible
 
 if TYPE_CHECKING:  # the command line shows reports, and must not load what makes them
     from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the command line shows reports, and must not load what make
     from featstore.recompute import StoreCheck
     from featstore.store import Summary
     from featstore.table import Table as FeatureTable
+    from featstore.top5 import Seen
     from featstore.weights import Base, Verdict
 
 _LEAST_WIDTH = 80
@@ -210,3 +211,15 @@ def exported(tables: Mapping[str, FeatureTable], path: Path) -> None:
     """What an export wrote."""
     counts = ", ".join(f"{name} {table.X.shape[0]} x {table.X.shape[1]}" for name, table in tables.items())
     console().print(escape(f"{path}: {counts}, {size(path.stat().st_size)}"))
+
+
+def seen(found: Sequence[Seen], out: Console) -> None:
+    """What a whole classifier sees: a line for each of an image's likeliest classes."""
+    table = grid("image", "class", "probability", right=("probability",))
+    for image in found:
+        first = [escape(visible(image.path)), *([""] * max(0, len(image.classes) - 1))]
+        for path, (name, probability) in zip(first, image.classes, strict=False):
+            table.add_row(path, escape(name), f"{probability:.3f}")
+        if not image.classes:
+            table.add_row(first[0], f"rejected: {image.reason.code}", "")
+    out.print(table)

