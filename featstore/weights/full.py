@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def _imagenet(backbone: Backbone) -> Any:
     problem = "the network: not tried, FEATSTORE_OFFLINE is set"
     if not is_offline():
         try:
-            with float32_policy():
+            with float32_policy(), redirect_stdout(sys.stderr):  # where Keras's progress belongs
                 return getattr(keras.applications, backbone.keras_name)(weights="imagenet")
         except Exception as error:  # Keras raises whatever its download raises
             problem = f"Keras's cache and download: {first_line(error)}"
