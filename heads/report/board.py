@@ -90,7 +90,7 @@ def leaderboard(comparison: Comparison) -> Board:
         cells = (
             _text(result.features),
             _text(result.head),
-            _text(setting(result.choice.chosen.params) or _NONE),
+            _text(setting(result.varied) or "preset"),
             Cell(f"{metrics.accuracy.value:.3f}", metrics.accuracy.value, _whisker(metrics.accuracy, low, high)),
             Cell(_NONE if p is None else p_words(p), p),
             _measure(metrics.log_loss),

@@ -39,7 +39,7 @@ def leaderboard(comparison: Comparison, width: int = _WIDE, most: int = 30) -> T
         cells = (
             result.features,
             result.head,
-            setting(result.choice.chosen.params),
+            setting(result.varied) or "preset",
             _accuracy(result.held_out),
             _accuracy(result.test),
             *(seconds if width >= _WIDE else ()),

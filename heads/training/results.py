@@ -16,8 +16,11 @@ from heads.bundles.card import Origin
 from heads.evaluation.compare import Pair
 from heads.evaluation.leaks import Leak
 from heads.evaluation.metrics import Metrics
-from heads.kinds.head import Labels
+from heads.kinds.head import Labels, Params
 from heads.training.choice import Choice
+
+_FEW = 2
+"""Hyperparameters that a single setting may have to be told in a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,14 @@ class Result:
         """What it was fitted on, in words: ``vgg16 avg``, ``vgg16 flatten rescale``."""
         usual = self.preprocessing == "keras"
         return f"{self.backbone} {self.pooling}" + ("" if usual else f" {self.preprocessing}")
+
+    @property
+    def varied(self) -> Params:
+        """The chosen hyperparameters that were chosen between; of a single setting all, unless these are too many."""
+        params, tried = self.choice.chosen.params, [trial.params for trial in self.choice.trials]
+        if len(tried) == 1:
+            return params if len(params) <= _FEW else {}
+        return {name: value for name, value in params.items() if any(other[name] != value for other in tried)}
 
     @property
     def name(self) -> str:

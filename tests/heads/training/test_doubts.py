@@ -88,3 +88,12 @@ def test_the_json_holds_all_of_it(tables, bundles: Path) -> None:
 
 def test_no_score_is_nan(tables) -> None:
     assert all(np.isfinite(result.held_out.log_loss.value) for result in compared(tables).results)
+
+
+def test_a_line_tells_of_the_settings_that_were_chosen_between(tables) -> None:
+    best = compared(tables, heads=("knn",)).best
+    assert set(best.varied) == {"k", "weights"}
+    one = replace(best.choice, trials=best.choice.trials[:1], best=0)
+    assert replace(best, choice=one).varied == one.chosen.params
+    same = replace(one, trials=(replace(one.chosen, params={"a": 1, "b": 2, "c": 3}),))
+    assert replace(best, choice=same).varied == {}
