@@ -2,37 +2,31 @@
 
 Heads that differ only in dropout, learning rate or seed share their batches: each step of the loop updates all of them,
 so that a batch is cut once and the start-up paid once. The update rules are Keras's (tests hold them to ``model.fit``).
-
-Rows that stay in the store are read in blocks of many short runs, both in a new random order every epoch: neighbours in
-a table are of one class, so a block of one long run would be, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featstore.errors import InputError
 from featstore.table import StoredRows
 from featstore.weights.keras_io import import_keras
+from heads.kinds.blocks import Rows, moments
 from heads.kinds.dense import DenseHead
-from heads.kinds.head import Labels, Params
+from heads.kinds.head import Params
 from heads.kinds.problem import Curve, Fit, HeldOut, Problem
-
-_BLOCK_NUMBERS = 2**27
-"""Features of a stored table held at a time: 512 MiB."""
-
-_RUN = 256
-"""Rows that are read from the store together: about a segment."""
 
 _SHARED = ("hidden", "optimizer", "epochs", "batch_size", "patience", "standardise")
 """What the members of a family have in common; ``dropout``, ``learning_rate`` and ``seed`` may differ."""
 
 _Floats = npt.NDArray[np.float32]
+_Sums = npt.NDArray[np.float64]
 
 
 def fit_dense(problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...]:
@@ -44,14 +38,22 @@ def fit_dense(problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...]:
         (and its number given back as ``epochs``); 0, or no held-out rows: all epochs.
     standardise : by the rows' mean and deviation, folded into the first layer afterwards.
     seed : optional, for several heads that differ in nothing else.
+    The fits end before the first value whose weights grew beyond all numbers; raises InputError if that is the first.
     """
     families: dict[tuple[Any, ...], list[int]] = {}
     for place, params in enumerate(grid):
         families.setdefault(tuple(params[name] for name in _SHARED), []).append(place)
-    fits: dict[int, Fit] = {}
+    fits: dict[int, Fit | None] = {}
     for places in families.values():
         fits.update(zip(places, _fit_family(problem, [grid[place] for place in places]), strict=True))
-    return tuple(fits[place] for place in range(len(grid)))
+    found = [fit for fit in takewhile(lambda fit: fit is not None, (fits[i] for i in range(len(grid)))) if fit]
+    if grid and not found:
+        raise InputError(
+            "the weights of a dense head grew beyond all numbers",
+            where=f"learning_rate = {grid[0]['learning_rate']:g}",
+            todo="try a lower learning rate, or another head or pooling",
+        )
+    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class _Member:
     seed: int
     curve: list[tuple[float, float, float, float]] = field(default_factory=list)
     best: tuple[int, list[_Floats]] | None = None
+    going_on: bool = True
 
     @property
     def variables(self) -> list[Any]:
@@ -76,42 +79,44 @@ class _Member:
         """Their values now."""
         return [variable.numpy() for variable in self.variables]
 
+    def end_epoch(self, train: _Sums, held_out: _Sums, patience: int) -> None:
+        """Note an epoch's losses and accuracies (2,); with ``patience`` keep the best; decide whether to go on."""
+        self.curve.append((float(train[0]), float(train[1]), float(held_out[0]), float(held_out[1])))
+        if not patience:
+            return
+        epoch, loss = len(self.curve), self.curve[-1][2]
+        if self.best is None or loss < self.curve[self.best[0] - 1][2]:
+            self.best = (epoch, self.arrays)
+        self.going_on = epoch - self.best[0] < patience
 
-def _fit_family(problem: Problem, grid: Sequence[Params]) -> list[Fit]:
+
+def _fit_family(problem: Problem, grid: Sequence[Params]) -> list[Fit | None]:
     import_keras()
+    import tensorflow as tf
+
     shared = grid[0]
-    mean, scale = _moments(problem) if shared["standardise"] else (None, None)
+    mean, scale = moments(problem) if shared["standardise"] else (None, None)
     members = [_member(problem, params) for params in grid]
     run_block, judge = _compiled(members, problem.classes)
-    held_out = _usable(problem.held_out)
+    rows = Rows(problem.X, problem.y, mean, scale, tf.constant)
+    held_out = _usable(problem.held_out, mean, scale)
+    patience = shared["patience"] if held_out is not None else 0
     random = np.random.default_rng(problem.seed)
     row_weights = problem.row_weights.astype(np.float32)
     step = 0
-    for epoch in range(1, shared["epochs"] + 1):
+    for _ in range(shared["epochs"]):
         sums = np.zeros((len(members), 2))
-        for rows, X in _blocks(problem.X, random, mean, scale):
-            order = random.permutation(len(rows))
-            sums += run_block(
-                X, problem.y[rows], row_weights[rows], order, np.int64(shared["batch_size"]), np.int64(step)
-            ).numpy()
-            step += -(-len(rows) // shared["batch_size"])
-        judged = _judge(judge, held_out, mean, scale, len(members))
+        for chosen, X, y in rows.blocks(random):
+            order, size = random.permutation(len(chosen)), shared["batch_size"]
+            sums += run_block(X, y, row_weights[chosen], order, np.int64(size), np.int64(step)).numpy()
+            step += -(-len(chosen) // size)
+        judged = _judge(judge, held_out, len(members))
         for member, train, held in zip(members, sums / len(problem.y), judged, strict=True):
-            member.curve.append((float(train[0]), float(train[1]), float(held[0]), float(held[1])))
-        if held_out is not None and shared["patience"] and not _going_on(members, epoch, shared["patience"]):
+            if member.going_on:  # else it is as it was when it stopped, though it trains on beside the others
+                member.end_epoch(train, held, patience)
+        if not any(member.going_on for member in members):
             break
     return [_fit(member, mean, scale, held_out is not None) for member in members]
-
-
-def _going_on(members: Sequence[_Member], epoch: int, patience: int) -> bool:
-    """Remember every member that is better than ever; False once none has been for ``patience`` epochs."""
-    for member in members:
-        losses = [losses[2] for losses in member.curve]
-        best = member.best[0] if member.best else 0
-        stopped = epoch - best > patience  # and stays as it was, though it trains on beside the others
-        if not best or (losses[-1] < losses[best - 1] and not stopped):
-            member.best = (epoch, member.arrays)
-    return any(member.best and epoch - member.best[0] < patience for member in members)
 
 
 def _member(problem: Problem, params: Params) -> _Member:
@@ -224,58 +229,34 @@ def _rmsprop(variable: Any, slots: tuple[Any, Any], gradient: Any, rate: float, 
 _UPDATES = {"adam": _adam, "rmsprop": _rmsprop}
 
 
-def _blocks(X: Any, random: np.random.Generator, mean: Any, scale: Any) -> Iterator[tuple[Labels, _Floats]]:
-    """Every row once: its indices (n,) and standardised features float32 (n, D), block by block."""
-    rows_at_once = max(_RUN, _BLOCK_NUMBERS // X.shape[1])
-    if not isinstance(X, StoredRows) or len(X) <= rows_at_once:
-        yield np.arange(len(X)), _standardised(X[:], mean, scale)
-        return
-    runs = random.permutation(-(-len(X) // _RUN))
-    for block in np.array_split(runs, -(-len(X) // rows_at_once)):
-        rows = np.concatenate([np.arange(run * _RUN, min((run + 1) * _RUN, len(X))) for run in np.sort(block)])
-        yield rows, _standardised(X[rows], mean, scale)
-
-
-def _standardised(X: _Floats, mean: Any, scale: Any) -> _Floats:
-    return X if mean is None else ((X - mean) / scale).astype(np.float32)
-
-
-def _moments(problem: Problem) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and deviation (D,) of the columns."""
-    if not isinstance(problem.X, StoredRows):
-        return problem.rows.mean, problem.rows.scale
-    total, squares = np.zeros(problem.X.shape[1]), np.zeros(problem.X.shape[1])
-    for _, X in _blocks(problem.X, np.random.default_rng(0), None, None):
-        total += X.sum(axis=0, dtype=np.float64)
-        squares += np.einsum("ij,ij->j", X, X, dtype=np.float64)
-    mean = total / len(problem.y)
-    variance = np.maximum(squares / len(problem.y) - mean**2, 0.0)
-    return mean, np.where(variance > 1e-10 * mean**2, np.sqrt(variance), 1.0)
-
-
-def _usable(held_out: HeldOut | None) -> HeldOut | None:
+def _usable(held_out: HeldOut | None, mean: Any, scale: Any) -> Rows | None:
     """The held-out rows whose class is known; None if there are none."""
-    if held_out is None or not (held_out.columns >= 0).any():
+    import tensorflow as tf
+
+    known = np.flatnonzero(held_out.columns >= 0) if held_out else ()
+    if held_out is None or not len(known):
         return None
-    known = np.flatnonzero(held_out.columns >= 0)
-    if len(known) == len(held_out.columns):
-        return held_out
-    X = held_out.X.select(known) if isinstance(held_out.X, StoredRows) else held_out.X[known]
-    return HeldOut(X, held_out.columns[known])
+    X = held_out.X
+    if len(known) < len(held_out.columns):
+        X = X.select(known) if isinstance(X, StoredRows) else X[known]
+    return Rows(X, held_out.columns[known], mean, scale, tf.constant)
 
 
-def _judge(judge: Any, held_out: HeldOut | None, mean: Any, scale: Any, members: int) -> npt.NDArray[np.float64]:
+def _judge(judge: Any, held_out: Rows | None, members: int) -> _Sums:
     """Mean loss and accuracy (members, 2) on the held-out rows; zeros without any."""
     sums = np.zeros((members, 2))
     if held_out is None:
         return sums
-    for rows, X in _blocks(held_out.X, np.random.default_rng(0), mean, scale):
-        sums += judge(X, held_out.columns[rows]).numpy()
-    return sums / len(held_out.columns)
+    for _, X, y in held_out.blocks(np.random.default_rng(0)):
+        sums += judge(X, y).numpy()
+    return sums / len(held_out)
 
 
-def _fit(member: _Member, mean: Any, scale: Any, judged: bool) -> Fit:
+def _fit(member: _Member, mean: Any, scale: Any, judged: bool) -> Fit | None:
+    """The head of the best epoch; None if its weights are no numbers any more."""
     epochs, arrays = member.best or (len(member.curve), member.arrays)
+    if not all(np.isfinite(array).all() for array in arrays):
+        return None
     layers = len(member.weights)
     weights, biases = arrays[:layers], arrays[layers:]
     if mean is not None:
@@ -287,9 +268,4 @@ def _fit(member: _Member, mean: Any, scale: Any, judged: bool) -> Fit:
         biases[-1] = np.concatenate([np.zeros(1, np.float32), biases[-1]])
     loss, accuracy, held_loss, held_accuracy = zip(*member.curve, strict=True)
     curve = Curve(loss, accuracy, held_loss, held_accuracy) if judged else Curve(loss, accuracy)
-    return Fit(DenseHead(tuple(weights), tuple(biases)), _with_epochs(member.params, epochs), curve)
-
-
-def _with_epochs(params: Params, epochs: int) -> Mapping[str, Any]:
-    """The same parameters for a fit without held-out rows: as many epochs as proved best."""
-    return {**params, "epochs": epochs}
+    return Fit(DenseHead(tuple(weights), tuple(biases)), {**member.params, "epochs": epochs}, curve)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featstore.table import StoredRows
+from featstore.errors import InputError
 from featstore.weights.keras_io import import_keras
-from heads.kinds import dense_training
+from heads.kinds import blocks, dense_training
 from heads.kinds.dense_training import fit_dense
 from heads.kinds.head import Params
 from heads.kinds.problem import HeldOut, Problem
@@ -111,35 +111,40 @@ def test_standardising_is_folded_into_the_head(table) -> None:
     assert (fit.head.logits(new.X * 1000 + 5000).argmax(axis=1) == new.y).mean() > 0.9
 
 
-class Rows(StoredRows):
-    """Rows in the store, as far as a fit can tell; remembers the most that was read at once."""
-
-    def __init__(self, X: np.ndarray) -> None:
-        self.X, self.shape, self.most = X, X.shape, 0
-
-    def __getitem__(self, chosen):
-        part = self.X[chosen]
-        self.most = max(self.most, len(part))
-        return part
-
-    def select(self, chosen):
-        return Rows(self.X[chosen])
+def test_the_same_seed_gives_the_same_head_and_another_one_another(table) -> None:
+    one, setting = problem(table(60)), params(dropout=0.5)
+    logits = [fit_dense(replace(one, seed=seed), [setting])[0].head.logits(one.X) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert not np.allclose(logits[0], logits[2])
 
 
-def test_a_table_larger_than_memory_is_read_in_mixed_blocks(table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_training, "_BLOCK_NUMBERS", 8 * 40)
-    monkeypatch.setattr(dense_training, "_RUN", 10)
+def test_a_member_that_has_stopped_stays_as_it_was_while_others_go_on(table) -> None:
+    train, held = table(40, noise=4.0), table(200, noise=4.0, seed=1)
+    one = problem(train, held_out=HeldOut(held.X / 10, held.y))
+    settings = [params(epochs=30, patience=2, learning_rate=rate) for rate in (3e-2, 1e-4)]
+    quick, slow = fit_dense(one, settings)
+    [alone] = fit_dense(one, settings[:1])
+    assert len(quick.curve.loss) == len(alone.curve.loss) < len(slow.curve.loss)
+    assert len(quick.curve.loss) == quick.params["epochs"] + 2
+    np.testing.assert_allclose(quick.head.logits(one.X), alone.head.logits(one.X), atol=1e-4)
+
+
+def test_the_fits_end_before_one_whose_weights_are_no_numbers(table) -> None:
+    one = problem(table(60))
+    grid = [params(), params(learning_rate=1e38), params(seed=1)]
+    assert len(fit_dense(one, grid)) == 1
+    with pytest.raises(InputError, match="beyond all numbers"):
+        fit_dense(one, grid[1:])
+
+
+def test_rows_in_the_store_are_learnt_from_in_blocks(table, stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_BLOCK_NUMBERS", 8 * 40)
+    monkeypatch.setattr(blocks, "_RUN", 10)
     train, held = table(200), table(90, seed=1)
     order = np.argsort(train.y, kind="stable")  # a class after another, as folders are
-    X, y = train.X[order], train.y[order]
-    rows = Rows(X)
-    one = Problem(rows, y, (8,), held_out=HeldOut(Rows(held.X), held.y))
+    rows, columns = stored(train.X[order]), held.y.copy()
+    columns[:5] = -1
+    one = Problem(rows, train.y[order], (8,), held_out=HeldOut(stored(held.X), columns))
     [fit] = fit_dense(one, [params(standardise=True, epochs=8)])
     assert rows.most == 40
     assert fit.curve.held_out_accuracy[-1] > 0.9
-    blocks = list(dense_training._blocks(rows, np.random.default_rng(0), None, None))
-    np.testing.assert_array_equal(np.sort(np.concatenate([block for block, _ in blocks])), np.arange(200))
-    assert all(len(np.unique(y[block])) > 1 for block, _ in blocks)
-    mean, scale = dense_training._moments(one)
-    np.testing.assert_allclose(mean, X.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(scale, X.std(axis=0), rtol=1e-4)
