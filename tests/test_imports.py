@@ -44,15 +44,23 @@ HEADS_LADDER = [
     ["predict", "demo_images", "notes"],
     ["report"],
     ["apply", "compose", "demo"],
-    ["evaluate", "submit"],
+    ["evaluate", "submit", "export"],
     ["cli"],
 ]
 
 OWNERS = {
     "PIL": {"featstore.decode"},
     "keras": {"featstore.backbone", "featstore.weights."},
-    "tensorflow": {"featstore.backbone", "featstore.runtime.tensorflow", "heads.kinds.dense_training"},
-    "openvino": {"featstore.runtime.openvino", "featstore.weights.package_index"},
+    "tensorflow": {
+        "featstore.backbone",
+        "featstore.runtime.tensorflow",
+        "heads.kinds.dense_training",
+        "heads.export.formats",
+    },
+    "openvino": {"featstore.runtime.openvino", "featstore.weights.package_index", "heads.export.formats"},
+    "onnx": {"heads.export.formats"},
+    "onnxruntime": {"heads.export.formats"},
+    "tf2onnx": {"heads.export.formats"},
     "h5py": {"featstore.store."},
     "hdf5plugin": {"featstore.store."},
     "pyarrow": {"featstore.store.export"},
@@ -60,7 +68,7 @@ OWNERS = {
     "typer": {"cli", "featstore.cli", "featstore.command", "featstore.options", "heads.cli"},
     "matplotlib": {"heads.report.canvas", "heads.report.plots"},
     "jinja2": {"heads.report.page"},
-    "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.report.terminal"},
+    "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.report."},
     "skimage": {"heads.demo_images"},
 }
 
