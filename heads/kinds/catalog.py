@@ -11,6 +11,7 @@ from heads.kinds.discriminant import fit_discriminant
 from heads.kinds.head import Params
 from heads.kinds.kernel import fit_kernel
 from heads.kinds.neighbours import fit_neighbours
+from heads.kinds.newton import solve_svm
 from heads.kinds.problem import Fit, HeadKind, Problem
 from heads.kinds.solve import solve_linear
 from heads.kinds.stacking import fit_stacking
@@ -23,13 +24,6 @@ def _logreg(params: Params, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(**params, max_iter=_MAX_ITER, random_state=seed, warm_start=True)
-
-
-def _linear_svm(params: Params, seed: int) -> Any:
-    from sklearn.svm import LinearSVC
-
-    # The primal solver copes with many images and with correlated features, where the dual one never converges.
-    return LinearSVC(**params, dual=False, max_iter=_MAX_ITER, random_state=seed)
 
 
 def _ridge(params: Params, seed: int) -> Any:
@@ -78,7 +72,7 @@ HEADS: dict[str, HeadKind] = {
             "linear-svm",
             "linear support vector machine, squared hinge, one against the rest",
             _powers_of_ten("C", range(-5, -1)),  # weaker than 0.01 chose no better on any table tried, and is slow
-            partial(solve_linear, _linear_svm),
+            solve_svm,
             tempered=True,
         ),
         HeadKind(
