@@ -34,11 +34,12 @@ def test_every_row_comes_once_an_epoch_in_mixed_blocks_of_bounded_size(in_store:
     assert not np.array_equal(found[0][0], dealt(rows, seed=1)[0][0])
 
 
-def test_rows_in_the_store_are_read_in_ascending_runs_of_neighbours(stored, small: None) -> None:
-    for chosen, _, _ in dealt(Rows(stored(X), Y, None, None, np.asarray)):
+@pytest.mark.parametrize("in_store", [False, True], ids=["memory", "store"])
+def test_only_rows_in_the_store_are_read_in_ascending_runs_of_neighbours(in_store: bool, stored, small: None) -> None:
+    for chosen, _, _ in dealt(Rows(stored(X) if in_store else X, Y, None, None, np.asarray)):
         steps = np.diff(chosen)
         assert (steps > 0).all()
-        assert (steps > 1).sum() <= 4
+        assert ((steps > 1).sum() <= 4) == in_store
 
 
 def test_a_table_that_fits_is_read_and_made_a_tensor_once(stored) -> None:

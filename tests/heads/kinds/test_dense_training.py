@@ -116,6 +116,8 @@ def test_the_same_seed_gives_the_same_head_and_another_one_another(table) -> Non
     logits = [fit_dense(replace(one, seed=seed), [setting])[0].head.logits(one.X) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(logits[0], logits[1])
     assert not np.allclose(logits[0], logits[2])
+    starts = [dense_training._member(replace(one, seed=seed), setting).arrays[0] for seed in (1, 2)]
+    assert not np.allclose(*starts)
 
 
 def test_a_member_that_has_stopped_stays_as_it_was_while_others_go_on(table) -> None:
