@@ -15,6 +15,8 @@ from featstore.errors import InputError, unknown_name
 MOST_PIXELS_A_SIDE = 2048
 """The largest input: a batch of 32 such images takes 1.6 GB before the first layer. Bases are trained at 224 to 600."""
 
+IMAGENET_CLASSES = 1000
+
 Normalisation = Literal["caffe", "tf", "torch", "included", "own"]
 """What ``preprocess_input`` does: ``caffe`` BGR minus the ImageNet mean, ``tf`` to -1..1, ``torch`` ImageNet mean and
 deviation, ``included`` nothing (the base normalises 0..255 itself), ``own`` nothing (somebody's own model)."""
@@ -27,7 +29,8 @@ class Backbone:
     ``name`` is what people type, ``keras_name`` the class in ``keras.applications`` and ``module`` the submodule with
     its ``preprocess_input`` (both empty for somebody's own model). Sizes are pixels a side; ``features`` is the number
     of channels of ``last_layer``. ``weights_hash`` is what Keras publishes of ``weights_file`` (MD5 or SHA-256 in hex;
-    None where it publishes none), ``weights_digest`` the known digest of the ImageNet tensors.
+    None where it publishes none), ``weights_digest`` the known digest of the ImageNet tensors. ``classes`` is how many
+    outputs the classifier on top has; 0 for the base alone.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Backbone:
     weights_url: str = ""
     weights_hash: str | None = None
     weights_digest: str | None = None
+    classes: int = 0
 
     @property
     def is_own(self) -> bool:

@@ -96,15 +96,15 @@ def top5(
 ) -> None:
     """What a whole ImageNet classifier sees in pictures, its 1,000 classes named. Nothing is trained or stored.
 
-    Example: featstore top5 holiday/*.jpg -b resnet50 --weights resnet50.weights.h5
+    Example: featstore top5 holiday/*.jpg -b resnet50
     """
     from featstore.top5 import top5 as look
 
     found = look(featstore.open_dataset(images), backbone, weights, count=top, progress=for_stream())
+    show.seen(found.images, results(as_json))
+    show.sentences(found.notes)
     if as_json:
-        print_json({"images": [seen.to_json() for seen in found]})
-    else:
-        show.seen(found, results(as_json))
+        print_json(found.to_json())
 
 
 @app.command()

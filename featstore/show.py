@@ -218,8 +218,8 @@ def seen(found: Sequence[Seen], out: Console) -> None:
     table = grid("image", "class", "probability", right=("probability",))
     for image in found:
         first = [escape(visible(image.path)), *([""] * max(0, len(image.classes) - 1))]
-        for path, (name, probability) in zip(first, image.classes, strict=False):
-            table.add_row(path, escape(name), f"{probability:.3f}")
+        for path, guess in zip(first, image.classes, strict=False):
+            table.add_row(path, escape(guess.name), f"{guess.probability:.3f}")
         if not image.classes:
             table.add_row(first[0], f"rejected: {image.reason.code}", "")
     out.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,33 +11,60 @@ import numpy.typing as npt
 
 from featstore import catalog
 from featstore.backbone import preprocess
+from featstore.catalog import IMAGENET_CLASSES
 from featstore.dataset import Dataset
+from featstore.errors import InputError
 from featstore.extraction.reader import in_order, prepare
 from featstore.progress import Progress, silent
 from featstore.records import Reason
 from featstore.spec import PixelSpec
-from featstore.weights.full import class_names, full_model
+from featstore.weights.class_names import INDEX, class_names
+from featstore.weights.full import full_model
+from featstore.weights.published import Unavailable, keras_file
 from featstore.wording import printable
 
 _BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Guess:
+    """A class: which output it is, its name (some of ImageNet's classes share one), and its probability."""
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What the classifier says of one image.
 
-    classes : names and probabilities, likeliest first; empty if the image was rejected, ``reason`` then says why.
+    classes : likeliest first; empty if the image was rejected, ``reason`` then says why.
     """
 
     path: str
-    classes: tuple[tuple[str, float], ...]
+    classes: tuple[Guess, ...]
     reason: Reason = Reason.OK
 
     def to_json(self) -> dict[str, Any]:
-        """``{"path", "classes": [{"name", "probability"}], "rejected": null or the reason's code}``."""
-        classes = [{"name": name, "probability": probability} for name, probability in self.classes]
+        """``{"path", "classes": [{"index", "name", "probability"}], "rejected": null or the reason's code}``."""
         rejected = self.reason.code if self.reason else None
-        return {"path": printable(self.path), "classes": classes, "rejected": rejected}
+        return {"path": printable(self.path), "classes": list(map(asdict, self.classes)), "rejected": rejected}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the classifier says of all images, in their order, and what a person should know of it."""
+
+    backbone: str
+    weights: str
+    images: tuple[Seen, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``top5 --json`` prints."""
+        images = [seen.to_json() for seen in self.images]
+        return {"backbone": self.backbone, "weights": self.weights, "images": images, "notes": list(self.notes)}
 
 
 def top5(
@@ -47,25 +74,48 @@ def top5(
     *,
     count: int = 5,
     progress: Progress = silent,
-) -> tuple[Seen, ...]:
-    """The ``count`` likeliest of ImageNet's classes for every image of ``dataset``, in its order.
+) -> Look:
+    """The ``count`` likeliest of ImageNet's classes for every image of ``dataset``.
 
     Images are decoded, resized and preprocessed as extraction does it at the network's own size.
     weights : as in :func:`featstore.weights.full.full_model`. Classes whose names cannot be had are called "class 17".
     Raises InputError for an unknown backbone, or weights that cannot be had or do not fit.
     """
+    if catalog.is_own_model(backbone):
+        raise InputError(
+            "a whole network is told by its name",
+            where="--backbone",
+            expected="the name of its architecture, such as mobilenetv2",
+            received=printable(backbone),
+            todo="give that to --backbone, and this file to --weights",
+        )
     known = catalog.find(backbone)
-    model = full_model(known, weights)
-    names = class_names(progress) or tuple(f"class {i}" for i in range(model.output_shape[-1]))
+    model = full_model(known, weights, progress)
+    names, notes = _names(model.output_shape[-1], progress)
     found: dict[int, Seen] = {}
     with progress(f"look with {known.name}", len(dataset)) as advance:
         for indices, images in _batches(dataset, PixelSpec((known.default_size, known.default_size)), found):
             probabilities = np.asarray(model(preprocess(known, images), training=False))[: len(indices)]
             for index, row in zip(indices, probabilities, strict=True):
                 best = np.argsort(-row, kind="stable")[:count]
-                found[index] = Seen(dataset.paths[index], tuple((names[i], float(row[i])) for i in best))
+                guesses = tuple(Guess(int(i), names[i], float(row[i])) for i in best)
+                is_finite = bool(np.isfinite(row).all())
+                reason = Reason.OK if is_finite else Reason.NOT_FINITE
+                found[index] = Seen(dataset.paths[index], guesses if is_finite else (), reason)
             advance(len(indices))
-    return tuple(found[index] for index in range(len(dataset)))
+    return Look(known.name, weights, tuple(found[index] for index in range(len(dataset))), notes)
+
+
+def _names(classes: int, progress: Progress) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the classes, and notes: why they are numbers where they are."""
+    numbers = tuple(f"class {i}" for i in range(classes))
+    if classes != IMAGENET_CLASSES:
+        return numbers, (f"this model has {classes} classes, not ImageNet's {IMAGENET_CLASSES}: they have no names",)
+    try:
+        return class_names(progress), ()
+    except Unavailable as tried:
+        path = keras_file(INDEX)
+        return numbers, (f"the classes have no names here: put {INDEX.weights_url} at {path} (tried: {tried})",)
 
 
 def _batches(

@@ -99,6 +99,11 @@ SUBMIT = {
     *("file", "columns", "rows", "positive", "clip", "rejected[]", "notes"),
     *members("rejected[]", {"path", "reason"}),
 }
+TOP5 = {
+    *("backbone", "weights", "images[]", "notes"),
+    *members("images[]", {"path", "classes[]", "rejected"}),
+    *members("images[].classes[]", {"index", "name", "probability"}),
+}
 WEIGHTS = {"weights[]", *members("weights[]", {"backbone", "origin", "digest", "source", "path", "bytes"})}
 VERDICTS = {"weights[]", *members("weights[]", {"name", "path", "problem"})}
 
@@ -750,15 +755,19 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in spawn("plan", tmp_path / "missing").err
 
 
-def test_top5_prints_what_the_documentation_says(photos: Path) -> None:
-    picture = next((photos / "train").glob("*/*.png"))
-    value = good("top5", picture, "-b", "mobilenetv2", "--weights", "random:0", "--top", 3, "--json").json
-    check("top5", value, {"images[]", "images[].path", "images[].rejected", "images[].classes[].name"})
-    assert len(value["images"][0]["classes"]) == 3
-    done = good("top5", picture, "-b", "mobilenetv2", "--weights", "random:0")
-    assert done.out.count("0.0") >= 5
-    refused = run("top5", picture, "-b", "mobilenetv2", "--weights", "nowhere.h5")
-    assert (refused.code, "no such file" in refused.message) == (2, True)
+def test_top5_prints_what_the_documentation_says(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featstore.top5.class_names", lambda _: tuple(f"name {i}" for i in range(1000)))
+    picture, bad = next((photos / "train").glob("*/*.png")), photos / "bad [red].png"
+    bad.write_bytes(b"no picture")
+    words = ("top5", picture, bad, "-b", "mobilenet", "--weights", "random:0")
+    value = good(*words, "--top", 3, "--json").json
+    check("top5", value, TOP5)
+    assert [len(image["classes"]) for image in value["images"]] == [3, 0]
+    assert [image["rejected"] for image in value["images"]] == [None, "not-an-image"]
+    out = good(*words).out
+    assert out.count("name ") == 5
+    assert re.search(r"bad \[red\].png +rejected: not-an-image", out)
+    refused(2, "top5", picture, "-b", "mobilenet", "--weights", "nowhere.h5", says=("no such weights", "nowhere.h5"))
 
 
 def test_demo_prints_a_leaderboard_beside_raw_pixels_and_computes_nothing_twice(

@@ -70,7 +70,7 @@ def write(key: str, base: Base, tensors: Tensors) -> Base:
     """Cache ``tensors`` under ``key``; the base as cached. Raises ReadOnlyError, NoSpaceError or StorageError."""
     target = folder() / f"{base.digest}.npz"
     arrays = {f"{index:04d}": np.asarray(tensor, "<f4") for index, tensor in enumerate(tensors)}
-    _write_file(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    write_file(target, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     return _write_card(key, replace(base, tensors=target))
 
 
@@ -82,7 +82,7 @@ def write_copy(key: str, base: Base, original: Path) -> Base:
         with original.open("rb") as source:
             shutil.copyfileobj(source, file)
 
-    _write_file(target, copy)
+    write_file(target, copy)
     return _write_card(key, replace(base, tensors=target))
 
 
@@ -97,11 +97,12 @@ def _write_card(key: str, base: Base) -> Base:
         "bytes": base.tensors.stat().st_size,
         "source": base.source,
     }
-    _write_file(folder() / f"{key}.json", lambda file: file.write(json.dumps(card, indent=1).encode()))
+    write_file(folder() / f"{key}.json", lambda file: file.write(json.dumps(card, indent=1).encode()))
     return base
 
 
-def _write_file(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
+def write_file(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Have ``fill`` write a file, whole or not at all; raises ReadOnlyError, NoSpaceError or StorageError."""
     temporary: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featstore.catalog import Backbone
+from featstore.catalog import IMAGENET_CLASSES, Backbone
 from featstore.errors import InputError
 from featstore.weights.base import Tensors
 from featstore.weights.keras_io import (
@@ -57,7 +58,8 @@ def read_h5(backbone: Backbone, path: Path, *, published: bool = False) -> Tenso
         raise _unreadable(backbone, path, error) from error
     except Exception as error:
         try:
-            model = _without_top(backbone, _load_into(architecture(backbone, top=True), path))
+            whole = architecture(replace(backbone, classes=IMAGENET_CLASSES))
+            model = _without_top(backbone, _load_into(whole, path))
         except Exception:
             raise _does_not_fit(backbone, path, error) from error
     tensors = [np.asarray(tensor, np.float32) for tensor in model.get_weights()]
@@ -91,7 +93,7 @@ def _fold_deviation(model: Any, tensors: Tensors) -> None:
 
 
 _H5_MISFIT = re.compile(
-    r"Shape mismatch in (?P<layer>.+?) for weight (?P<weight>\S+?)\.? "
+    r"Shape mismatch in (?P<layer>.+?) ?for weight (?P<weight>\S+?)\.? "
     r".*?expects shape (?P<expected>\([^)]*\)).*?shape (?P<received>\([^)]*\))",
     re.DOTALL,
 )
@@ -171,6 +173,15 @@ def _unreadable(backbone: Backbone, path: Path, error: Exception) -> InputError:
     )
 
 
+def tensors_of(backbone: Backbone, model: Any) -> Tensors:
+    """The tensors of a loaded model; those of an EfficientNet with Keras's layer more as of one without it."""
+    tensors = [np.asarray(tensor, np.float32) for tensor in model.get_weights()]
+    rescalings = [layer for layer in getattr(model, "layers", ()) if type(layer).__name__ == "Rescaling"]
+    if backbone.module == "efficientnet" and any(np.ndim(layer.scale) for layer in rescalings):  # by colour: that layer
+        _fold_deviation(model, tensors)
+    return tensors
+
+
 def read_model(backbone: Backbone, path: Path) -> Tensors:
     """The base's tensors from a ``.keras`` model that is that base, or has it as one of its layers.
 
@@ -180,7 +191,7 @@ def read_model(backbone: Backbone, path: Path) -> Tensors:
     target = architecture(backbone)
     shapes = [tuple(weight.shape) for weight in target.weights]
     for candidate in (model, *getattr(model, "layers", ())):
-        tensors = [np.asarray(tensor, np.float32) for tensor in candidate.get_weights()]
+        tensors = tensors_of(backbone, candidate)
         if [tensor.shape for tensor in tensors] == shapes:
             return tensors
     set_tensors(target, model.get_weights(), path)  # says which tensor does not fit

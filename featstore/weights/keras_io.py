@@ -83,13 +83,17 @@ def float32_policy() -> Iterator[None]:
         random.setstate(state)  # Keras draws the seeds of its initialisers from it
 
 
-def architecture(backbone: Backbone, image_size: tuple[int, int] | None = None, *, top: bool = False) -> Any:
-    """The ``keras.Model`` of a known base with meaningless weights, for any image size unless one is given."""
+def architecture(backbone: Backbone, image_size: tuple[int, int] | None = None) -> Any:
+    """The ``keras.Model`` of a known base with meaningless weights, for any image size unless one is given.
+
+    With ``classes`` it has its classifier on top, and takes images of the default size alone.
+    """
     keras = import_keras()
     make = getattr(keras.applications, backbone.keras_name)
     shape = None if image_size is None else (*image_size, 3)
     with float32_policy():
-        model = make(weights=None, include_top=top, input_shape=shape)
+        top = {"include_top": True, "classes": backbone.classes} if backbone.classes else {"include_top": False}
+        model = make(weights=None, input_shape=shape, **top)
     model.name = backbone.name  # Keras's own is another, "mobilenetv2_1.00_None"; as name= it would rename layers too
     return model
 

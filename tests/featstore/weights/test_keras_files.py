@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_weights_saved_without_the_top_are_read(model: Any, tensors: list[np.nda
 @pytest.mark.parametrize("name", ["full.weights.h5", "full.h5"])
 @pytest.mark.filterwarnings("ignore")  # Keras would rather that nobody used .h5
 def test_weights_saved_with_the_top_are_read(name: str, tensors: list[np.ndarray], tmp_path: Path) -> None:
-    full = architecture(SMALL, top=True)
+    full = architecture(replace(SMALL, classes=1000))
     full.set_weights([*tensors, *full.get_weights()[len(tensors) :]])
     if name == "full.h5":
         full.save(tmp_path / name)
