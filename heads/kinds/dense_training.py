@@ -97,7 +97,7 @@ def _fit_family(problem: Problem, grid: Sequence[Params]) -> list[Fit | None]:
     shared = grid[0]
     mean, scale = moments(problem) if shared["standardise"] else (None, None)
     members = [_member(problem, params) for params in grid]
-    run_block, judge = _compiled(members, problem.classes)
+    run_block, judge = _compiled(members, problem.classes, problem.X.shape[1])
     rows = Rows(problem.X, problem.y, mean, scale, tf.constant)
     held_out = _usable(problem.held_out, mean, scale)
     patience = shared["patience"] if held_out is not None else 0
@@ -108,7 +108,8 @@ def _fit_family(problem: Problem, grid: Sequence[Params]) -> list[Fit | None]:
         sums = np.zeros((len(members), 2))
         for chosen, X, y in rows.blocks(random):
             order, size = random.permutation(len(chosen)), shared["batch_size"]
-            sums += run_block(X, y, row_weights[chosen], order, np.int64(size), np.int64(step)).numpy()
+            numbers = map(tf.constant, (X, y, row_weights[chosen], order, np.int64(size), np.int64(step)))
+            sums += run_block(*numbers).numpy()
             step += -(-len(chosen) // size)
         judged = _judge(judge, held_out, len(members))
         for member, train, held in zip(members, sums / len(problem.y), judged, strict=True):
@@ -135,11 +136,19 @@ def _member(problem: Problem, params: Params) -> _Member:
     return _Member(params, weights, biases, slots, seed=int(random.integers(2**31)))
 
 
-def _compiled(members: Sequence[_Member], classes: int) -> tuple[Any, Any]:
-    """Two compiled functions: train all members on a block of rows; judge all of them on some."""
+def _compiled(members: Sequence[_Member], classes: int, width: int) -> tuple[Any, Any]:
+    """Two compiled functions: train all members on a block of rows; judge all of them on some.
+
+    Each is traced once, for blocks of any number of rows; concrete, so that TensorFlow does not warn of the next fit's.
+    """
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator] # TensorFlow has no types
+    features, integers = tf.TensorSpec((None, width)), tf.TensorSpec((None,), tf.int64)
+    numbers, integer = tf.TensorSpec((None,)), tf.TensorSpec((), tf.int64)
+
+    @tf.function(  # type: ignore[untyped-decorator] # TensorFlow has no types
+        input_signature=(features, integers, numbers, integers, integer, integer)
+    )
     def run_block(X: Any, y: Any, row_weights: Any, order: Any, batch_size: Any, step: Any) -> Any:
         """Sums (members, 2) over the rows of the loss and of right answers, while training on them."""
         sums = tf.zeros((len(members), 2))
@@ -150,12 +159,12 @@ def _compiled(members: Sequence[_Member], classes: int) -> tuple[Any, Any]:
             sums += tf.stack([_step(member, batch, classes, step) for member in members])
         return sums
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=(features, integers))  # type: ignore[untyped-decorator]
     def judge(X: Any, y: Any) -> Any:
         """Sums (members, 2) over the rows of the loss and of right answers."""
         return tf.stack([_sums(*_losses(_logits(member, X), y, classes)) for member in members])
 
-    return run_block, judge
+    return run_block.get_concrete_function(), judge.get_concrete_function()
 
 
 def _step(member: _Member, batch: tuple[Any, Any, Any], classes: int, step: Any) -> Any:
@@ -244,11 +253,13 @@ def _usable(held_out: HeldOut | None, mean: Any, scale: Any) -> Rows | None:
 
 def _judge(judge: Any, held_out: Rows | None, members: int) -> _Sums:
     """Mean loss and accuracy (members, 2) on the held-out rows; zeros without any."""
+    import tensorflow as tf
+
     sums = np.zeros((members, 2))
     if held_out is None:
         return sums
     for _, X, y in held_out.blocks(np.random.default_rng(0)):
-        sums += judge(X, y).numpy()
+        sums += judge(X, tf.constant(y)).numpy()
     return sums / len(held_out)
 
 

@@ -75,6 +75,12 @@ def test_members_of_a_family_are_as_if_trained_alone(table) -> None:
     assert not np.allclose(together[0].head.logits(one.X), together[1].head.logits(one.X))
 
 
+def test_many_short_fits_make_no_noise(table, caplog: pytest.LogCaptureFixture) -> None:
+    for count in range(30, 42):
+        fit_dense(problem(table(count), held_out=HeldOut(table(count).X, table(count).y)), [params(epochs=1)])
+    assert caplog.text == ""
+
+
 def test_dropout_is_for_training_alone_and_differs_from_none(table) -> None:
     one = problem(table(60))
     [with_it], [without] = fit_dense(one, [params(dropout=0.5)]), fit_dense(one, [params()])
