@@ -156,8 +156,11 @@ def _read_arrays(path: Path, entry: FileEntry) -> Arrays:
             # np.savez stores without compression; so nothing here can unpack to more than the file itself.
             if any(e.compress_type != zipfile.ZIP_STORED or e.file_size > len(data) for e in archive.infolist()):
                 raise ValueError("a compressed entry")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # other members come as plain bytes
+            raise ValueError("a member that is no array")
+        return arrays
     except (ValueError, KeyError, OSError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile) as error:
         raise InputError("the head of this bundle cannot be read", where=path, received=error) from error
 

@@ -1,0 +1,230 @@
+"""What somebody may do to a bundle, or hand over as one: each is one message, and no code of theirs ever runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featstore.errors import DamageError, InputError
+from featstore.weights import resolve
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, ROWS_FILE, read_bundle, write_bundle
+from heads.bundles.card import Card, FileEntry, HeadFile, card_to_bytes
+from heads.kinds.dense import DenseHead
+from heads.kinds.head import Head
+from heads.kinds.kernel import KernelHead
+from heads.kinds.linear import LinearHead
+from heads.kinds.neighbours import NeighboursHead
+
+DIGESTS = np.arange(64, dtype=np.uint8).reshape(2, 32)
+FLOATS = np.random.default_rng(0).normal(size=(3, 8))
+SINGLES = FLOATS.astype(np.float32)
+ONES = np.ones(8)
+
+HEADS: dict[str, Head] = {
+    "linear": LinearHead(FLOATS, FLOATS[:, 0]),
+    "dense": DenseHead((SINGLES.T.copy(), SINGLES[:, :3].copy()), (SINGLES[:, 0].copy(), SINGLES[:, 1].copy())),
+    "kernel": KernelHead(SINGLES, FLOATS[0], ONES, FLOATS[:, :3].copy(), FLOATS[:, 0].copy(), 0.1),
+    "neighbours": NeighboursHead(SINGLES, np.arange(3), FLOATS[0], ONES, np.ones(3), k=2, by_distance=True),
+}
+
+
+class Payload:
+    """Leaves a mark when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(os.environ["PAYLOAD"]),)
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a payload makes where it runs; a test proves first that it does."""
+    path = tmp_path / "ran"
+    monkeypatch.setenv("PAYLOAD", str(path))
+    pickle.loads(pickle.dumps(Payload()))
+    assert path.exists()
+    path.unlink()
+    return path
+
+
+@pytest.fixture(params=HEADS)
+def path(request: pytest.FixtureRequest, bundles: Path, card: Card) -> Path:
+    """A sound bundle of each kind of head."""
+    return write_bundle(bundles, card, HEADS[request.param], DIGESTS)
+
+
+def resealed(path: Path, name: str, data: bytes) -> None:
+    """Put ``data`` in place of a file and make every checksum right again, as a malicious maker can."""
+    (path / name).write_bytes(data)
+    content = json.loads((path / CARD_FILE).read_bytes())
+    bundle_card = _card_of(path)
+    files = {file: FileEntry.of((path / file).read_bytes()) for file in (HEAD_FILE, ROWS_FILE)}
+    how = HeadFile(content["head"]["format"], content["head"]["config"])
+    (path / CARD_FILE).write_bytes(card_to_bytes(bundle_card, how, files))
+
+
+def _card_of(path: Path) -> Card:
+    from heads.bundles.card import card_from_bytes
+
+    return card_from_bytes((path / CARD_FILE).read_bytes(), path)[0]
+
+
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, CARD_FILE])
+def test_any_changed_byte_of_any_file_is_refused(file: str, path: Path) -> None:
+    data = (path / file).read_bytes()
+    step = 7 if file == CARD_FILE else 1  # every byte of a card is changed in test_card
+    for place in range(0, len(data), step):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        (path / file).write_bytes(changed)
+        with pytest.raises((DamageError, InputError)):
+            read_bundle(path)
+    (path / file).write_bytes(data)
+    read_bundle(path)
+
+
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+def test_files_of_two_bundles_do_not_mix(file: str, path: Path, card: Card, tmp_path: Path) -> None:
+    other = write_bundle(tmp_path / "other", card, LinearHead(FLOATS + 1, FLOATS[:, 0]), DIGESTS[:1])
+    shutil.copyfile(other / file, path / file)
+    with pytest.raises(DamageError, match="changed after it was written"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+def test_a_pickle_with_right_checksums_is_refused_and_never_runs(file: str, path: Path, mark: Path) -> None:
+    with np.load(path / file) as archive:
+        arrays = dict(archive)
+    first = next(iter(arrays))
+    for name in (first, "another"):  # in place of an array, and beside them
+        out = io.BytesIO()
+        np.savez(out, **{**arrays, name: np.array([Payload()], object)})
+        resealed(path, file, out.getvalue())
+        with pytest.raises(InputError, match="cannot be read"):
+            read_bundle(path)
+    resealed(path, file, pickle.dumps(Payload()))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(path)
+    assert not mark.exists()
+
+
+def test_files_beside_the_bundles_own_are_never_opened(path: Path, mark: Path) -> None:
+    for name in ("head.pkl", "model.joblib", "__init__.py", "conftest.py"):
+        (path / name).write_bytes(pickle.dumps(Payload()))
+    read_bundle(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["head.pkl", "../head.npz", "/etc/passwd", "model.keras"])
+def test_a_card_that_names_another_file_is_refused(name: str, path: Path, mark: Path) -> None:
+    content = json.loads((path / CARD_FILE).read_bytes())
+    files = {file: FileEntry(**entry) for file, entry in content["files"].items()}
+    how = HeadFile(content["head"]["format"], content["head"]["config"])
+    payload = pickle.dumps(Payload())
+    (path / "head.pkl").write_bytes(payload)
+    (path / CARD_FILE).write_bytes(card_to_bytes(_card_of(path), how, {**files, name: FileEntry.of(payload)}))
+    with pytest.raises(InputError, match="not known here"):
+        read_bundle(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("version", [0, 3, 99, "2", None])
+def test_another_version_is_refused_even_with_a_right_checksum(version: object, path: Path) -> None:
+    from heads.bundles.card import _checksum, _text
+
+    content = json.loads((path / CARD_FILE).read_bytes()) | {"version": version}
+    del content["sha256"]
+    (path / CARD_FILE).write_bytes(_text({**content, "sha256": _checksum(content)}))
+    with pytest.raises(InputError, match="another version of featstore"):
+        read_bundle(path)
+
+
+def lambda_model(path: Path, mark: Path) -> bytes:
+    """A ``.keras`` file whose Lambda touches ``mark``, and proof that its code runs once Keras is told to trust it."""
+    from featstore.weights.keras_io import float32_policy, import_keras
+
+    keras = import_keras()
+
+    with float32_policy():
+        given = keras.Input((8, 8, 3))
+        payload = keras.layers.Lambda(lambda x: (open(__import__("os").environ["PAYLOAD"], "w").close(), x)[1])
+        keras.Model(given, payload(given)).save(path)
+        mark.unlink(missing_ok=True)
+        keras.saving.load_model(path, safe_mode=False)
+    assert mark.exists()
+    mark.unlink()
+    return path.read_bytes()
+
+
+def test_a_keras_file_with_a_lambda_is_refused_as_a_head_and_as_a_base(
+    bundles: Path, card: Card, mark: Path, tmp_path: Path
+) -> None:
+    path = write_bundle(bundles, card, HEADS["dense"], DIGESTS)
+    model = tmp_path / "model.keras"
+    data = lambda_model(model, mark)
+    for file in (HEAD_FILE, ROWS_FILE):
+        sound = (path / file).read_bytes()
+        resealed(path, file, data)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_bundle(path)
+        resealed(path, file, sound)
+    with pytest.raises(InputError, match="code of its own"):
+        resolve(str(model))
+    assert not mark.exists()
+
+
+def test_a_bundle_whose_base_has_a_lambda_is_never_exported(
+    card: Card, bundles: Path, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from heads.bundles.card import Origin
+    from heads.export.files import export_bundle
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lambda_model(tmp_path / "model.keras", mark)
+    trap = replace(card, origins=(Origin(str(tmp_path / "model.keras")),))
+    bundle = write_bundle(bundles, trap, HEADS["linear"], DIGESTS)
+    with pytest.raises(InputError, match="code of its own"):
+        export_bundle(bundle, str(tmp_path / "out.keras"))
+    assert not mark.exists()
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_a_head_that_is_a_link_to_a_device_does_not_hang(path: Path) -> None:
+    (path / HEAD_FILE).unlink()
+    (path / HEAD_FILE).symlink_to("/dev/zero")
+    with pytest.raises(DamageError, match="missing"):
+        read_bundle(path)
+
+
+def test_an_archive_with_a_name_that_leaves_the_folder_writes_nothing(path: Path, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("../../escaped.npy", b"\x93NUMPY")
+    resealed(path, HEAD_FILE, out.getvalue())
+    with pytest.raises(InputError):
+        read_bundle(path)
+    assert not list(tmp_path.rglob("escaped*"))
+
+
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+def test_plain_bytes_in_place_of_an_array_are_one_message(file: str, path: Path) -> None:
+    """NumPy hands a member of the archive that is no array over as bytes."""
+    with np.load(path / file) as found:
+        names = found.files
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(f"{name}.npy", b"no array")
+    resealed(path, file, out.getvalue())
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(path)
