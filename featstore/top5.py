@@ -92,6 +92,8 @@ def top5(
     known = catalog.find(backbone)
     model = full_model(known, weights, progress)
     names, notes = _names(model.output_shape[-1], progress)
+    if weights.startswith("random"):
+        notes += ("these weights were drawn at random: what they see means nothing",)
     found: dict[int, Seen] = {}
     with progress(f"look with {known.name}", len(dataset)) as advance:
         for indices, images in _batches(dataset, PixelSpec((known.default_size, known.default_size)), found):

@@ -75,6 +75,7 @@ def from_keras_cache(wanted: KerasFile) -> Path:
     """The file in Keras's cache, its hash checked; raises Unavailable."""
     path = keras_file(wanted)
     try:
+        path.stat()  # where no hash is published, nothing else would miss the file
         if not has_published_hash(wanted, path):
             raise Unavailable(f"{path} does not have the hash that Keras publishes ({wanted.weights_hash})")
     except OSError as error:

@@ -102,7 +102,8 @@ def test_without_names_classes_are_numbered_and_a_note_says_which_file_to_put_wh
     look = top5(open_dataset(images[:1]), "mobilenet", "random:0", count=1)
     [guess] = look.images[0].classes
     assert guess.name == f"class {guess.index}"
-    [note] = look.notes
+    note, random = look.notes
+    assert "drawn at random" in random
     assert "imagenet_class_index.json" in note
     assert str(published.keras_file(module.INDEX)) in note
     assert "no route" in note

@@ -118,6 +118,15 @@ def test_imagenet_weights_that_cannot_be_had_are_one_message_that_says_how(monke
         assert said in message
 
 
+@pytest.mark.usefixtures("private_cache", "no_network")
+def test_a_missing_file_is_told_in_a_line_where_keras_publishes_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATSTORE_OFFLINE", "1")
+    with pytest.raises(InputError) as caught:
+        full_model(MOBILE)
+    first, *_ = str(caught.value.received).splitlines()
+    assert first == f"Keras's cache: {published.keras_file(with_top(MOBILE))}: No such file or directory"
+
+
 @pytest.mark.usefixtures("private_cache")
 def test_no_package_is_taken_for_the_whole_network(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def nothing(*_: Any) -> Path:
