@@ -11,19 +11,10 @@ from heads.kinds.discriminant import fit_discriminant
 from heads.kinds.head import Params
 from heads.kinds.kernel import fit_kernel
 from heads.kinds.neighbours import fit_neighbours
-from heads.kinds.newton import solve_svm
+from heads.kinds.newton import solve_logistic, solve_svm
 from heads.kinds.problem import Fit, HeadKind, Problem
 from heads.kinds.solve import solve_linear
 from heads.kinds.stacking import fit_stacking
-
-_MAX_ITER = 2_000
-"""Solver steps. Standardised features need tens to hundreds; a solver that needs more than this will not converge."""
-
-
-def _logreg(params: Params, seed: int) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(**params, max_iter=_MAX_ITER, random_state=seed, warm_start=True)
 
 
 def _ridge(params: Params, seed: int) -> Any:
@@ -67,7 +58,7 @@ _LOGREG_GRID = _powers_of_ten("C", range(-4, 2))
 HEADS: dict[str, HeadKind] = {
     kind.name: kind
     for kind in (
-        HeadKind("logreg", "logistic regression, L2", _LOGREG_GRID, partial(solve_linear, _logreg)),
+        HeadKind("logreg", "logistic regression, L2", _LOGREG_GRID, solve_logistic),
         HeadKind(
             "linear-svm",
             "linear support vector machine, squared hinge, one against the rest",
@@ -149,7 +140,7 @@ HEADS: dict[str, HeadKind] = {
             "stacking",
             "a logistic regression for each backbone, and one on what they say",
             _LOGREG_GRID,
-            partial(fit_stacking, partial(solve_linear, _logreg)),
+            partial(fit_stacking, solve_logistic),
             blocks=2,
         ),
     )

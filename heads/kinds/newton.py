@@ -115,7 +115,8 @@ def _solve(name: str, loss: Loss, problem: Problem, grid: Sequence[Params], inte
     found = np.zeros((rows.coordinates.shape[1] + 1, loss.outputs))
     solved: list[_Floats] = []
     for params in grid:
-        found, off = _descend(partial(objective.at, params["C"]), found, objective.longest)
+        with rows.threads():
+            found, off = _descend(partial(objective.at, params["C"]), found, objective.longest)
         if not off <= _OFF:
             if solved:
                 break

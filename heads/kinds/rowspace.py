@@ -9,6 +9,7 @@ So solvers get N × N coordinates, from the eigenvectors of the Gram matrix, and
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,9 @@ from heads.kinds.head import Features
 
 _CHUNK_NUMBERS = 2**24
 """Features widened to float64 at a time: a table is never copied whole."""
+
+_SMALL = 20_000_000
+"""Numbers in the coordinates below which one BLAS thread is the fastest."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -55,6 +59,17 @@ class RowSpace:
             return self._standardised(slice(None))
         values, vectors = self._eigen
         return np.ascontiguousarray(vectors * np.sqrt(values))
+
+    def threads(self) -> AbstractContextManager[object]:
+        """A context to solve in, with one BLAS thread where the coordinates are few.
+
+        Their products are so small that threads only wait for one another. (Measured on two busy cores, 510 × 256
+        features, 17 classes: 0.6 s instead of 15 s.)
+        """
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        limits: AbstractContextManager[object] = threadpool_limits(1 if self.coordinates.size < _SMALL else None)
+        return limits
 
     def lift(self, weights: _Floats, bias: _Floats) -> tuple[_Floats, _Floats]:
         """Weights (K, R) on the coordinates and their bias (K,) as weights (K, D) and bias (K,) on the raw features."""
