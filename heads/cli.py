@@ -28,8 +28,10 @@ from featstore.options import (
 )
 from featstore.progress import for_stream
 from featstore.wording import counted, visible
+from heads import cli_bundles
 
 app = typer.Typer(cls=Group)
+app.add_typer(cli_bundles.app, name="heads")
 
 
 @app.command()

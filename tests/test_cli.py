@@ -107,7 +107,8 @@ TOP5 = {
 WEIGHTS = {"weights[]", *members("weights[]", {"backbone", "origin", "digest", "source", "path", "bytes"})}
 VERDICTS = {"weights[]", *members("weights[]", {"name", "path", "problem"})}
 
-MAPS = re.compile(r"((?:^|[.\]])(?:reasons|misses|params|probabilities|splits|facts|unknown_classes))\..*")
+_MAPS = "reasons|misses|params|probabilities|splits|facts|unknown_classes|spec|versions|files"
+MAPS = re.compile(rf"((?:^|[.\]])(?:{_MAPS}))\..*")
 """Places below these are names of classes, splits and the like: any may be there."""
 
 
@@ -720,7 +721,7 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
     assert re.search(rf"Examples?: featstore {' '.join(words)}\b", text), text[:600]
 
 
-@pytest.mark.parametrize("words", [(), ("store",), ("weights",)], ids=" ".join)
+@pytest.mark.parametrize("words", [(), ("store",), ("weights",), ("heads",)], ids=" ".join)
 def test_a_group_lists_its_commands(words: tuple[str, ...]) -> None:
     out = good(*words, "--help").out
     inner = {c[len(words)] for c in commands() if c[: len(words)] == words}

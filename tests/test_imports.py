@@ -45,6 +45,7 @@ HEADS_LADDER = [
     ["report"],
     ["apply", "compose", "demo"],
     ["evaluate", "submit", "export"],
+    ["cli_bundles"],
     ["cli"],
 ]
 
@@ -65,7 +66,7 @@ OWNERS = {
     "hdf5plugin": {"featstore.store."},
     "pyarrow": {"featstore.store.export"},
     "sklearn": {"heads.", "featstore.transformer"},
-    "typer": {"cli", "featstore.cli", "featstore.command", "featstore.options", "heads.cli"},
+    "typer": {"cli", "featstore.cli", "featstore.command", "featstore.options", "heads.cli", "heads.cli_bundles"},
     "matplotlib": {"heads.report.canvas", "heads.report.plots"},
     "jinja2": {"heads.report.page"},
     "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.report."},

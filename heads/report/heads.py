@@ -1,0 +1,131 @@
+"""What is said of trained heads on a terminal: a list, a card, an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from featstore.show import grid, size
+from featstore.wording import counted
+from heads.bundles.bundle import Bundle
+from heads.bundles.card import Card
+from heads.bundles.inventory import Found, joined_names, strange_files
+from heads.report.terminal import plain, setting, with_interval
+
+if TYPE_CHECKING:
+    from heads.export.files import Exported
+
+_MOST_CLASSES = 12
+"""Class names that a card shows."""
+
+
+def inventory(found: Sequence[Found]) -> RenderableType:
+    """A line a bundle: what it is and how good, or what is wrong with it."""
+    if not found:
+        return plain("no heads here yet: featstore train DATA --backbone vgg16")
+    numbers = ["classes", "held out", "test", "bytes"]
+    table = grid("bundle", "features", "head", *numbers, right=numbers)
+    for one in found:
+        if one.card is None:
+            table.add_row(plain(str(one.path)), "", plain(f"cannot be used: {one.problem}"), *[""] * 3, size(one.bytes))
+            continue
+        card = one.card
+        cells = (
+            str(one.path),
+            f"{joined_names(card)} {card.specs[0].pooling}",
+            f"{card.kind} {setting(card.params)}",
+            str(len(card.classes)),
+            with_interval(card.held_out.accuracy),
+            with_interval(card.test.accuracy if card.test else None),
+            size(one.bytes),
+        )
+        table.add_row(*map(plain, cells))
+    table.caption = "accuracy [95 % interval]; every byte of every bundle was checked"
+    table.caption_justify = "left"
+    return table
+
+
+def card(bundle: Bundle) -> Iterator[RenderableType]:
+    """All that a person should know of a head before using it."""
+    known = bundle.card
+    yield _facts({"bundle": str(bundle.path), **_about_head(known), **_about_training(bundle)})
+    yield ""
+    yield _scores(known)
+
+
+def exported(done: Exported) -> Iterator[RenderableType]:
+    """What was written, and how well it agrees."""
+    pictures = counted(done.images, "drawn picture" if done.drawn else "image")
+    yield _facts(
+        {
+            "file": f"{done.path} ({done.format}, {size(done.bytes)})",
+            "input": "; ".join(
+                f"{i.name} uint8 (N, {', '.join(map(str, i.pixels.image_size))}, 3) RGB" for i in done.inputs
+            ),
+            "output": f"probabilities float32 (N, {len(done.classes)}): {_some(done.classes)}",
+            "checked": f"opened again by {done.library}: {pictures}, probabilities within {done.difference:.1e} of the "
+            f"bundle's in float32 (at most {done.tolerance:g} is allowed)",
+        }
+    )
+    if done.difference_there is not None:
+        yield plain(
+            f"its features are stored in {done.precision}: the bundle's own numbers differ by up to "
+            f"{done.difference_there:.1e} on these"
+        )
+    elif done.precision != "float32":
+        yield plain(f"its features are stored in {done.precision}, which this machine cannot compute: not compared")
+
+
+def _about_head(known: Card) -> dict[str, str]:
+    features = [
+        f"{origin.backbone} ({origin.weights}) {spec.layer} {'x'.join(map(str, spec.image_size))} {spec.pooling} "
+        f"{spec.precision}, {spec.resize} {spec.fit}, preprocessing {spec.preprocessing}, weights {spec.weights[:16]}: "
+        f"{counted(width, 'feature')}"
+        for spec, origin, width in zip(known.specs, known.origins, known.widths, strict=True)
+    ]
+    return {
+        "head": f"{known.kind} {setting(known.params)}" + (", class weights balanced" if known.balanced else ""),
+        "features": "\n".join(features),
+        "classes": f"{len(known.classes)}: {_some(known.classes)}",
+        "calibration": known.calibration.method,
+    }
+
+
+def _about_training(bundle: Bundle) -> dict[str, str]:
+    known = bundle.card
+    facts = {
+        "chosen": f"among {counted(len(known.trials), 'setting')} on {known.chosen_on}",
+        "trained on": f"{counted(known.rows, 'image')} of {' and '.join(known.fitted_on)} (seed {known.seed}), "
+        f"SHA-256 {known.rows_digest[:16]}",
+        "written by": ", ".join(f"{name} {version}" for name, version in known.versions.items()),
+    }
+    if strange := strange_files(bundle.path):
+        facts["beside it"] = f"{_some(strange)}: not a part of the bundle, and never opened"
+    return facts
+
+
+def _scores(known: Card) -> Table:
+    columns = [(known.chosen_on, known.held_out), *([("test", known.test)] if known.test else [])]
+    heads = [f"{name}, {counted(metrics.n, 'image')}" for name, metrics in columns]
+    table = grid("", *heads, right=heads)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "brier", "ece"):
+        cells = [with_interval(getattr(metrics, name)) for _, metrics in columns]
+        table.add_row(name.replace("_", " "), *cells)
+    return table
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = grid("", "")
+    table.show_header = False
+    for name, words in facts.items():
+        for number, line in enumerate(words.split("\n")):
+            table.add_row(f"[bold]{'' if number else name}[/bold]", plain(line))
+    return table
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_CLASSES
+    return ", ".join(names[:_MOST_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
