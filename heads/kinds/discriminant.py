@@ -1,7 +1,6 @@
 """Linear discriminant analysis (Fisher, 1936) with a shrunk covariance, in the span of the rows.
 
-The covariance S of D features is shrunk to (1 - s)·S + s·(tr S / D)·1. In R coordinates scikit-learn would add tr S / R
-instead, so it is asked for the s' with s'/(1 - s') = s/(1 - s) · R/D, and its weights are scaled by (1 - s')/(1 - s).
+The covariance within classes S of D features is shrunk to (1 - s)·S + s·(tr S / D)·1, as scikit-learn has it.
 """
 
 from __future__ import annotations
@@ -17,19 +16,25 @@ from heads.kinds.problem import Fit, Problem
 
 def fit_discriminant(problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...]:
     """A fit for each ``shrinkage``, above 0 and below 1. Balanced means that all classes are expected equally often."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from scipy.linalg import cho_factor, cho_solve
 
     space = problem.rows
-    counts = np.bincount(problem.y)
+    A, counts = space.coordinates, np.bincount(problem.y)
     priors = np.full(len(counts), 1 / len(counts)) if problem.balanced else counts / len(problem.y)
-    log_priors = np.log(priors) if len(counts) > 2 else np.log(priors[1:] / priors[:1])
-    fits = []
+    means = np.stack([A[problem.y == label].mean(axis=0) for label in range(len(counts))])
+    spread = (A - means[problem.y]) * np.sqrt(priors / counts)[problem.y][:, None]
+    within = spread.T @ spread
+    variance = max(float(np.trace(within)), 1e-12 * float(np.vdot(A, A)), 1e-300)  # with one row a class it is 0
+    weights, biases = [], []
     for params in grid:
-        odds = params["shrinkage"] / (1 - params["shrinkage"]) * space.coordinates.shape[1] / space.width
-        shrinkage = odds / (1 + odds)
-        scale = (1 - shrinkage) / (1 - params["shrinkage"])
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=priors)
-        model.fit(space.coordinates, problem.y)
-        bias = (model.intercept_ - log_priors) * scale + log_priors
-        fits.append(Fit(LinearHead.from_decision(*space.lift(model.coef_ * scale, bias)), params))
-    return tuple(fits)
+        shrunk = (1 - params["shrinkage"]) * within
+        shrunk[np.diag_indices_from(shrunk)] += params["shrinkage"] * variance / space.width
+        found = cho_solve(cho_factor(shrunk, overwrite_a=True), means.T).T
+        bias = np.log(priors) - 0.5 * np.einsum("kr,kr->k", found, means)
+        if len(counts) == 2:
+            found, bias = found[1:] - found[:1], bias[1:] - bias[:1]
+        weights.append(found)
+        biases.append(bias)
+    raw, raw_bias = space.lift(np.vstack(weights), np.concatenate(biases))
+    lifted = zip(np.split(raw, len(grid)), np.split(raw_bias, len(grid)), grid, strict=True)
+    return tuple(Fit(LinearHead.from_decision(*head), params) for *head, params in lifted)

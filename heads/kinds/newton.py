@@ -1,17 +1,16 @@
-"""Logistic regression and the squared hinge by Newton's method, for a whole grid of C on the same rows.
+"""Logistic regression and linear support vector machines by Newton's method, for a whole grid of C on the same rows.
 
-Minimised is ½|w|² + C · Σ loss, as scikit-learn has it: the logistic loss (its softmax for more than two classes) with
+Minimised is ½|w|² + C · Σ loss, as scikit-learn has it: the logistic loss (of a softmax for more than two classes) with
 a free intercept, as LogisticRegression does; or the squared hinge, one against the rest, with the intercept penalised
-like a weight, as LinearSVC does. Each step solves for the Newton direction by conjugate gradients (Lin, Weng & Keerthi,
-2008), scaled by the mean curvature c: in a Gram matrix's eigenvectors the Hessian is close to diag(1 + C·c·λ). Each C
-starts where the one before it stopped.
+like a weight, as LinearSVC does. Each step is found by conjugate gradients (Lin, Weng & Keerthi, 2008), which only have
+to point the right way: they multiply in float32, while values and gradients are float64. Each C starts where the
+solutions before it, as a curve over log C, lead to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,57 +22,90 @@ from heads.kinds.linear import LinearHead
 from heads.kinds.problem import Fit, Problem
 
 _OFF = 1e-4
-"""How far a decision value may be from the exact solution's; see :func:`_descend`."""
+"""How far a decision value may be from the exact solution's, by a bound that is ten times too high or more."""
 
 _STEPS = 100
-"""Newton steps. Warm starts need two to ten."""
+"""Newton steps. Most C need two or three."""
 
 _DIRECTIONS = 500
 """Conjugate gradients to a step; a direction that is cut short still descends."""
 
 _Floats = npt.NDArray[np.float64]
-_Product = Callable[[_Floats], _Floats]
+_Rough = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """A loss at decision values (N, outputs): its value, its gradient, and its second derivative.
+
+    product : float32 (N, outputs) → (N, outputs), the second derivative times a change of the decision values.
+    curvature : the mean of the second derivative's diagonal. One number, as classes must stay alike: a softmax leaves
+        it open how high all intercepts are together, and the steps leave it at 0.
+    """
+
+    value: float
+    slope: _Floats
+    product: Callable[[_Rough], _Rough]
+    curvature: float
 
 
 class Loss(Protocol):
-    """A convex loss of decision values (N, outputs)."""
+    """A convex loss of decision values (N, outputs). ``penalty`` is what the intercept's square costs, 0 or 1."""
 
     outputs: int
     penalty: float
-    """What the square of the intercept is penalised by: 1 or 0."""
 
-    def at(self, decisions: _Floats) -> tuple[float, _Floats, _Product, float]:
-        """The loss, its gradient (N, outputs), the product with its second derivative, and the mean of that."""
+    def at(self, decisions: _Floats) -> Bend:
+        """The loss there, and how it bends."""
 
 
 class Logistic:
-    """−log of the right class's probability, rows weighed by ``row_weights``; two classes have one output."""
+    """−log of the right one's probability of two classes, rows weighed by ``row_weights``."""
+
+    outputs = 1
+    penalty = 0.0
+
+    def __init__(self, problem: Problem) -> None:
+        self._weights = problem.row_weights[:, None]
+        self._signs = np.where(problem.y == 1, 1.0, -1.0)[:, None]
+
+    def at(self, decisions: _Floats) -> Bend:
+        """As :class:`Loss` has it."""
+        from scipy.special import expit
+
+        margins = self._signs * decisions
+        wrong = expit(-margins)
+        value = float((self._weights * np.logaddexp(0.0, -margins)).sum())
+        return _separate(value, -self._signs * self._weights * wrong, self._weights * wrong * (1 - wrong))
+
+
+class Softmax:
+    """−log of the right one's probability of more than two classes, rows weighed by ``row_weights``."""
 
     penalty = 0.0
 
     def __init__(self, problem: Problem) -> None:
-        self.outputs = 1 if problem.classes == 2 else problem.classes
+        self.outputs = problem.classes
         self._weights = problem.row_weights[:, None]
-        self._right = np.eye(problem.classes)[problem.y]
+        self._right = np.arange(len(problem.y)), problem.y
 
-    def at(self, decisions: _Floats) -> tuple[float, _Floats, _Product, float]:
+    def at(self, decisions: _Floats) -> Bend:
         """As :class:`Loss` has it."""
-        from scipy.special import log_softmax
-
-        weights = self._weights
-        both = np.hstack([np.zeros_like(decisions), decisions]) if self.outputs == 1 else decisions
-        logs = log_softmax(both, axis=1)
+        logs = decisions - decisions.max(axis=1, keepdims=True)
         shares = np.exp(logs)
-        loss = -float((weights * self._right * logs).sum())
-        slope = (weights * (shares - self._right))[:, -self.outputs :]
-        curves = (weights * shares * (1 - shares))[:, -self.outputs :]
-        if self.outputs == 1:
-            return loss, slope, lambda change: curves * change, float(curves.mean())
+        totals = shares.sum(axis=1, keepdims=True)
+        shares /= totals
+        value = float((self._weights[:, 0] * (np.log(totals[:, 0]) - logs[self._right])).sum())
+        slope = self._weights * shares
+        curvature = float((slope * (1 - shares)).mean())
+        rough, weighed = shares.astype(np.float32), slope.astype(np.float32)
+        slope[self._right] -= self._weights[:, 0]
 
-        def product(change: _Floats) -> _Floats:
-            return np.asarray(weights * shares * (change - (shares * change).sum(axis=1, keepdims=True)))
+        def product(change: _Rough) -> _Rough:
+            mean = np.einsum("nk,nk->n", rough, change)[:, None]
+            return np.asarray(weighed * (change - mean), np.float32)
 
-        return loss, slope, product, float(curves.mean())
+        return Bend(value, slope, product, curvature)
 
 
 class SquaredHinge:
@@ -89,18 +121,23 @@ class SquaredHinge:
         rows = problem.row_weights[:, None]
         self._weights = np.where(mine, rows, 1.0) if self.outputs > 1 else rows
 
-    def at(self, decisions: _Floats) -> tuple[float, _Floats, _Product, float]:
+    def at(self, decisions: _Floats) -> Bend:
         """As :class:`Loss` has it."""
         short = np.maximum(0.0, 1 - self._signs * decisions)
         pulls = self._weights * short
-        curves = 2 * self._weights * (short > 0)
-        slope = -2 * self._signs * pulls
-        return float((pulls * short).sum()), slope, lambda change: curves * change, float(curves.mean())
+        return _separate(float((pulls * short).sum()), -2 * self._signs * pulls, 2 * self._weights * (short > 0))
+
+
+def _separate(value: float, slope: _Floats, curves: _Floats) -> Bend:
+    """A loss whose decision values do not mix: its second derivative is ``curves``, one by one."""
+    rough = curves.astype(np.float32)
+    return Bend(value, slope, lambda change: rough * change, float(curves.mean()))
 
 
 def solve_logistic(problem: Problem, grid: Sequence[Params], *, intercept: bool = True) -> tuple[Fit, ...]:
     """Logistic regression for each C of the ``grid``, which rises; see :func:`_solve`."""
-    return _solve("logistic regression", Logistic(problem), problem, grid, intercept)
+    loss = Logistic(problem) if problem.classes == 2 else Softmax(problem)
+    return _solve("logistic regression", loss, problem, grid, intercept)
 
 
 def solve_svm(problem: Problem, grid: Sequence[Params], *, intercept: bool = True) -> tuple[Fit, ...]:
@@ -111,100 +148,146 @@ def solve_svm(problem: Problem, grid: Sequence[Params], *, intercept: bool = Tru
 def _solve(name: str, loss: Loss, problem: Problem, grid: Sequence[Params], intercept: bool) -> tuple[Fit, ...]:
     """A fit for each C, up to the first that does not converge; raises InputError if that is the very first."""
     rows = problem.rows
-    objective = _Objective(rows.coordinates, loss, intercept)
-    found = np.zeros((rows.coordinates.shape[1] + 1, loss.outputs))
     solved: list[_Floats] = []
-    for params in grid:
-        with rows.threads():
-            found, off = _descend(partial(objective.at, params["C"]), found, objective.longest)
-        if not off <= _OFF:
-            if solved:
-                break
-            raise InputError(
-                f"{name} does not converge on these features",
-                where=f"C = {params['C']:g}",
-                expected=f"decision values within {_OFF:g} of the solution's",
-                received=f"{off:.2g} after {_STEPS} Newton steps at most",
-                todo="try another head or pooling, and look at the images of the smallest class",
-            )
-        solved.append(found.T)
-    weights, bias = rows.lift(np.vstack(solved)[:, :-1], np.vstack(solved)[:, -1])  # reads the table once for them all
+    with rows.threads():
+        objective = _Objective.of(rows.coordinates, loss, intercept)
+        for params in grid:
+            objective = replace(objective, C=params["C"])
+            point, off = _descend(objective, _start(objective, [p["C"] for p in grid], solved))
+            if not off <= _OFF:
+                if solved:
+                    break
+                raise InputError(
+                    f"{name} does not converge on these features",
+                    where=f"C = {params['C']:g}",
+                    expected=f"decision values within {_OFF:g} of the solution's",
+                    received=f"{off:.2g} after {_STEPS} Newton steps at most",
+                    todo="try another head or pooling, and look at the images of the smallest class",
+                )
+            solved.append(point.weights)
+    found = np.concatenate(solved, axis=1).T
+    weights, bias = rows.lift(found[:, :-1], found[:, -1])  # reads the table once for them all
     heads = zip(np.split(weights, len(solved)), np.split(bias, len(solved)), strict=True)
     return tuple(Fit(LinearHead.from_decision(*head), params) for head, params in zip(heads, grid, strict=False))
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """The objective at some weights: value, gradient, Hessian's product, and the root of its scaled diagonal."""
+    """Weights (R + 1, outputs), the last row the intercept; their decision values, and the objective there."""
 
+    weights: _Floats
+    decisions: _Floats
     value: float
-    gradient: _Floats
-    hessian: _Product
-    scale: _Floats
+    bend: Bend
 
 
+@dataclass(frozen=True, slots=True)
 class _Objective:
-    """½|w|² + C · loss(A · w + intercept); weights (R + 1, outputs), the last row the intercept."""
+    """½|w|² + C · loss(A · w + intercept). ``rough`` is A with a column for the intercept, of zeros if it has none."""
 
-    def __init__(self, A: _Floats, loss: Loss, intercept: bool) -> None:
-        squares = np.einsum("ij,ij->j", A, A)
-        self.longest = float(np.sqrt(1 + np.einsum("ij,ij->i", A, A).max()))
-        self._A, self._loss, self._free = A, loss, float(intercept)
-        self._squares = np.append(squares, len(A))[:, None]
-        self._penalty = np.append(np.ones(A.shape[1]), loss.penalty)[:, None]
+    A: _Floats
+    rough: _Rough
+    penalty: _Floats
+    longest: float
+    loss: Loss
+    C: float = 0.0
 
-    def at(self, C: float, weights: _Floats) -> _Point:
-        loss, slope, product, curve = self._loss.at(self._ahead(weights))
-        pull = self._penalty * weights
-        return _Point(
-            float(0.5 * (weights * pull).sum() + C * loss),
-            pull + C * self._back(slope),
-            lambda change: self._penalty * change + C * self._back(product(self._ahead(change))),
-            np.sqrt(self._penalty + C * max(curve, 1e-12) * self._squares),
-        )
+    @classmethod
+    def of(cls, A: _Floats, loss: Loss, intercept: bool) -> _Objective:
+        rough = np.empty((len(A), A.shape[1] + 1), np.float32)
+        rough[:, :-1], rough[:, -1] = A, float(intercept)
+        longest = np.sqrt(1 + np.einsum("ij,ij->i", A, A).max())
+        return cls(A, rough, np.append(np.ones(A.shape[1]), loss.penalty)[:, None], float(longest), loss)
 
-    def _ahead(self, weights: _Floats) -> _Floats:
-        return np.asarray(self._A @ weights[:-1] + self._free * weights[-1])
+    def decisions(self, weights: _Floats) -> _Floats:
+        return np.asarray(self.A @ weights[:-1] + self.rough[0, -1] * weights[-1])
 
-    def _back(self, slope: _Floats) -> _Floats:
-        return np.vstack([self._A.T @ slope, self._free * slope.sum(axis=0)])
+    def point(self, weights: _Floats, decisions: _Floats) -> _Point:
+        bend = self.loss.at(decisions)
+        return _Point(weights, decisions, 0.5 * float((self.penalty * weights**2).sum()) + self.C * bend.value, bend)
+
+    def gradient(self, point: _Point) -> _Floats:
+        slope = point.bend.slope
+        back = np.vstack([self.A.T @ slope, self.rough[0, -1] * slope.sum(axis=0)])
+        return np.asarray(self.penalty * point.weights + self.C * back)
+
+    def scale(self, point: _Point) -> _Floats:
+        """The Hessian's diagonal where it is known to differ from the rest: at the intercept, else 1."""
+        scale = np.ones_like(point.weights)
+        scale[-1] = self.penalty[-1] + self.C * max(point.bend.curvature, 1e-12) * len(self.A)
+        return scale
 
 
-def _descend(at: Callable[[_Floats], _Point], start: _Floats, longest: float) -> tuple[_Floats, float]:
+def _start(objective: _Objective, grid: Sequence[float], solved: Sequence[_Floats]) -> _Point:
+    """Where the last three solutions lead to as a parabola over log C, or the last one if that is better."""
+    if not solved:
+        shape = (objective.rough.shape[1], objective.loss.outputs)
+        return objective.point(np.zeros(shape), np.zeros((len(objective.A), shape[1])))
+    known = range(max(0, len(solved) - 3), len(solved))
+    logs = np.log(grid)
+    led = np.zeros_like(solved[-1])
+    for i in known:
+        led += solved[i] * np.prod([(logs[len(solved)] - logs[j]) / (logs[i] - logs[j]) for j in known if j != i])
+    points = [objective.point(weights, objective.decisions(weights)) for weights in (solved[-1], led)]
+    return min(points, key=lambda point: point.value)
+
+
+def _descend(objective: _Objective, point: _Point) -> tuple[_Point, float]:
     """The least point, and how far a decision value may be off there.
 
     The penalty makes the objective strongly convex with modulus 1: weights are off by at most the gradient's norm, and
     decision values by that times the longest row. A free intercept has its mean curvature instead of the penalty.
     """
-
-    def off(point: _Point) -> float:
-        return float(np.linalg.norm(point.gradient / np.minimum(1, point.scale**2))) * longest
-
-    here, point = start, at(start)
-    for _ in range(_STEPS):
-        if off(point) <= _OFF:
+    for step in range(_STEPS + 1):
+        gradient, scale = objective.gradient(point), objective.scale(point)
+        off = float(np.linalg.norm(gradient / np.minimum(1, scale))) * objective.longest
+        if off <= _OFF or step == _STEPS:
             break
-        step = _direction(point)
-        fall = float((step * point.gradient).sum())
-        rounding = 1e-14 * abs(point.value)
-        share = 1.0
-        while (there := at(here + share * step)).value > point.value + 1e-4 * share * fall + rounding and share > 1e-6:
-            share /= 2
-        here, point = here + share * step, there
-    return here, off(point)
+        point = _search(objective, point, _direction(objective, point, gradient, scale), gradient)
+    return point, off
 
 
-def _direction(point: _Point) -> _Floats:
+def _search(objective: _Objective, here: _Point, step: _Floats, gradient: _Floats) -> _Point:
+    """The first point of the whole step, its half, a quarter, … where the objective falls as it should (Armijo)."""
+    change, fall = objective.decisions(step), float((step * gradient).sum())
+    rounding = 1e-12 * abs(here.value)
+    share = 1.0
+    while True:
+        there = objective.point(here.weights + share * step, here.decisions + share * change)
+        if there.value <= here.value + 1e-4 * share * fall + rounding or share < 1e-6:
+            return there
+        share /= 2
+
+
+def _direction(objective: _Objective, point: _Point, gradient: _Floats, scale: _Floats) -> _Floats:
     """−Hessian⁻¹ · gradient, ever more exactly towards the end (Dembo, Eisenstat & Steihaug, 1982)."""
-    from scipy.sparse.linalg import LinearOperator, cg
+    inverse = (1 / np.sqrt(scale)).astype(np.float32)
+    penalty = objective.penalty.astype(np.float32) * inverse**2
+    forward, back = objective.rough, np.float32(objective.C) * inverse
 
-    shape, scale = point.gradient.shape, point.scale
-    target = (-point.gradient / scale).ravel()
+    def hessian(change: _Rough) -> _Rough:
+        return penalty * change + back * (forward.T @ point.bend.product(forward @ (inverse * change)))
 
-    def product(change: _Floats) -> _Floats:
-        return (point.hessian(change.reshape(shape) / scale) / scale).ravel()
+    target = (-gradient).astype(np.float32) * inverse
+    size = float(np.linalg.norm(target))
+    return np.asarray(inverse * _conjugate(hessian, target, min(0.1, size**0.5) * size), np.float64)
 
-    norm = float(np.linalg.norm(target))
-    operator = LinearOperator((target.size, target.size), matvec=product, dtype=np.float64)
-    step, _ = cg(operator, target, rtol=min(0.1, norm**0.5), maxiter=_DIRECTIONS)
-    return np.asarray(step).reshape(shape) / scale
+
+def _conjugate(matrix: Callable[[_Rough], _Rough], target: _Rough, end: float) -> _Rough:
+    """The x with |matrix(x) − target| ≤ ``end``, by conjugate gradients (Hestenes & Stiefel, 1952).
+
+    SciPy's takes as long for its own bookkeeping as a product of a thousand rows takes here.
+    """
+    x, left = np.zeros_like(target), target.copy()
+    along, square = left.copy(), float(np.vdot(left, left))
+    for _ in range(_DIRECTIONS):
+        if square <= end**2:
+            break
+        bent = matrix(along)
+        share = np.float32(square / float(np.vdot(along, bent)))
+        x += share * along
+        left -= share * bent
+        before, square = square, float(np.vdot(left, left))
+        along *= np.float32(square / before)
+        along += left
+    return x
