@@ -10,9 +10,6 @@ weights, average pooling and Keras's preprocessing. Same result: every row's cos
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import report, row
 
 import featstore
-from featstore import machine
 from featstore.weights import read_tensors, resolve
 
 _BATCH = 20
@@ -73,16 +70,14 @@ def compare(files: list[Path], size: int, repeats: int) -> dict[str, Any]:
         rates["baseline"].append(len(files) / (time.perf_counter() - started))
         norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
         cosine = min(cosine, float(((mine * theirs).sum(axis=1) / norms).min()))
-    medians = {side: statistics.median(values) for side, values in rates.items()}
-    return {
-        "case": f"vgg16, {size} px, {len(files)} images, {repeats} repeats",
-        **medians,
-        "spread": {side: [min(values), max(values)] for side, values in rates.items()},
-        "unit": "images/s",
-        "ratio": medians["ours"] / medians["baseline"],
-        "same_result": cosine >= _LEAST_COSINE,
-        "least_cosine": cosine,
-    }
+    return row(
+        f"vgg16, {size} px, {len(files)} images",
+        rates["ours"],
+        rates["baseline"],
+        "images/s",
+        cosine >= _LEAST_COSINE,
+        least_cosine=cosine,
+    )
 
 
 def main() -> None:
@@ -96,18 +91,8 @@ def main() -> None:
     given = parser.parse_args()
     dataset = featstore.open_dataset(given.data)
     files = [Path(dataset.source.location, path) for path in dataset.paths[: given.images]]
-    row = compare(files, given.image_size, given.repeats)
-    about = machine.describe()
-    report = {
-        "benchmark": "extract",
-        "machine": {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, "python": platform.python_version()},
-        "rows": [row],
-    }
-    if given.json:
-        print(json.dumps(report, indent=2))
-    else:
-        same = "the same features" if row["same_result"] else "OTHER FEATURES"
-        print(f"{row['case']}: {row['ours']:.1f} against {row['baseline']:.1f} images/s, x {row['ratio']:.2f}, {same}")
+    rows = [compare(files, given.image_size, given.repeats)]
+    report("extract", rows, ("tensorflow", "keras", "openvino"), as_json=given.json)
 
 
 if __name__ == "__main__":

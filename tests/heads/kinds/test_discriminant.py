@@ -24,3 +24,11 @@ def test_it_is_scikit_learns_on_all_features(table, shape, classes: int, balance
         expected = plain.decision_function(new.X.astype(np.float64))
         found = fit.head.logits(new.X)
         np.testing.assert_allclose(found[:, 1] if classes == 2 else found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("width", [2, 20])
+def test_one_row_a_class_makes_the_nearest_one_win(classes: int, width: int) -> None:
+    X = np.random.default_rng(0).normal(size=(classes, width)).astype(np.float32)
+    [fit] = fit_discriminant(Problem(X, np.arange(classes), (width,)), ({"shrinkage": 0.5},))
+    assert fit.head.logits(X).argmax(axis=1).tolist() == list(range(classes))

@@ -14,7 +14,7 @@ import heads.kinds.newton
 from featstore.errors import InputError
 from heads.kinds.catalog import find
 from heads.kinds.head import Params
-from heads.kinds.newton import solve_logistic, solve_svm
+from heads.kinds.newton import Logistic, Softmax, SquaredHinge, solve_logistic, solve_svm
 from heads.kinds.problem import Problem
 from heads.training.choice import choose, prepare
 
@@ -88,3 +88,48 @@ def test_what_does_not_converge_ends_the_grid_or_is_one_message(table, solve, ma
     assert caught.value.where == "C = 0.001"
     monkeypatch.setattr(heads.kinds.newton, "_STEPS", 3)
     assert len(solve(problem, ({"C": 1e-9}, {"C": 1e3}))) == 1
+
+
+def hard_rows(count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of all sizes, some that never change or say the same; rows that stand there again, or nearly."""
+    random = np.random.default_rng(3)
+    X = random.normal(size=(count, width)) * 10.0 ** random.integers(-6, 6, width)
+    X[:, 4], X[:, 5] = 7, 3 * X[:, 6]
+    X[1::10], X[3::10] = X[::10], X[2::10] + 1e-2 * X[3::10]
+    return X.astype(np.float32), np.arange(count) % 2
+
+
+@PAIRS
+@pytest.mark.parametrize("shape", [(120, 12), (60, 130)], ids=["tall", "wide"])
+def test_decisions_are_scikit_learns_on_hard_rows(solve, make, shape) -> None:
+    X, y = hard_rows(*shape)
+    new = X[::3] + X.std(axis=0) * np.random.default_rng(4).normal(size=(len(X[::3]), shape[1])).astype(np.float32)
+    grid = [{"C": 10.0**power} for power in range(-4, 2)]
+    for params, fit in zip(grid, solve(Problem(X, y, (shape[1],)), grid), strict=True):
+        plain = make_pipeline(StandardScaler(), make(**params)).fit(X.astype(np.float64), y)
+        decision = plain.decision_function(new.astype(np.float64))
+        np.testing.assert_allclose(fit.head.logits(new)[:, 1], decision, atol=1e-4)
+
+
+@PAIRS
+def test_a_fit_does_not_depend_on_the_rest_of_the_grid(table, solve, make) -> None:
+    train = table(60, 90, 17, noise=3.0)
+    problem = Problem(train.X, train.y, (90,))
+    for grid in ([1e-6, 0.1], [0.01, 0.02, 0.05, 0.1], [0.001, 0.09, 0.0999, 0.0999999, 0.1]):
+        [alone], together = solve(problem, [{"C": 0.1}]), solve(problem, [{"C": C} for C in grid])
+        assert [fit.params["C"] for fit in together] == grid
+        np.testing.assert_allclose(together[-1].head.logits(train.X), alone.head.logits(train.X), atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [Logistic, Softmax, SquaredHinge])
+def test_slopes_and_second_derivatives_are_those_of_the_loss(table, loss) -> None:
+    classes = 2 if loss is Logistic else 3
+    train = table(31, 4, classes)
+    one = loss(Problem(train.X, train.y, (4,), balanced=True))
+    random = np.random.default_rng(0)
+    at, along = random.normal(size=(2, 31, one.outputs))
+    step = 1e-5
+    before, here, after = (one.at(at + sign * step * along) for sign in (-1, 0, 1))
+    assert (after.value - before.value) / (2 * step) == pytest.approx((here.slope * along).sum(), rel=1e-6)
+    bent = (after.slope - before.slope) / (2 * step)
+    np.testing.assert_allclose(here.product(along.astype(np.float32)), bent, atol=1e-4)

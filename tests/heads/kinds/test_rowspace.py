@@ -15,6 +15,7 @@ def rows(n: int, d: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(20, 5), (20, 70)], ids=["tall", "wide"])
 def test_coordinates_keep_every_product_of_standardised_rows(shape, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads.kinds.rowspace, "_CHUNK_NUMBERS", 160)  # several parts
+    monkeypatch.setattr(heads.kinds.rowspace, "_BLOCK", 16)
     X = rows(*shape)
     Z = StandardScaler().fit_transform(X.astype(np.float64))
     space = RowSpace(X)
@@ -39,6 +40,30 @@ def test_a_column_that_never_changes_counts_nothing() -> None:
     space = RowSpace(X)
     assert space.scale[2] == 1
     assert abs(space.coordinates[:, 2]).max() < 1e-7
+
+
+def test_rows_that_others_span_add_no_coordinate() -> None:
+    X = rows(20, 70)
+    X[15:] = X[:5]
+    space = RowSpace(X)
+    assert space.coordinates.shape == (20, 14)  # fifteen rows, less the mean that was taken off
+    np.testing.assert_allclose(space.coordinates[15:], space.coordinates[:5], atol=1e-5)
+    np.testing.assert_allclose(space.coordinates @ space.coordinates.T, space.gram, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 9)], ids=["tall", "wide"])
+def test_rows_that_are_all_the_same_lie_at_the_origin(shape) -> None:
+    space = RowSpace(np.full(shape, 0.1, np.float32))
+    assert abs(space.coordinates).max(initial=0) < 1e-7
+    weights, bias = space.lift(np.ones((2, space.coordinates.shape[1])), np.array([1.0, 2.0]))
+    np.testing.assert_allclose(space.X @ weights.T + bias, [[1.0, 2.0]] * 4, atol=1e-6)
+
+
+def test_deviations_are_numpys_whatever_the_size_of_the_numbers() -> None:
+    X = rows(50, 6) * np.array([1e-6, 1, 1e6, 1, 1, 1], np.float32) + np.array([0, 1e4, 0, 0, 0, 0], np.float32)
+    space = RowSpace(X)
+    np.testing.assert_allclose(space.mean, X.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(space.scale, X.std(axis=0, dtype=np.float64), rtol=1e-9)
 
 
 def test_the_rows_are_not_written_over() -> None:
