@@ -13,15 +13,8 @@ from heads.kinds.kernel import fit_kernel
 from heads.kinds.neighbours import fit_neighbours
 from heads.kinds.newton import solve_logistic, solve_svm
 from heads.kinds.problem import Fit, HeadKind, Problem
-from heads.kinds.solve import solve_linear
+from heads.kinds.ridge import fit_ridge
 from heads.kinds.stacking import fit_stacking
-
-
-def _ridge(params: Params, seed: int) -> Any:
-    from sklearn.linear_model import RidgeClassifier
-
-    del seed  # the closed form draws nothing
-    return RidgeClassifier(**params, solver="cholesky")
 
 
 def _powers_of_ten(name: str, powers: range) -> tuple[Params, ...]:
@@ -70,7 +63,7 @@ HEADS: dict[str, HeadKind] = {
             "ridge",
             "least squares on the classes, L2",
             _powers_of_ten("alpha", range(6, -1, -1)),
-            partial(solve_linear, _ridge),
+            fit_ridge,
             tempered=True,
         ),
         HeadKind(

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from heads.kinds.head import Params
-from heads.kinds.linear import LinearHead
 from heads.kinds.problem import Fit, Problem
 
 
@@ -25,7 +24,7 @@ def fit_discriminant(problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...
     spread = (A - means[problem.y]) * np.sqrt(priors / counts)[problem.y][:, None]
     within = spread.T @ spread
     variance = max(float(np.trace(within)), 1e-12 * float(np.vdot(A, A)), 1e-300)  # with one row a class it is 0
-    weights, biases = [], []
+    solutions = []
     for params in grid:
         shrunk = (1 - params["shrinkage"]) * within
         shrunk[np.diag_indices_from(shrunk)] += params["shrinkage"] * variance / space.width
@@ -33,8 +32,5 @@ def fit_discriminant(problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...
         bias = np.log(priors) - 0.5 * np.einsum("kr,kr->k", found, means)
         if len(counts) == 2:
             found, bias = found[1:] - found[:1], bias[1:] - bias[:1]
-        weights.append(found)
-        biases.append(bias)
-    raw, raw_bias = space.lift(np.vstack(weights), np.concatenate(biases))
-    lifted = zip(np.split(raw, len(grid)), np.split(raw_bias, len(grid)), grid, strict=True)
-    return tuple(Fit(LinearHead.from_decision(*head), params) for *head, params in lifted)
+        solutions.append((found, bias))
+    return tuple(map(Fit, space.heads(solutions), grid))

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 from heads.kinds.head import Params
-from heads.kinds.linear import LinearHead
 from heads.kinds.problem import Fit, Problem
 
 _OFF = 1e-4
@@ -165,10 +164,8 @@ def _solve(name: str, loss: Loss, problem: Problem, grid: Sequence[Params], inte
                     todo="try another head or pooling, and look at the images of the smallest class",
                 )
             solved.append(point.weights)
-    found = np.concatenate(solved, axis=1).T
-    weights, bias = rows.lift(found[:, :-1], found[:, -1])  # reads the table once for them all
-    heads = zip(np.split(weights, len(solved)), np.split(bias, len(solved)), strict=True)
-    return tuple(Fit(LinearHead.from_decision(*head), params) for head, params in zip(heads, grid, strict=False))
+    heads = rows.heads([(weights[:-1].T, weights[-1]) for weights in solved])
+    return tuple(map(Fit, heads, grid))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ weights are mapped back. Eigenvectors would do as well, at ten times the price, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heads.kinds.head import Features, Labels
+from heads.kinds.linear import LinearHead
 
 _CHUNK_NUMBERS = 2**20
 """Features widened to float64 at a time to measure their deviation: a table is never copied whole."""
@@ -100,6 +101,12 @@ class RowSpace:
             weights = np.concatenate([shares @ self._standardised(slice(None), part) for part in self._columns()], 1)
         raw = weights / self.scale
         return raw, bias - raw @ self.mean
+
+    def heads(self, solutions: Sequence[tuple[_Floats, _Floats]]) -> list[LinearHead]:
+        """A head for each solution, weights (K, R) on the coordinates and bias (K,); reads the table once for all."""
+        weights, bias = self.lift(*map(np.concatenate, zip(*solutions, strict=True)))
+        pairs = zip(np.split(weights, len(solutions)), np.split(bias, len(solutions)), strict=True)
+        return [LinearHead.from_decision(*pair) for pair in pairs]
 
     @cached_property
     def _factor(self) -> tuple[_Floats, Labels]:

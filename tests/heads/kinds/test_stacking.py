@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featstore.errors import InputError
+from heads.kinds.newton import solve_logistic
 from heads.kinds.problem import Problem
-from heads.kinds.solve import solve_linear
 from heads.kinds.stacking import fit_stacking
 
 
@@ -20,7 +20,7 @@ def exact(params: Any, seed: int) -> LogisticRegression:
     return LogisticRegression(**params, max_iter=5000, tol=1e-8, random_state=seed)
 
 
-FIT = partial(fit_stacking, partial(solve_linear, exact))
+FIT = partial(fit_stacking, solve_logistic)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
