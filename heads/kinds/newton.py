@@ -3,7 +3,8 @@
 Minimised is ½|w|² + C · Σ loss, as scikit-learn has it: the logistic loss (of a softmax for more than two classes) with
 a free intercept, as LogisticRegression does; or the squared hinge, one against the rest, with the intercept penalised
 like a weight, as LinearSVC does. Each step is found by conjugate gradients (Lin, Weng & Keerthi, 2008), which only have
-to point the right way: they multiply in float32, while values and gradients are float64. Each C starts where the
+to point the right way: they multiply in float32, while values and gradients are float64. Along orthogonal coordinates
+they are scaled by the curvature, which spares most of them where features are alike. Each C starts where the
 solutions before it, as a curve over log C, lead to.
 """
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from heads.kinds.head import Params
 from heads.kinds.problem import Fit, Problem
+from heads.kinds.rowspace import RowSpace
 
 _OFF = 1e-4
 """How far a decision value may be from the exact solution's, by a bound that is ten times too high or more."""
@@ -149,7 +151,7 @@ def _solve(name: str, loss: Loss, problem: Problem, grid: Sequence[Params], inte
     rows = problem.rows
     solved: list[_Floats] = []
     with rows.threads():
-        objective = _Objective.of(rows.coordinates, loss, intercept)
+        objective = _Objective.of(rows, loss, intercept)
         for params in grid:
             objective = replace(objective, C=params["C"])
             point, off = _descend(objective, _start(objective, [p["C"] for p in grid], solved))
@@ -180,21 +182,28 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class _Objective:
-    """½|w|² + C · loss(A · w + intercept). ``rough`` is A with a column for the intercept, of zeros if it has none."""
+    """½|w|² + C · loss(A · w + intercept).
+
+    rough : A with a column for the intercept, of zeros if it has none.
+    squares : (R + 1, 1), of the columns that are orthogonal, the intercept's among them; zeros for the others.
+    """
 
     A: _Floats
     rough: _Rough
+    squares: _Floats
     penalty: _Floats
     longest: float
     loss: Loss
     C: float = 0.0
 
     @classmethod
-    def of(cls, A: _Floats, loss: Loss, intercept: bool) -> _Objective:
+    def of(cls, rows: RowSpace, loss: Loss, intercept: bool) -> _Objective:
+        A = rows.coordinates
         rough = np.empty((len(A), A.shape[1] + 1), np.float32)
         rough[:, :-1], rough[:, -1] = A, float(intercept)
+        squares = np.append(rows.squares, len(A))[:, None]
         longest = np.sqrt(1 + np.einsum("ij,ij->i", A, A).max())
-        return cls(A, rough, np.append(np.ones(A.shape[1]), loss.penalty)[:, None], float(longest), loss)
+        return cls(A, rough, squares, np.append(np.ones(A.shape[1]), loss.penalty)[:, None], float(longest), loss)
 
     def decisions(self, weights: _Floats) -> _Floats:
         return np.asarray(self.A @ weights[:-1] + self.rough[0, -1] * weights[-1])
@@ -209,10 +218,11 @@ class _Objective:
         return np.asarray(self.penalty * point.weights + self.C * back)
 
     def scale(self, point: _Point) -> _Floats:
-        """The Hessian's diagonal where it is known to differ from the rest: at the intercept, else 1."""
-        scale = np.ones_like(point.weights)
-        scale[-1] = self.penalty[-1] + self.C * max(point.bend.curvature, 1e-12) * len(self.A)
-        return scale
+        """What the directions are scaled by (R + 1, 1): the Hessian's diagonal, were the loss bent alike everywhere.
+
+        Of columns that are not orthogonal it tells too little, and they are left as they are.
+        """
+        return np.asarray(self.penalty + self.C * max(point.bend.curvature, 1e-12) * self.squares)
 
 
 def _start(objective: _Objective, grid: Sequence[float], solved: Sequence[_Floats]) -> _Point:

@@ -38,8 +38,15 @@ def test_a_column_that_never_changes_counts_nothing() -> None:
     X = rows(20, 4)
     X[:, 2] = 0.1
     space = RowSpace(X)
+    rest = RowSpace(np.delete(X, 2, axis=1)).coordinates
     assert space.scale[2] == 1
-    assert abs(space.coordinates[:, 2]).max() < 1e-7
+    np.testing.assert_allclose(space.coordinates @ space.coordinates.T, rest @ rest.T, atol=1e-12)
+
+
+def test_a_tall_tables_coordinates_are_orthogonal_and_a_wide_ones_are_not_called_so() -> None:
+    tall, wide = RowSpace(rows(40, 6)), RowSpace(rows(20, 70))
+    np.testing.assert_allclose(tall.coordinates.T @ tall.coordinates, np.diag(tall.squares), atol=1e-9)
+    assert not wide.squares.any()
 
 
 def test_rows_that_others_span_add_no_coordinate() -> None:
