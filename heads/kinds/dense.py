@@ -60,8 +60,6 @@ class DenseHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
-        if X.ndim != 2 or X.shape[1] != self.width:
-            raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
         layers = [(w.astype(np.float64), b) for w, b in zip(self.weights, self.biases, strict=True)]
 
         def of_rows(rows: Features) -> Logits:
@@ -70,7 +68,7 @@ class DenseHead:
                 values = np.maximum(values @ weights + bias, 0.0)
             return values @ layers[-1][0] + layers[-1][1]
 
-        return in_blocks(of_rows, X, self.outputs)
+        return in_blocks(of_rows, X, self)
 
     def to_arrays(self) -> tuple[Arrays, Mapping[str, Any]]:
         """``weights_0``, ``biases_0``, ``weights_1``, …, and nothing else."""

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from featstore.errors import InputError
+
 Features = npt.NDArray[np.floating]
 """Features, float (N, D)."""
 
@@ -62,15 +64,19 @@ class Head(Protocol):
 
 
 def in_blocks(
-    logits: Callable[[npt.NDArray[np.floating]], npt.NDArray[np.floating]], X: Features, outputs: int
+    logits: Callable[[npt.NDArray[np.floating]], npt.NDArray[np.floating]], X: Features, head: Head
 ) -> Logits:
     """``logits`` (64, D) → (64, K) of all rows of ``X`` (N, D), float64 (N, K): the last block is filled up with zeros.
+
+    Raises InputError if D is not the width of the ``head``.
 
     A product of matrices may round a row otherwise if there are more or fewer rows beside it. In blocks of one size a
     row's logits do not depend on its company, so that one image alone is given the probabilities that it had in
     training, to the last bit.
     """
-    out = np.empty((len(X), outputs))
+    if X.ndim != 2 or X.shape[1] != head.width:
+        raise InputError("features do not fit this head", expected=f"(N, {head.width})", received=X.shape)
+    out = np.empty((len(X), head.outputs))
     for start in range(0, len(X), BLOCK):
         part = X[start : start + BLOCK]
         count = len(part)

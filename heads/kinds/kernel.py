@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
+from heads.kinds.distances import squared_distances
 from heads.kinds.head import Arrays, Features, Logits, Params, in_blocks
 from heads.kinds.problem import Fit, Problem
 
@@ -65,17 +66,12 @@ class KernelHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
-        if X.ndim != 2 or X.shape[1] != self.width:
-            raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
-        norms = np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64)
+        distances = squared_distances(self.rows, self.mean, self.scale)
 
         def of_rows(rows: Features) -> Logits:
-            asked = ((rows - self.mean) / self.scale).astype(np.float32)
-            own = np.einsum("ij,ij->i", asked, asked, dtype=np.float64)
-            squares = own[:, None] - 2 * np.asarray(asked @ self.rows.T, np.float64) + norms
-            return np.asarray(np.exp(-self.gamma * np.maximum(squares, 0.0)) @ self.coefficients.T + self.bias)
+            return np.asarray(np.exp(-self.gamma * distances(rows)) @ self.coefficients.T + self.bias)
 
-        return in_blocks(of_rows, X, self.outputs)
+        return in_blocks(of_rows, X, self)
 
     def to_arrays(self) -> tuple[Arrays, Mapping[str, Any]]:
         """Its five arrays, and ``gamma``."""

@@ -69,6 +69,4 @@ class LinearHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
-        if X.ndim != 2 or X.shape[1] != self.width:
-            raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
-        return in_blocks(lambda rows: rows.astype(np.float64) @ self.weights.T + self.bias, X, self.outputs)
+        return in_blocks(lambda rows: rows.astype(np.float64) @ self.weights.T + self.bias, X, self)

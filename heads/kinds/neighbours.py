@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
+from heads.kinds.distances import squared_distances
 from heads.kinds.head import Arrays, Features, Labels, Logits, Params, in_blocks
 from heads.kinds.problem import Fit, Problem
 
@@ -66,17 +67,8 @@ class NeighboursHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
-        if X.ndim != 2 or X.shape[1] != self.width:
-            raise InputError("features do not fit this head", expected=f"(N, {self.width})", received=X.shape)
-        norms = np.einsum("ij,ij->i", self.rows, self.rows, dtype=np.float64)
-
-        def of_rows(rows: Features) -> Logits:
-            asked = ((rows - self.mean) / self.scale).astype(np.float32)
-            products = np.asarray(asked @ self.rows.T, np.float64)
-            own = np.einsum("ij,ij->i", asked, asked, dtype=np.float64)
-            return self._votes(np.maximum(own[:, None] - 2 * products + norms, 0.0))
-
-        return in_blocks(of_rows, X, self.outputs)
+        distances = squared_distances(self.rows, self.mean, self.scale)
+        return in_blocks(lambda rows: self._votes(distances(rows)), X, self)
 
     def _votes(self, squares: npt.NDArray[np.float64]) -> Logits:
         """Log shares (n, K) from squared distances (n, N)."""

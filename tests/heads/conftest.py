@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from featstore.spec import Spec
+from featstore.store import Store
 from featstore.table import Table
 from heads.bundles.card import Card, Origin
 from heads.evaluation.calibration import Calibration
 from heads.evaluation.metrics import measure
 from heads.evaluation.scores import Score, Trial
 from heads.kinds.linear import LinearHead
+from tests.pictures import class_folders
 
 MakeTable = Callable[..., Table]
 
@@ -94,3 +96,14 @@ def card() -> Card:
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
     return tmp_path / "bundles"
+
+
+@pytest.fixture
+def store(private_home: Path) -> Store:
+    return Store.open(private_home / "store")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve small pictures a split, cats and dogs."""
+    return class_folders(tmp_path / "photos")

@@ -9,18 +9,8 @@ from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
 from heads.apply import predict_files
 from heads.compose import train_on
-from tests.pictures import class_folders, png
+from tests.pictures import png
 from tests.stubs import Bases
-
-
-@pytest.fixture
-def store(private_home: Path) -> Store:
-    return Store.open(private_home / "store")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return class_folders(tmp_path / "photos")
 
 
 @pytest.fixture

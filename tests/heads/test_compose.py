@@ -12,18 +12,8 @@ from heads.apply import predict_files
 from heads.bundles.bundle import read_bundle
 from heads.compose import Grid, split_names, sweep_on, train_on
 from heads.notes import reading_notes
-from tests.pictures import class_folders, png
+from tests.pictures import png
 from tests.stubs import Bases, stub_base
-
-
-@pytest.fixture
-def store(private_home: Path) -> Store:
-    return Store.open(private_home / "store")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return class_folders(tmp_path / "photos")
 
 
 def test_training_extracts_what_is_missing_and_nothing_twice(

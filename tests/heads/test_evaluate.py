@@ -14,18 +14,8 @@ from featstore.errors import InputError
 from heads.bundles.bundle import read_bundle
 from heads.compose import train_on
 from heads.evaluate import evaluate_on
-from tests.pictures import class_folders, pixels, png
+from tests.pictures import pixels, png
 from tests.stubs import Bases, stub_base
-
-
-@pytest.fixture
-def store(private_home: Path) -> Store:
-    return Store.open(private_home / "store")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    return class_folders(tmp_path / "photos")
 
 
 def trained(photos: Path, store: Store, *heads: str, backbone: str = "vgg16", out: str = "b") -> list[Path]:
