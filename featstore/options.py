@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +49,10 @@ class HeadFlags:
         Literal["auto", "none", "temperature", "isotonic"],
         typer.Option(help="Probabilities from scores, fitted on held-out images; auto: only where scores need it."),
     ] = "auto"
+    grid: Annotated[
+        list[str],
+        typer.Option(metavar="HEAD.NAME=V,V…", help="Values to try, as logreg.C=0.1,1 or dense.hidden=64,256x64."),
+    ] = field(default_factory=list)
     refit: Annotated[
         Literal["train", "train+validation"], typer.Option(help="What the chosen head is fitted on in the end.")
     ] = "train"

@@ -57,6 +57,8 @@ def train(
       featstore train photos/ -b vgg16 -b xception --head logreg
 
       featstore train photos/ -b vgg16+xception --head stacking --class-weight balanced
+
+      featstore train photos/ --head dense --grid dense.hidden=64,256x64 --grid dense.dropout=0.5
     """
     from heads import compose
 
@@ -125,6 +127,7 @@ def _train_options(flags: HeadFlags, seed: int) -> heads.TrainOptions:
         calibrate=None if flags.calibrate == "auto" else flags.calibrate,
         refit_on=flags.refit,
         seed=seed,
+        grids=tuple(flags.grid),
     )
 
 

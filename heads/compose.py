@@ -22,7 +22,8 @@ from featstore.store import Store
 from featstore.table import Table, join_tables, read_tables, width_of
 from featstore.weights import Base
 from heads.bundles.card import Origin
-from heads.kinds.catalog import HEADS, find
+from heads.kinds.catalog import HEADS
+from heads.kinds.grids import kinds_of
 from heads.notes import reading_notes
 from heads.training.results import Comparison, TrainingSet
 from heads.training.train import TrainOptions, train
@@ -64,8 +65,7 @@ def train_on(
     Raises InputError before any work for an unknown head or a dataset that nothing can be trained on, and what
     extraction and training raise.
     """
-    for name in heads:
-        find(name)
+    kinds_of(heads, options.grids if options else ())
     combinations = [(split_names(request.backbone), request) for request in requests]
     wanted = [replace(request, backbone=name) for names, request in combinations for name in names]
     done = _extract(dataset, wanted, store, progress)
@@ -96,8 +96,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         """Refuse names that are not known, before any work; raises InputError."""
-        for name in self.heads:
-            find(name)
+        kinds_of(self.heads)
         for what, asked, known in (
             ("pooling", self.poolings, POOLINGS),
             ("preprocessing", self.preprocessings, get_args(Preprocessing)),
@@ -156,11 +155,13 @@ def sweep_on(
     Choices are kept in ``out``/choices, so that an interrupted sweep goes on; the best head goes to ``out``/bundles,
     the page that shows it all to ``out``/report.html. Raises what :func:`train_on` raises.
     """
+    options = replace(options or TrainOptions(), as_sweep=True, fit_all=False)
+    names = grid.heads or tuple(HEADS)
+    kinds_of(names, options.grids)
     done = _extract(dataset, grid.requests, store, progress)
     sets = [_training_set(dataset, done, requests, pooling, store) for requests, pooling in grid.combinations]
-    options = replace(options or TrainOptions(), as_sweep=True, fit_all=False)
     places = {"bundles": out / "bundles", "journal": out / "choices"}
-    compared = train(sets, grid.heads or tuple(HEADS), **places, options=options, progress=progress)
+    compared = train(sets, names, **places, options=options, progress=progress)
     return done, with_report(out, compared, dataset, done, sets, seed=options.seed, progress=progress)
 
 

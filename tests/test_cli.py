@@ -756,6 +756,19 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in spawn("plan", tmp_path / "missing").err
 
 
+def test_grids_are_tried_and_a_bad_one_stops_before_any_work(photos: Path, bases: Bases, tmp_path: Path) -> None:
+    words = ("--head", "knn", "--grid", "knn.k=1,3", "--grid", "knn.weights=uniform", "--out", tmp_path / "b", "--json")
+    for command in ("train", "sweep"):
+        [result, *_] = good(command, photos, *words).json["results"]
+        assert result["params"]["k"] in (1, 3)
+    refused = run("train", photos / "elsewhere", "--head", "knn", "--grid", "knn.k=many")
+    assert refused.code == 2
+    computed = bases.computed
+    refused = run("sweep", photos, "-b", "resnet50", "--head", "knn", "--grid", "knn.k=many")
+    assert (refused.code, bases.computed) == (2, computed)
+    assert "this is no value of knn.k" in refused.message
+
+
 def test_top5_prints_what_the_documentation_says(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featstore.top5.class_names", lambda _: tuple(f"name {i}" for i in range(1000)))
     picture, bad = next((photos / "train").glob("*/*.png")), photos / "bad [red].png"

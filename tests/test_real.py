@@ -252,6 +252,20 @@ def test_predict_computes_for_an_unknown_store_the_very_same_rows(
     ]
 
 
+def test_the_tutorials_network_does_as_the_tutorials_say_and_logistic_regression_better(
+    photographs: Path, cached: Cached, tmp_path: Path
+) -> None:
+    """Chollet's network on raw features of 150 pixels, as published; against the right preprocessing and averages."""
+    settings = ("--image-size", "150", "--preprocessing", "rescale", "--pooling", "flatten", "--head", "chollet")
+    places = ("--store", tmp_path / "store", "--out", tmp_path / "bundles")
+    [tutorial] = good("train", photographs, "-b", "vgg16", *settings, *places, "--json").json["results"]
+    assert tutorial["held_out"]["n"] == 200
+    assert 0.86 <= tutorial["held_out"]["accuracy"]["value"] <= 0.92
+    ours = cached.results["vgg16"]
+    assert ours["held_out"]["accuracy"]["value"] > tutorial["held_out"]["accuracy"]["value"] + 0.03
+    assert ours["feature_bytes"] * 10 < tutorial["feature_bytes"]
+
+
 def test_copies_saved_again_are_found_across_splits_and_the_score_given_without_them(
     photographs: Path, cached: Cached, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from heads.evaluation.clip import fit_clip
 from heads.evaluation.leaks import Leak, find_leaks
 from heads.evaluation.metrics import measure
 from heads.kinds.catalog import find
+from heads.kinds.grids import kinds_of
 from heads.kinds.problem import HeadKind
 from heads.training.choice import Choice, choose, prepare
 from heads.training.doubts import against_best, judged_again, score_on_test, warnings_of
@@ -42,6 +43,7 @@ class TrainOptions:
     refit_on : the rows of the last fit, which follows the choice.
     fit_all : fit and save every head, not only the best; only the best is scored on test.
     as_sweep : leave out combinations that a kind is not meant for, instead of trying what was asked for.
+    grids : values to try in place of a kind's own, as in :func:`heads.kinds.grids.kinds_of`.
     """
 
     balanced: bool = False
@@ -50,6 +52,7 @@ class TrainOptions:
     fit_all: bool = True
     as_sweep: bool = False
     seed: int = 0
+    grids: tuple[str, ...] = ()
 
 
 def train(
@@ -64,11 +67,11 @@ def train(
     """Compare each of the ``heads`` (names of :data:`heads.kinds.catalog.HEADS`) on each of the ``sets``.
 
     bundles : the folder to save heads in, None to fit and save none. journal : the folder of choices already made.
-    Raises InputError for an unknown head before any work, or if no head fits any table, and what
+    Raises InputError for an unknown head or grid before any work, or if no head fits any table, and what
     :mod:`heads.training.choice` and :func:`heads.bundles.bundle.write_bundle` raise.
     """
     options = options or TrainOptions()
-    kinds = [find(name) for name in dict.fromkeys(heads)]
+    kinds = kinds_of(heads, options.grids)
     results: list[Result] = []
     notes: list[str] = []
     classes: tuple[str, ...] = ()

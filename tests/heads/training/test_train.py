@@ -230,3 +230,11 @@ def test_progress_counts_every_head(training_set: TrainingSet) -> None:
     train([training_set, training_set], ["logreg", "linear-svm"], bundles=None, progress=progress)
     assert seen[0] == ("choosing", 4, "heads")
     assert sum(seen[1:]) == 4
+
+
+def test_values_that_were_asked_for_are_tried_in_place_of_the_usual_ones(training_set: TrainingSet) -> None:
+    options = TrainOptions(grids=("logreg.C=0.5,0.02",))
+    one, other = train([training_set], ["logreg", "ridge"], bundles=None, options=options).results
+    tried = {result.head: [trial.params for trial in result.choice.trials] for result in (one, other)}
+    assert tried["logreg"] == [{"C": 0.02}, {"C": 0.5}]
+    assert len(tried["ridge"]) == 7
