@@ -59,7 +59,7 @@ def warnings_of(best: Result, pairs: Sequence[Pair], leaks: Sequence[Leak]) -> t
     if pairs:
         as_good = sum(pair.adjusted >= 0.05 for pair in pairs)
         notes.append(
-            f"{counted(as_good, 'head')} of the {len(pairs)} others cannot be told from the best on {best.choice.on} "
+            f"{as_good or 'none'} of the {counted(len(pairs), 'other head')} cannot be told from the best on {best.choice.on} "
             f"(McNemar's test at 5 %, {counted(len(pairs), 'comparison')}, adjusted by Holm)"
         )
     for split in ("validation", "test"):
