@@ -109,12 +109,12 @@ def read_tables(
     known: npt.NDArray[np.bool_],
     rows: CachedRows,
     *,
-    memory: int | None = None,
+    stored: bool = False,
 ) -> Mapping[str, Table]:
     """A table for every split that has an image, by the split's name; rejected images are left out.
 
     digests : uint8 (N, 32); known : bool (N,), False where the file could not be read.
-    memory : the bytes that all tables together may take; larger ones stay in the store (:class:`StoredRows`).
+    stored : leave the features in the store (:class:`StoredRows`), for tables larger than memory.
     Raises InputError if an image has no row in the store yet.
     """
     status = np.where(known, rows.lookup(digests), 1)
@@ -128,14 +128,13 @@ def read_tables(
         )
     splits = dataset.split_of(digests)
     usable = status == 0
-    stays = memory is not None and usable.any() and int(usable.sum()) * width_of(rows) * 4 > memory
     tables = {}
     for code, split in enumerate(SPLITS):
         chosen = np.flatnonzero(usable & (splits == code))
         if len(chosen):
-            stored = StoredRows([(rows, digests[chosen])])
+            features = StoredRows([(rows, digests[chosen])])
             tables[split] = Table(
-                X=stored if stays else stored[:],
+                X=features if stored else features[:],
                 y=dataset.labels[chosen],
                 ids=tuple(dataset.ids[i] for i in chosen),
                 paths=tuple(dataset.paths[i] for i in chosen),
@@ -143,7 +142,7 @@ def read_tables(
                 digests=digests[chosen],
                 split=split,
                 specs=(rows.spec,),
-                widths=stored.widths,
+                widths=features.widths,
                 snapshot=rows.names,
             )
     return tables

@@ -31,8 +31,9 @@ from heads.training.train import TrainOptions, train
 POOLINGS: tuple[Pooling, ...] = ("avg", "max", "flatten")
 """What a sweep tries: all of them follow from one stored map."""
 
-_MEMORY_SHARE = 3
-"""A table that takes more than this fraction (1/3) of the machine's memory stays in the store."""
+_MEMORY_SHARE = 8
+"""Tables that take more than this fraction (1/8) of the machine's memory stay in the store: solvers take several times
+as much as the rows that they fit."""
 
 
 def split_names(backbone: str) -> tuple[str, ...]:
@@ -192,17 +193,17 @@ def _training_set(
 ) -> TrainingSet:
     jobs = [job for request in requests for job in resolve_jobs([request], store, lambda: done.digests)]
     specs = [job.spec.but(pooling=pooling) for job in jobs]
-    memory = machine.describe().memory // _MEMORY_SHARE // len(jobs) or None
+    rows = [CachedRows(store, spec) for spec in specs]
+    widths = [width_of(one) for one in rows]
+    memory = machine.describe().memory
+    stored = bool(memory) and 4 * sum(widths) * len(dataset) > memory // _MEMORY_SHARE
 
     def load() -> Mapping[str, Table]:
-        each = [
-            read_tables(dataset, done.digests, done.known, CachedRows(store, spec), memory=memory) for spec in specs
-        ]
+        each = [read_tables(dataset, done.digests, done.known, one, stored=stored) for one in rows]
         if len(each) == 1:
             return each[0]
         return {split: join_tables([tables[split] for tables in each]) for split in each[0]}
 
-    widths = [width_of(CachedRows(store, spec)) for spec in specs]
     return TrainingSet(
         backbone="+".join(job.base.backbone.name for job in jobs),
         pooling=pooling,

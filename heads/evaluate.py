@@ -208,7 +208,7 @@ def _near(train: Table, judged: Table, threshold: float) -> Mapping[int, tuple[b
     if not len(train) or not len(judged):
         return {}
     found = find_leaks({"train": train, "test": judged}, threshold)
-    return {int(leak.path): (bytes.fromhex(leak.train_path), leak.cosine) for leak in found}
+    return {int(leak.path): (bytes.fromhex(leak.original), leak.cosine) for leak in found}
 
 
 def _evaluated(given: _Answers, chosen: Dataset, usable: npt.NDArray[np.bool_]) -> Evaluated:

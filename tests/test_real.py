@@ -285,7 +285,7 @@ def test_copies_saved_again_are_found_across_splits_and_the_score_given_without_
         "train", photos, "--precision", precision_of(cached), "--head", "logreg", "--store", cached.store,
         "--out", tmp_path / "bundles", "--json",
     ).json  # fmt: skip
-    found = {(leak["path"], leak["exact"]): leak["train_path"] for leak in value["leaks"]}
+    found = {(leak["path"], leak["exact"]): leak["original"] for leak in value["leaks"]}
     assert found == {
         ("validation/cats/same.jpg", True): f"train/cats/{originals[0].name}",
         **{(f"test/cats/again-{file.name}", False): f"train/cats/{file.name}" for file in originals},

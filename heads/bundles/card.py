@@ -18,7 +18,7 @@ from featstore.spec import Spec
 from heads.evaluation.calibration import Calibration
 from heads.evaluation.metrics import Metrics
 from heads.evaluation.scores import Score, Trial
-from heads.kinds.head import Params
+from heads.kinds.head import Params, params_from_json
 
 BUNDLE_FORMAT = "featstore bundle"
 RETRAIN = "train the head again: on cached features that takes seconds"
@@ -155,13 +155,48 @@ def card_from_bytes(data: bytes, where: Path) -> tuple[Card, HeadFile, Mapping[s
             todo="use the featstore that wrote it, or train the head again",
         )
     checksum = content.pop("sha256", None)
-    if checksum != _checksum(content) or data != _text({**content, "sha256": checksum}):
+    try:
+        is_whole = checksum == _checksum(content) and data == _text({**content, "sha256": checksum})
+    except ValueError:  # a number that JSON does not have
+        is_whole = False
+    if not is_whole:
         raise DamageError("the card of this bundle was changed after it was written", where=where, todo=RETRAIN)
     try:
         head_file = HeadFile(content["head"]["format"], dict(content["head"]["config"]))
-        return _card(content), head_file, {name: FileEntry(**entry) for name, entry in content["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        card, files = _card(content), {name: FileEntry(**entry) for name, entry in content["files"].items()}
+        _check(card)
+        if card_to_bytes(card, head_file, files) != data:
+            raise ValueError("there are fields that a card does not have, or not so")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError("the card of this bundle cannot be understood", where=where, received=error) from error
+    return card, head_file, files
+
+
+def _check(card: Card) -> None:
+    """Raise ValueError unless everything that is used of a card is what it should be: cards may be anyone's."""
+    words = (card.kind, card.chosen_on, card.rows_digest, *card.classes, *card.fitted_on, *card.snapshot)
+    words += tuple(word for origin in card.origins for word in (origin.backbone, origin.weights))
+    words += tuple(word for pair in card.versions.items() for word in pair)
+    known = {
+        "words": all(isinstance(word, str) for word in words),
+        "classes": len(set(card.classes)) == len(card.classes) > 1,
+        "widths": min(card.widths, default=0) > 0,
+        "numbers": type(card.seed) is type(card.rows) is int and card.rows >= 0 and type(card.balanced) is bool,
+        "clip": card.clip is None or 0 <= card.clip < 0.5,
+        "calibration": len(card.calibration.curves)
+        == (len(card.classes) if card.calibration.method == "isotonic" else 0),
+        "params": all(_is_params(params) for params in (card.params, *(trial.params for trial in card.trials))),
+    }
+    if wrong := [name for name, is_right in known.items() if not is_right]:
+        raise ValueError(f"these are not a card's: {', '.join(wrong)}")
+
+
+def _is_params(params: Params) -> bool:
+    plain = (bool, int, float, str)
+    return all(
+        isinstance(value, plain) or (isinstance(value, tuple) and all(isinstance(one, int) for one in value))
+        for value in params.values()
+    )
 
 
 def _card(content: Mapping[str, Any]) -> Card:
@@ -171,7 +206,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         raise ValueError("a fingerprint is not that of its spec")
     return Card(
         kind=head["kind"],
-        params=_params(head["params"]),
+        params=params_from_json(head["params"]),
         seed=head["seed"],
         balanced=head["balanced"],
         specs=specs,
@@ -180,7 +215,9 @@ def _card(content: Mapping[str, Any]) -> Card:
         classes=tuple(content["classes"]),
         calibration=Calibration.from_json(head["calibration"]),
         clip=None if head["clip"] is None else float(head["clip"]),
-        trials=tuple(Trial(_params(trial["params"]), Score.from_json(trial["score"])) for trial in choice["trials"]),
+        trials=tuple(
+            Trial(params_from_json(trial["params"]), Score.from_json(trial["score"])) for trial in choice["trials"]
+        ),
         chosen_on=choice["on"],
         held_out=Metrics.from_json(scores["held_out"]),
         test=Metrics.from_json(scores["test"]) if scores["test"] else None,
@@ -190,11 +227,6 @@ def _card(content: Mapping[str, Any]) -> Card:
         snapshot=tuple(content["trained_on"]["snapshot"]),
         versions=content["versions"],
     )
-
-
-def _params(data: Mapping[str, Any]) -> Params:
-    """JSON knows no tuples: hidden sizes come back as a list."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
 
 
 def _text(content: Mapping[str, Any]) -> bytes:

@@ -37,10 +37,9 @@ class Pair:
         return asdict(self)
 
 
-def compare(names: Sequence[str], right: npt.NDArray[np.bool_], *, first_only: bool = False) -> tuple[Pair, ...]:
+def compare(names: Sequence[str], right: npt.NDArray[np.bool_]) -> tuple[Pair, ...]:
     """Every pair of R heads, given which of N images each gets right, bool (R, N); in the order of ``names``.
 
-    first_only : only the first head against each other one, so that fewer comparisons are paid for.
     Raises InputError if names and rows differ in number.
     """
     if right.ndim != 2 or len(names) != len(right):
@@ -49,8 +48,6 @@ def compare(names: Sequence[str], right: npt.NDArray[np.bool_], *, first_only: b
 
     found = []
     for i, j in combinations(range(len(names)), 2):
-        if first_only and i:
-            break
         one, two = int((right[i] & ~right[j]).sum()), int((right[j] & ~right[i]).sum())
         p = float(binomtest(one, one + two).pvalue) if one + two else 1.0
         found.append((names[i], names[j], one, two, p))

@@ -1,4 +1,7 @@
-"""The leak guard: images that are judged on although the training split holds them, as exact copies or near ones.
+"""The leak guard: images that are judged on although an earlier split holds them, as exact copies or near ones.
+
+A head is fitted on train and chosen on validation, and may be fitted again on both: so validation is compared with
+train, and test with both.
 
 Exact copies have the same digest. Near copies (another JPEG quality or size, a slight crop, a mirror image) have nearly
 the same features: the cosine of the features, standardised by the training split, reaches :data:`THRESHOLD`.
@@ -6,7 +9,7 @@ the same features: the cosine of the features, standardised by the training spli
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy.typing as npt
 
 from featstore.table import Table
 from featstore.wording import printable
+from heads.kinds.blocks import moments
 
 THRESHOLD = 0.9
 """The cosine from which on two images count as near copies.
@@ -28,68 +32,67 @@ _CHUNK_NUMBERS = 2**24
 """Features held at a time: bounds the memory of the search, and of tables that stay in the store."""
 
 _Floats = npt.NDArray[np.float32]
+_Wide = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """An image of ``split`` that is a copy of a training image, or nearly one.
+    """An image of ``split`` that is a copy, or nearly one, of the image ``original`` of the split ``of``.
 
     cosine : of their standardised features; 1 for an exact copy. same_label : whether both have one label.
     """
 
     split: str
     path: str
-    train_path: str
+    of: str
+    original: str
     cosine: float
     exact: bool
     same_label: bool
 
     def to_json(self) -> dict[str, Any]:
         """One of the ``leaks`` of ``train --json``."""
-        return {**asdict(self), "path": printable(self.path), "train_path": printable(self.train_path)}
+        return {**asdict(self), "path": printable(self.path), "original": printable(self.original)}
 
 
 def find_leaks(tables: Mapping[str, Table], threshold: float = THRESHOLD) -> tuple[Leak, ...]:
-    """Every image of validation and test that has a copy, or a near one, in train; the nearest is named.
+    """Every image of validation and test that has a copy, or a near one, in an earlier split; the nearest is named.
 
     Cost grows with the product of the splits' sizes, in matrix products; memory does not grow.
     """
-    train = tables.get("train")
-    if train is None:
+    if "train" not in tables:
         return ()
-    copies = {digest.tobytes(): row for row, digest in reversed(list(enumerate(train.digests)))}
-    mean, scale = _moments(train.X)
-    leaks = []
-    for split in ("validation", "test"):
-        if (table := tables.get(split)) is None:
-            continue
-        nearest, cosines = _nearest(train.X, table.X, mean, scale)
-        for row, digest in enumerate(table.digests):
-            copy = copies.get(digest.tobytes())
-            if copy is None and cosines[row] < threshold:
-                continue
-            place = int(nearest[row]) if copy is None else copy
-            cosine = 1.0 if copy is not None else float(cosines[row])
-            same_label = bool(table.y[row] == train.y[place])
-            leaks.append(Leak(split, table.paths[row], train.paths[place], cosine, copy is not None, same_label))
+    mean, scale = moments(tables["train"].X)
+    present = [split for split in ("train", "validation", "test") if split in tables]
+    leaks: list[Leak] = []
+    for place, split in enumerate(present):
+        found: dict[str, Leak] = {}
+        for earlier in present[:place]:
+            for leak in _between(earlier, tables[earlier], split, tables[split], mean, scale, threshold):
+                known = found.get(leak.path)
+                if known is None or (leak.exact, leak.cosine) > (known.exact, known.cosine):
+                    found[leak.path] = leak
+        leaks += [found[path] for path in tables[split].paths if path in found]
     return tuple(leaks)
 
 
-def _moments(X: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and deviation of the columns, float64 (D,); a column that never changes has deviation 1."""
-    total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    for part in _parts(X):
-        total += X[part].sum(axis=0, dtype=np.float64)
-    mean = total / len(X)
-    for part in _parts(X):
-        squares += ((X[part] - mean) ** 2).sum(axis=0)
-    deviation = np.sqrt(squares / len(X))
-    return mean, np.where(deviation > 0, deviation, 1.0)
+def _between(
+    of: str, earlier: Table, split: str, table: Table, mean: _Wide, scale: _Wide, threshold: float
+) -> Iterator[Leak]:
+    """The images of ``table`` that have a copy, or a near one, in ``earlier``."""
+    copies = {digest.tobytes(): row for row, digest in reversed(list(enumerate(earlier.digests)))}
+    nearest, cosines = _nearest(earlier.X, table.X, mean, scale)
+    for row, digest in enumerate(table.digests):
+        copy = copies.get(digest.tobytes())
+        if copy is None and cosines[row] < threshold:
+            continue
+        place = int(nearest[row]) if copy is None else copy
+        cosine = 1.0 if copy is not None else min(1.0, float(cosines[row]))
+        same_label = bool(table.y[row] == earlier.y[place])
+        yield Leak(split, table.paths[row], of, earlier.paths[place], cosine, copy is not None, same_label)
 
 
-def _nearest(
-    train: Any, X: Any, mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.int64], _Floats]:
+def _nearest(train: Any, X: Any, mean: _Wide, scale: _Wide) -> tuple[npt.NDArray[np.int64], _Floats]:
     """For each row of ``X`` (M, D) the most similar row of ``train`` (N, D), int64 (M,), and their cosine (M,)."""
     nearest, best = np.zeros(len(X), np.int64), np.full(len(X), -2.0, np.float32)
     for known in _parts(train):
@@ -104,7 +107,7 @@ def _nearest(
     return nearest, best
 
 
-def _directions(X: _Floats, mean: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> _Floats:
+def _directions(X: _Floats, mean: _Wide, scale: _Wide) -> _Floats:
     """The standardised rows, each of length 1."""
     standard = ((X - mean) / scale).astype(np.float32)
     lengths = np.linalg.norm(standard, axis=1, keepdims=True)

@@ -125,7 +125,7 @@ def measure(y: Labels, probabilities: _Floats, classes: tuple[str, ...], *, seed
     sample = _Sample(y, said, probabilities)
     once = sample.measures(np.ones((1, len(y))))
     drawn = _resample(sample, seed)
-    found = {name: Measure(float(value[0]), _middle(drawn[name])) for name, value in once.items()}
+    found = {name: Measure(float(value[0]), _around(float(value[0]), drawn[name])) for name, value in once.items()}
     if (drawn["accuracy"] == once["accuracy"][0]).all():
         found["accuracy"] = Measure(found["accuracy"].value, accuracy(y, said).interval)
     confusion = sample.confusions(np.ones((1, len(y))))[0].astype(np.int64)
@@ -205,7 +205,7 @@ def _auc(counts: _Floats, scores: _Floats, positive: npt.NDArray[np.bool_]) -> _
 
 def _resample(sample: _Sample, seed: int) -> dict[str, _Floats]:
     random, size = np.random.default_rng(seed), len(sample.y)
-    step = max(1, _CHUNK_NUMBERS // size)
+    step = max(1, _CHUNK_NUMBERS // max(size, sample.probabilities.shape[1] ** 2))
     parts = []
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
@@ -215,14 +215,18 @@ def _resample(sample: _Sample, seed: int) -> dict[str, _Floats]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _middle(values: _Floats) -> tuple[float, float]:
-    """The middle 95 % of the values that are numbers."""
+def _around(value: float, values: _Floats) -> tuple[float, float]:
+    """The middle 95 % of the values that are numbers, and ``value`` in any case.
+
+    Resamples of a measure that cannot be below 0, as the calibration error, are too high on average, and may leave it
+    out.
+    """
     finite = values[np.isfinite(values)]
     if not len(finite):
         return (float("nan"), float("nan"))
     outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(finite, [outside, 1 - outside])
-    return (float(low), float(high))
+    return (float(np.fmin(low, value)), float(np.fmax(high, value)))
 
 
 def _class_metrics(name: str, i: int, confusion: npt.NDArray[np.int64]) -> ClassMetrics:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from featstore.table import StoredRows
 from heads.kinds.head import Labels
-from heads.kinds.problem import Problem
 
 _BLOCK_NUMBERS = 2**26
 """Features of a block: 256 MiB, and three times as much while it is standardised."""
@@ -60,16 +59,14 @@ class Rows:
         return chosen, self._tensor(X), self._y[chosen]
 
 
-def moments(problem: Problem) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and deviation float64 (D,) of the columns, read once; a column that never changes has deviation 1."""
-    if not isinstance(problem.X, StoredRows):
-        return problem.rows.mean, problem.rows.scale
-    total, squares = np.zeros(problem.X.shape[1]), np.zeros(problem.X.shape[1])
-    step = max(1, _BLOCK_NUMBERS // problem.X.shape[1])
-    for start in range(0, len(problem.y), step):
-        X = problem.X[start : start + step]
-        total += X.sum(axis=0, dtype=np.float64)
-        squares += np.einsum("ij,ij->j", X, X, dtype=np.float64)
-    mean = total / len(problem.y)
-    variance = np.maximum(squares / len(problem.y) - mean**2, 0.0)
+def moments(X: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and deviation float64 (D,) of the columns of ``X`` (N, D); a column that never changes has deviation 1."""
+    step = max(1, _BLOCK_NUMBERS // X.shape[1])
+    total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for start in range(0, len(X), step):
+        part = np.asarray(X[start : start + step], np.float32)
+        total += part.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("ij,ij->j", part, part, dtype=np.float64)
+    mean = total / len(X)
+    variance = np.maximum(squares / len(X) - mean**2, 0.0)
     return mean, np.where(variance > 1e-10 * mean**2, np.sqrt(variance), 1.0)

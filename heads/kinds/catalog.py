@@ -79,6 +79,7 @@ HEADS: dict[str, HeadKind] = {
             fit_kernel,
             tempered=True,
             widest=65_536,
+            longest=20_000,  # all pairs of rows, several times: 3 GB each
         ),
         HeadKind(
             "knn",
@@ -87,6 +88,7 @@ HEADS: dict[str, HeadKind] = {
             fit_neighbours,
             tempered=True,
             widest=65_536,
+            longest=100_000,
         ),
         HeadKind(
             "dense",

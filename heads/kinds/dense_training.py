@@ -95,7 +95,7 @@ def _fit_family(problem: Problem, grid: Sequence[Params]) -> list[Fit | None]:
     import tensorflow as tf
 
     shared = grid[0]
-    mean, scale = moments(problem) if shared["standardise"] else (None, None)
+    mean, scale = moments(problem.X) if shared["standardise"] else (None, None)
     members = [_member(problem, params) for params in grid]
     run_block, judge = _compiled(members, problem.classes, problem.X.shape[1])
     rows = Rows(problem.X, problem.y, mean, scale, tf.constant)

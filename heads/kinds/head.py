@@ -32,6 +32,9 @@ Params = Mapping[str, Any]
 BLOCK = 64
 """Rows of every product of matrices that leads to a logit."""
 
+_READ_NUMBERS = 2**26
+"""Features read at a time from a table that stays in the store."""
+
 
 class Head(Protocol):
     """A classifier: features (N, D) → logits (N, K) → probabilities softmax(logits)."""
@@ -72,16 +75,20 @@ def in_blocks(
 
     A product of matrices may round a row otherwise if there are more or fewer rows beside it. In blocks of one size a
     row's logits do not depend on its company, so that one image alone is given the probabilities that it had in
-    training, to the last bit.
+    training, to the last bit. ``X`` may stay in the store.
     """
     if X.ndim != 2 or X.shape[1] != head.width:
         raise InputError("features do not fit this head", expected=f"(N, {head.width})", received=X.shape)
     out = np.empty((len(X), head.outputs))
-    for start in range(0, len(X), BLOCK):
-        part = X[start : start + BLOCK]
-        count = len(part)
-        whole = part if count == BLOCK else np.concatenate([part, np.zeros((BLOCK - count, X.shape[1]), part.dtype)])
-        out[start : start + count] = logits(whole)[:count]
+    at_once = BLOCK * max(1, _READ_NUMBERS // (BLOCK * head.width))
+    for begin in range(0, len(X), at_once):
+        read = X[begin : begin + at_once]
+        for start in range(0, len(read), BLOCK):
+            part = read[start : start + BLOCK]
+            count = len(part)
+            if count < BLOCK:
+                part = np.concatenate([part, np.zeros((BLOCK - count, head.width), part.dtype)])
+            out[begin + start : begin + start + count] = logits(part)[:count]
     return out
 
 
@@ -89,3 +96,8 @@ def softmax(logits: Logits) -> npt.NDArray[np.float64]:
     """Probabilities (N, K) from logits (N, K); every row sums to 1, and large logits do not overflow."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float64)
+
+
+def params_from_json(data: Mapping[str, Any]) -> Params:
+    """Hyperparameters as they were before JSON, which knows no tuples: hidden sizes come back as a list."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}

@@ -101,6 +101,7 @@ class HeadKind:
     tempered : True if its logits are no log-odds by themselves, so that a temperature is fitted on held-out rows.
     poolings : the poolings that a sweep tries it on.
     widest : the most features that a sweep tries it on; None for any number.
+    longest : the most rows that it is tried on; None for any number.
     blocks : the fewest blocks of columns that it needs (2 for what combines backbones).
     streams : True if it can be fitted on rows that are read from the store batch by batch.
     """
@@ -112,5 +113,6 @@ class HeadKind:
     tempered: bool = False
     poolings: frozenset[str] = field(default=frozenset({"avg", "max", "flatten", "map"}))
     widest: int | None = None
+    longest: int | None = None
     blocks: int = 1
     streams: bool = False

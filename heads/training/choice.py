@@ -15,7 +15,8 @@ import numpy as np
 
 from featstore import machine
 from featstore.errors import InputError
-from featstore.table import Table
+from featstore.records import Digests
+from featstore.table import StoredRows, Table
 from heads.evaluation.scores import Trial, accuracy
 from heads.kinds.head import Features, Labels, Logits, Params
 from heads.kinds.problem import Curve, Fit, HeadKind, HeldOut, Problem
@@ -101,7 +102,9 @@ def prepare(train: Table, validation: Table | None = None, *, balanced: bool = F
     X = train.X if len(known) == len(train) else train.select(known).X
     problem = _problem_maker(X, codes, train.widths, balanced, seed)
     if validation is None or not (validation.y >= 0).any():
-        return _by_folds(problem, codes, names, known, labels, kept=X.nbytes * FOLDS <= _KEPT_BYTES, seed=seed)
+        return _by_folds(
+            problem, codes, train.digests[known], names, known, labels, kept=X.nbytes * FOLDS <= _KEPT_BYTES, seed=seed
+        )
     _check_same(train, validation)
     rows = labelled(validation)
     right = validation.y[rows]
@@ -164,6 +167,11 @@ def labelled(table: Table) -> Labels:
     return np.flatnonzero(table.y >= 0)
 
 
+def take(X: Features, rows: Labels) -> Features:
+    """The chosen rows; of a table that stays in the store they stay there, too."""
+    return X.select(rows) if isinstance(X, StoredRows) else X[rows]
+
+
 _Round = list[tuple[Fit, Logits]]
 
 
@@ -189,6 +197,7 @@ def _fit_rounds(kind: HeadKind, judging: Judging) -> list[_Round]:
 def _by_folds(
     problem: Callable[[Labels, HeldOut | None], Problem],
     codes: Labels,
+    digests: Digests,
     names: Sequence[str],
     known: Labels,
     labels: Labels,
@@ -198,29 +207,35 @@ def _by_folds(
 ) -> Judging:
     from sklearn.model_selection import StratifiedKFold
 
-    counts = np.bincount(codes)
+    _, firsts, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    firsts = np.sort(firsts)  # copies go where the first of them goes: a fold never judges what others were fitted on
+    counts = np.bincount(codes[firsts], minlength=len(names))
     if (smallest := int(counts.min())) < 2:
         raise InputError(
-            f"class {names[int(counts.argmin())]!r} has a single training image, too few to choose by folds",
-            expected="at least 2 images a class, or a validation split",
+            f"class {names[int(counts.argmin())]!r} has too few training images to choose by folds",
+            expected="at least 2 different images a class, or a validation split",
             received=smallest,
         )
     folds = min(FOLDS, smallest)
     whole = problem(np.arange(len(codes)), None).X
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(codes, codes)
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(firsts, codes[firsts])
 
     def maker(fitted_on: Labels, held_out: Labels) -> Callable[[], Problem]:
-        return lambda: problem(fitted_on, HeldOut(whole[held_out], codes[held_out]))
+        return lambda: problem(fitted_on, HeldOut(take(whole, held_out), codes[held_out]))
 
-    rounds = tuple((maker(fitted_on, held_out), held_out) for fitted_on, held_out in splits)
-    return Judging(f"{folds} folds of train", labels, known, codes, rounds, kept)
+    rounds = []
+    for _, fold in splits:
+        inside = np.isin(image, image[firsts[fold]])
+        held_out = np.flatnonzero(inside)
+        rounds.append((maker(np.flatnonzero(~inside), held_out), held_out))
+    return Judging(f"{folds} folds of train", labels, known, codes, tuple(rounds), kept)
 
 
 def _problem_maker(
     X: Features, codes: Labels, widths: tuple[int, ...], balanced: bool, seed: int
 ) -> Callable[[Labels, HeldOut | None], Problem]:
     def make(rows: Labels, held_out: HeldOut | None) -> Problem:
-        chosen = X if len(rows) == len(codes) else X[rows]
+        chosen = X if len(rows) == len(codes) else take(X, rows)
         return Problem(chosen, codes[rows], widths, balanced, seed, held_out)
 
     return make

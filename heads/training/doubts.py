@@ -46,11 +46,14 @@ def score_on_test(
 
 
 def against_best(best_first: Sequence[Result]) -> tuple[Pair, ...]:
-    """The best head against each other one that was judged on the same images, by McNemar's test."""
+    """The best head against each other one that was judged on the same images, by McNemar's test.
+
+    Every pair of heads is paid for: which of them is the best was seen on these images.
+    """
     best = best_first[0]
     same = [result for result in best_first if result.paths == best.paths]
     right = np.stack([result.probabilities.argmax(axis=1) == result.answers for result in same])
-    return compare([result.name for result in same], right, first_only=True)
+    return compare([result.name for result in same], right)[: len(same) - 1]
 
 
 def warnings_of(best: Result, pairs: Sequence[Pair], leaks: Sequence[Leak]) -> tuple[str, ...]:
@@ -58,18 +61,19 @@ def warnings_of(best: Result, pairs: Sequence[Pair], leaks: Sequence[Leak]) -> t
     notes = []
     if pairs:
         as_good = sum(pair.adjusted >= 0.05 for pair in pairs)
+        every = len(pairs) * (len(pairs) + 1) // 2
         notes.append(
-            f"{as_good or 'none'} of the {counted(len(pairs), 'other head')} cannot be told from the best on {best.choice.on} "
-            f"(McNemar's test at 5 %, {counted(len(pairs), 'comparison')}, adjusted by Holm)"
+            f"{as_good or 'none'} of the {counted(len(pairs), 'other head')} cannot be told from the best on "
+            f"{best.choice.on} (McNemar's test at 5 %, adjusted by Holm for {counted(every, 'pair')} of heads)"
         )
     for split in ("validation", "test"):
         found = [leak for leak in leaks if leak.split == split]
         if found:
             exact = sum(leak.exact for leak in found)
             notes.append(
-                f"{counted(len(found), f'{split} image')} also stand in train ({exact} exact copies, "
+                f"{counted(len(found), f'{split} image')} also stand in an earlier split ({exact} exact copies, "
                 f"{len(found) - exact} near ones: cosine of the features at least {THRESHOLD:g}), "
-                f"as {found[0].path} is {found[0].train_path}{_scores(best, split)}"
+                f"as {found[0].path} is {found[0].original}{_scores(best, split)}"
             )
     return tuple(notes)
 

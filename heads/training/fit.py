@@ -16,9 +16,6 @@ from heads.kinds.head import Features, Head, Labels, Logits
 from heads.kinds.problem import HeadKind, Problem
 from heads.training.choice import Choice, labelled
 
-_CHUNK_NUMBERS = 2**26
-"""Features read at a time from a table that stays in the store."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedHead:
@@ -46,8 +43,7 @@ class FittedHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K). ``X`` (N, D) may stay stored."""
-        step = max(1, _CHUNK_NUMBERS // X.shape[1])
-        return np.concatenate([self.head.logits(X[start : start + step]) for start in range(0, len(X), step)])
+        return self.head.logits(X)
 
     def probabilities(self, logits: Logits, *, calibrated: bool = True) -> npt.NDArray[np.float64]:
         """float64 (N, C) from logits (N, K), in the columns of all classes, those it does not know at 0."""

@@ -21,10 +21,11 @@ import numpy as np
 from featstore.errors import from_os_error
 from featstore.table import Table
 from heads.evaluation.scores import Score, Trial
+from heads.kinds.head import params_from_json
 from heads.kinds.problem import Curve, HeadKind
 from heads.training.choice import Choice
 
-_VERSION = 1
+_VERSION = 2
 """Rises when an older choice must not be used again."""
 
 
@@ -96,15 +97,10 @@ def _choice(arrays: Mapping[str, Any]) -> Choice:
     curve = rest["curve"]
     return Choice(
         kind=rest["kind"],
-        trials=tuple(Trial(_tuples(t["params"]), Score.from_json(t["score"])) for t in rest["trials"]),
+        trials=tuple(Trial(params_from_json(t["params"]), Score.from_json(t["score"])) for t in rest["trials"]),
         best=rest["best"],
         on=rest["on"],
         curve=Curve(**{name: tuple(values) for name, values in curve.items()}) if curve else None,
         seconds=rest["seconds"],
         **{name: arrays[name] for name in ("logits", "columns", "rows", "labels")},
     )
-
-
-def _tuples(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """JSON knows no tuples: hidden sizes come back as a list."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}

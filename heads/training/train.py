@@ -74,19 +74,15 @@ def train(
     kinds = kinds_of(heads, options.grids)
     results: list[Result] = []
     notes: list[str] = []
-    classes: tuple[str, ...] = ()
     with progress("choosing", len(sets) * len(kinds), "heads") as advance:
-        for place, training_set in enumerate(sets):
-            tables = training_set.tables()
-            classes = tables["train"].classes
-            fitting = [kind for kind in kinds if not _left_out(kind, training_set, tables["train"], options, notes)]
-            for kind, choice in _choices(fitting, tables, Journal(journal), options):
-                results.append(_result(place, sets, kind, choice, tables, options))
+        for place in range(len(sets)):
+            for result in _results(place, sets, kinds, Journal(journal), options, notes):
+                results += [result] if result else []
                 advance(1)
-            advance(len(kinds) - len(fitting))
     if not results:
         raise InputError("no head was trained", received="; ".join(notes), todo="ask for other heads or poolings")
     best_first = ranked(results)
+    classes = tuple(one.name for one in best_first[0].held_out.per_class)
     leaks = find_leaks(sets[_narrowest(best_first[0], sets)].tables())
     best_first = (judged_again(best_first[0], classes, leaks, seed=options.seed), *best_first[1:])
     if bundles is not None:
@@ -101,38 +97,47 @@ def _narrowest(best: Result, sets: Sequence[TrainingSet]) -> int:
     return next((i for i, one in enumerate(sets) if one.pooling == "avg"), best.place)
 
 
-def _choices(
-    kinds: Sequence[HeadKind], tables: Mapping[str, Table], journal: Journal, options: TrainOptions
-) -> Iterator[tuple[HeadKind, Choice]]:
-    """A choice for each kind: from the journal, else made now. The test split is not even looked at."""
+def _results(
+    place: int, sets: Sequence[TrainingSet], kinds: Sequence[HeadKind], journal: Journal, options: TrainOptions,
+    notes: list[str],
+) -> Iterator[Result | None]:  # fmt: skip
+    """A result for each kind, its choice from the journal or made now; None for one that is left out, and a note.
+
+    The test split is not even looked at. The tables are let go before those of the next set are read.
+    """
+    training_set = sets[place]
+    tables = training_set.tables()
     train_table, validation = tables["train"], tables.get("validation")
     judging = None
     for kind in kinds:
+        why = _left_out(kind, training_set, train_table, options.as_sweep)
+        if why is not None:
+            notes += (
+                [f"{kind.name} on {training_set.backbone} {training_set.pooling} was left out: {why}"] if why else []
+            )
+            yield None
+            continue
         key = key_of(kind, train_table, validation, balanced=options.balanced, seed=options.seed)
         choice = journal.read(key)
         if choice is None:
             judging = judging or prepare(train_table, validation, balanced=options.balanced, seed=options.seed)
             choice = choose(kind, judging)
             journal.write(key, choice)
-        yield kind, choice
+        yield _result(place, sets, kind, choice, tables, options)
 
 
-def _left_out(kind: HeadKind, training_set: TrainingSet, table: Table, options: TrainOptions, notes: list[str]) -> bool:
-    """Whether a kind cannot, or in a sweep should not, be fitted on this table; a note says why if it may surprise."""
-    where = f"{kind.name} on {training_set.backbone} {training_set.pooling}"
+def _left_out(kind: HeadKind, training_set: TrainingSet, table: Table, as_sweep: bool) -> str | None:
+    """Why a kind is not fitted on this table, empty where that surprises nobody; None if it is."""
+    width = sum(table.widths)
     if len(table.widths) < kind.blocks:
-        if not options.as_sweep:
-            notes.append(f"{where} was left out: it combines backbones, ask for them as -b vgg16+xception")
-        return True
+        return "" if as_sweep else "it combines backbones, ask for them as -b vgg16+xception"
     if isinstance(table.X, StoredRows) and not kind.streams:
-        notes.append(f"{where} was left out: the table is larger than memory, and only dense heads stream it")
-        return True
-    if not options.as_sweep:
-        return False
-    if kind.widest is not None and sum(table.widths) > kind.widest:
-        notes.append(f"{where} was left out: {sum(table.widths)} features are more than {kind.widest}")
-        return True
-    return training_set.pooling not in kind.poolings
+        return "the table is larger than memory, and only dense heads stream it"
+    if kind.longest is not None and len(table) > kind.longest:
+        return f"{len(table)} images are more than {kind.longest}"
+    if as_sweep and kind.widest is not None and width > kind.widest:
+        return f"{width} features are more than {kind.widest}"
+    return "" if as_sweep and training_set.pooling not in kind.poolings else None
 
 
 def _result(
@@ -171,7 +176,9 @@ def _how(best_first: Sequence[Result], options: TrainOptions) -> list[str]:
         f"{values} settings of {len(best_first)} heads were compared on {best.choice.on} ({best.held_out.n} images); "
         "the best of many flatters there"
     )
-    return [words, f"refitted on {options.refit_on}; the test split is scored once, for the best alone"]
+    early = [result for result in best_first if result.choice.chosen.params.get("patience")]
+    stopped = ["heads that stop early chose their number of epochs on the same images"] if early else []
+    return [words, *stopped, f"refitted on {options.refit_on}; the test split is scored once, for the best alone"]
 
 
 def _fit_again(

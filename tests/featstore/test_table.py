@@ -87,7 +87,7 @@ def test_a_table_larger_than_the_memory_given_stays_in_the_store_and_reads_the_s
     dataset = featstore.open_dataset(photos)
     rows = CachedRows(featstore.Store.open(default_store()), done.jobs[0].spec.but(pooling="flatten"))
     [small, *_] = read_tables(dataset, done.digests, done.known, rows).values()
-    [large, *_] = read_tables(dataset, done.digests, done.known, rows, memory=100).values()
+    [large, *_] = read_tables(dataset, done.digests, done.known, rows, stored=True).values()
     assert isinstance(large.X, StoredRows)
     assert (large.X.shape, large.X.nbytes) == (small.X.shape, small.X.nbytes)
     chosen = np.array([7, 2, 2])

@@ -12,7 +12,7 @@ import pytest
 
 from featstore.spec import Spec
 from featstore.store import Store
-from featstore.table import Table
+from featstore.table import StoredRows, Table
 from heads.bundles.card import Card, Origin
 from heads.evaluation.calibration import Calibration
 from heads.evaluation.metrics import measure
@@ -107,3 +107,24 @@ def store(private_home: Path) -> Store:
 def photos(tmp_path: Path) -> Path:
     """Twelve small pictures a split, cats and dogs."""
     return class_folders(tmp_path / "photos")
+
+
+class Rows(StoredRows):
+    """``most`` is the greatest number of rows that was read at once."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self.X, self.shape, self.most = X, X.shape, 0
+
+    def __getitem__(self, chosen):
+        part = self.X[chosen]
+        self.most = max(self.most, len(part))
+        return part
+
+    def select(self, chosen):
+        return Rows(self.X[chosen])
+
+
+@pytest.fixture
+def stored() -> type[Rows]:
+    """Rows that are in the store, as far as a fit can tell."""
+    return Rows

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,27 @@ def test_a_grid_with_unknown_names_is_refused_before_any_work() -> None:
         Grid(("vgg16",), Request("vgg16"), poolings=("map",))
     with pytest.raises(InputError, match="unknown preprocessing"):
         Grid(("vgg16",), Request("vgg16"), ("caffe",))
+
+
+def test_tables_larger_than_memory_stay_in_the_store_all_of_a_set_or_none(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The columns of both backbones together are what memory has to hold."""
+    import heads.compose
+
+    one_of_them = 36 * 6 * 4 * heads.compose._MEMORY_SHARE
+    about = replace(heads.compose.machine.describe(), memory=one_of_them + 1)
+    monkeypatch.setattr(heads.compose.machine, "describe", lambda: about)
+    places = {"store": store, "bundles": tmp_path / "b"}
+    _, small = train_on(open_dataset(photos), [Request("vgg16")], ["logreg", "linear"], **places)
+    assert {result.head for result in small.results} == {"logreg", "linear"}
+    _, large = train_on(open_dataset(photos), [Request("vgg16+xception")], ["logreg", "linear"], **places)
+    assert [result.head for result in large.results] == ["linear"]
+    assert large.best.test is not None
+    assert any("larger than memory" in note for note in large.notes)
+    bundle = large.best.bundle
+    assert bundle is not None
+    assert len(predict_files(bundle, [photos / "test"], store=store)) == 12
 
 
 def test_names_are_split_at_a_plus_unless_a_file_is_called_so(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from featstore.errors import DamageError, InputError
@@ -44,7 +45,7 @@ def test_a_card_of_two_backbones_with_hidden_sizes_and_a_test_comes_back(card: C
         specs=(card.specs[0], card.specs[0].but(backbone="xception")),
         origins=(Origin("vgg16"), Origin("./own base.keras", "random:7")),
         widths=(3, 5),
-        calibration=Calibration("isotonic", curves=(((0.1, 0.5), (0.2, 0.9)),)),
+        calibration=Calibration("isotonic", curves=(((0.1, 0.5), (0.2, 0.9)),) * 3),
         clip=None,
         test=card.held_out,
         fitted_on=("train", "validation"),
@@ -106,3 +107,51 @@ def test_a_card_of_a_future_version_is_refused_with_both_versions(card: Card) ->
 def test_a_well_sealed_card_of_nonsense_is_one_message(card: Card, changes: dict[str, object]) -> None:
     with pytest.raises(InputError):
         card_from_bytes(resealed(card_to_bytes(card, FILES), **changes), WHERE)
+
+
+def leaves(value, path=()):
+    """Every place in a JSON value that holds no container, and every container."""
+    yield path
+    if isinstance(value, dict):
+        for key in value:
+            yield from leaves(value[key], (*path, key))
+    elif isinstance(value, list):
+        for i in range(min(len(value), 2)):
+            yield from leaves(value[i], (*path, i))
+
+
+@pytest.mark.parametrize("wrong", [None, "word", -7, 1e308, [], [[1]], {}, {"a": None}, True], ids=str)
+def test_a_card_with_anything_elsewhere_is_refused_or_as_usable_as_before(card: Card, wrong: object) -> None:
+    """Whatever a maker of bundles puts into one place under a right checksum."""
+    from heads.bundles.card import _checksum, _text
+
+    data = card_to_bytes(replace(card, calibration=Calibration("temperature", 0.5)), FILES)
+    for path in list(leaves(json.loads(data)))[1:]:
+        content = json.loads(data)
+        place = content
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = wrong
+        content.pop("sha256", None)
+        try:
+            found, _, _ = card_from_bytes(_text({**content, "sha256": _checksum(content)}), WHERE)
+        except (InputError, DamageError):
+            continue
+        assert all(isinstance(name, str) for name in (*found.classes, *found.versions, *found.fitted_on, found.kind))
+        assert found.calibration.probabilities(np.zeros((2, 3))).shape == (2, len(found.classes))
+        assert found.clip is None or 0 <= found.clip < 0.5
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_numbers_that_are_none_are_damage(card: Card, number: str) -> None:
+    data = card_to_bytes(card, FILES).replace(b'"clip": 0.01', f'"clip": {number}'.encode())
+    with pytest.raises(DamageError, match="changed after"):
+        card_from_bytes(data, WHERE)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_curves_for_another_number_of_classes_are_refused(card: Card, count: int) -> None:
+    curves = (((0.1, 0.5), (0.2, 0.9)),) * count
+    data = card_to_bytes(replace(card, calibration=Calibration("isotonic", curves=curves)), FILES)
+    with pytest.raises(InputError, match="cannot be understood"):
+        card_from_bytes(data, WHERE)

@@ -46,11 +46,3 @@ def test_equal_heads_rarely_look_different() -> None:
 def test_names_that_do_not_match_the_rows_are_refused() -> None:
     with pytest.raises(InputError, match="do not belong together"):
         compare(["a"], rights(1, 1))
-
-
-def test_the_first_head_alone_against_the_others_makes_fewer_comparisons() -> None:
-    right = np.random.default_rng(0).random((4, 200)) < 0.8
-    few, many = compare(list("abcd"), right, first_only=True), compare(list("abcd"), right)
-    assert [(pair.first, pair.second) for pair in few] == [("a", "b"), ("a", "c"), ("a", "d")]
-    assert [pair.p for pair in few] == [pair.p for pair in many[:3]]
-    assert all(one.adjusted <= other.adjusted for one, other in zip(few, many[:3], strict=True))

@@ -37,12 +37,12 @@ def test_images_that_are_all_different_are_no_leaks(tables) -> None:
 def test_an_exact_copy_is_found_whatever_its_features(tables) -> None:
     [leak] = find_leaks(planted(tables, "test", 4, 17, exact=True, blur=3.0))
     train, test = tables["train"], tables["test"]
-    assert leak == Leak("test", test.paths[4], train.paths[17], 1.0, True, test.y[4] == train.y[17])
+    assert leak == Leak("test", test.paths[4], "train", train.paths[17], 1.0, True, test.y[4] == train.y[17])
 
 
 def test_a_near_copy_is_found_and_the_nearest_named(tables) -> None:
     [leak] = find_leaks(planted(tables, "validation", 7, 33, exact=False))
-    assert (leak.split, leak.path, leak.train_path) == ("validation", "validation/1-7.png", "train/0-33.png")
+    assert (leak.split, leak.path, leak.original) == ("validation", "validation/1-7.png", "train/0-33.png")
     assert module.THRESHOLD <= leak.cosine < 1
     assert not leak.exact
 
@@ -66,9 +66,19 @@ def test_in_small_parts_and_from_the_store_the_same_is_found(tables, monkeypatch
     whole = find_leaks(changed)
     monkeypatch.setattr(module, "_CHUNK_NUMBERS", 64 * 7)
     in_parts = find_leaks({split: replace(table, X=Rows(table.X)) for split, table in changed.items()})
-    assert [(leak.path, leak.train_path) for leak in in_parts] == [(leak.path, leak.train_path) for leak in whole]
+    assert [(leak.path, leak.original) for leak in in_parts] == [(leak.path, leak.original) for leak in whole]
     assert len(whole) == 2
 
 
 def test_without_a_training_split_there_is_nothing_to_leak(tables) -> None:
     assert find_leaks({"test": tables["test"]}) == ()
+
+
+def test_test_images_are_looked_for_in_validation_too_and_the_nearest_is_named(tables) -> None:
+    validation, test = tables["validation"], tables["test"]
+    X, digests = test.X.copy(), test.digests.copy()
+    X[3], X[5], digests[5] = validation.X[8] + 0.01, tables["train"].X[2], validation.digests[9]
+    found = find_leaks({**tables, "test": replace(test, X=X, digests=digests)})
+    named = [(leak.path, leak.of, leak.original, leak.exact) for leak in found]
+    assert named[0] == (test.paths[3], "validation", validation.paths[8], False)
+    assert named[1] == (test.paths[5], "validation", validation.paths[9], True)

@@ -5,7 +5,6 @@ import pytest
 
 from heads.kinds import blocks
 from heads.kinds.blocks import Rows, moments
-from heads.kinds.problem import Problem
 
 X = np.random.default_rng(0).normal(5, 3, (203, 8)).astype(np.float32)
 Y = np.arange(203) // 70  # a class after another, as folders are
@@ -55,7 +54,7 @@ def test_a_table_that_fits_is_read_and_made_a_tensor_once(stored) -> None:
 def test_the_moments_are_numpys_and_standardise(in_store: bool, stored, small: None) -> None:
     constant = np.concatenate([X[:, :7], np.full((203, 1), 0.1, np.float32)], axis=1)
     given = stored(constant) if in_store else constant
-    mean, scale = moments(Problem(given, Y, (8,)))
+    mean, scale = moments(given)
     np.testing.assert_allclose(mean, constant.mean(axis=0, dtype=np.float64))
     np.testing.assert_allclose(scale[:7], constant[:, :7].std(axis=0, dtype=np.float64))
     assert scale[7] == 1

@@ -189,7 +189,7 @@ def test_a_single_mistake_is_worded_as_one(material: Material, tmp_path: Path) -
 
 def test_leaks_are_listed_and_scores_given_with_and_without_them(material: Material, tmp_path: Path) -> None:
     best = material.comparison.best
-    leak = Leak("validation", "<copy>.png", "train/copy.png", 1.0, exact=True, same_label=False)
+    leak = Leak("validation", "<copy>.png", "train", "train/copy.png", 1.0, exact=True, same_label=False)
     metrics = best.held_out
     without = replace(metrics, n=59, accuracy=replace(metrics.accuracy, value=0.123))
     doubted = material.best(held_out_variants=Variants(metrics, without)).but

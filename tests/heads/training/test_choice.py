@@ -86,7 +86,7 @@ def test_folds_are_fewer_where_a_class_is_small(table) -> None:
 def test_a_class_of_one_image_cannot_be_chosen_by_folds_but_by_validation(table) -> None:
     train = table(60)
     lonely = train.select(np.concatenate([np.flatnonzero(train.y != 2), np.flatnonzero(train.y == 2)[:1]]))
-    with pytest.raises(InputError, match="'class 2' has a single training image"):
+    with pytest.raises(InputError, match="'class 2' has too few training images"):
         prepare(lonely)
     assert choice_of(LOGREG, lonely, table(30, seed=1)).on == "validation"
 
@@ -170,3 +170,40 @@ def test_balanced_problems_weigh_rare_classes_up(table) -> None:
     problem = prepare(rare, table(30, seed=1), balanced=True).problem(0)
     sums = np.bincount(problem.y, problem.row_weights)
     np.testing.assert_allclose(sums, sums.mean())
+
+
+def test_copies_of_an_image_are_in_one_fold(table) -> None:
+    """Else a fold is judged by images that it was fitted on: with every image twice, neighbours would know all."""
+    one = table(60, noise=6.0)
+    twice = one.select(np.repeat(np.arange(60), 2))
+    digests = [digest.tobytes() for digest in twice.digests]
+    judging = prepare(twice)
+    held = np.concatenate([places for _, places in judging.rounds])
+    np.testing.assert_array_equal(np.sort(held), np.arange(120))
+    for number, (_, places) in enumerate(judging.rounds):
+        fitted_on = set(range(120)) - set(places.tolist())
+        assert len(judging.problem(number).y) == len(fitted_on)
+        assert not {digests[i] for i in places} & {digests[i] for i in fitted_on}
+    once, again = (choice_of(HEADS["knn"], t).chosen.score.accuracy for t in (one, twice))
+    assert again <= once + 0.1
+
+
+def test_a_class_whose_images_are_all_copies_is_too_few_for_folds(table) -> None:
+    one = table(60)
+    rows = np.concatenate([np.flatnonzero(one.y != 1), np.repeat(np.flatnonzero(one.y == 1)[:1], 5)])
+    with pytest.raises(InputError, match="'class 1' has too few"):
+        prepare(one.select(rows))
+
+
+def test_folds_of_a_table_in_the_store_stay_there(table, stored) -> None:
+    seen = []
+
+    def fit(problem: Problem, grid: Any) -> tuple[Fit, ...]:
+        seen.append((problem.X, problem.held_out.X))
+        return tuple(Fit(constant(0), params) for params in grid)
+
+    one = table(60)
+    kind = HeadKind("given", "", ({"C": 1.0},), fit, streams=True)
+    choice = choose(kind, prepare(replace(one, X=stored(one.X))))
+    assert all(isinstance(X, stored) and isinstance(held, stored) for X, held in seen)
+    assert sum(len(held) for _, held in seen) == len(choice.logits) == 60

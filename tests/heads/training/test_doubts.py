@@ -43,7 +43,7 @@ def test_a_planted_leak_is_listed_and_the_scores_differ_with_and_without(tables,
     assert (best.test.n, rest.n) == (60, 30)
     assert best.test.accuracy.value > rest.accuracy.value
     assert best.held_out_variants.without_leaks is None
-    [note] = [note for note in done.notes if "also stand in train" in note]
+    [note] = [note for note in done.notes if "also stand in an earlier split" in note]
     assert "30 test images" in note
     assert f"accuracy {best.test.accuracy.value:.3f} with them, {rest.accuracy.value:.3f} without" in note
 
@@ -76,7 +76,7 @@ def test_the_best_is_compared_with_every_other_and_the_count_is_said(tables) -> 
     right = [(r.probabilities.argmax(axis=1) == r.answers) for r in done.results]
     assert done.pairs[0].only_first == int((right[0] & ~right[1]).sum())
     as_good = sum(pair.adjusted >= 0.05 for pair in done.pairs) or "none"
-    assert any(f"{as_good} of the 2 other heads" in note and "2 comparisons" in note for note in done.notes)
+    assert any(f"{as_good} of the 2 other heads" in note and "3 pairs" in note for note in done.notes)
 
 
 def test_the_json_holds_all_of_it(tables, bundles: Path) -> None:

@@ -238,3 +238,22 @@ def test_values_that_were_asked_for_are_tried_in_place_of_the_usual_ones(trainin
     tried = {result.head: [trial.params for trial in result.choice.trials] for result in (one, other)}
     assert tried["logreg"] == [{"C": 0.02}, {"C": 0.5}]
     assert len(tried["ridge"]) == 7
+
+
+def test_a_table_longer_than_a_kind_is_meant_for_is_left_out_with_a_sentence(
+    training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import heads.kinds.catalog
+
+    short = replace(heads.kinds.catalog.HEADS["knn"], longest=50)
+    monkeypatch.setitem(heads.kinds.catalog.HEADS, "knn", short)
+    done = train([training_set], ["knn", "logreg"], bundles=None)
+    assert [result.head for result in done.results] == ["logreg"]
+    assert "knn on vgg16 avg was left out: 90 images are more than 50" in done.notes
+
+
+def test_heads_that_stop_early_are_said_to_have_chosen_more(training_set: TrainingSet) -> None:
+    grid = ("dense.epochs=2", "dense.learning_rate=0.01", "dense.dropout=0.5", "dense.hidden=4")
+    done = train([training_set], ["dense"], bundles=None, options=TrainOptions(grids=grid))
+    assert any("number of epochs on the same images" in note for note in done.notes)
+    assert not any("epochs" in note for note in train([training_set], ["ridge"], bundles=None).notes)
