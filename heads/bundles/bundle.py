@@ -77,9 +77,19 @@ def write_bundle(folder: Path, card: Card, head: Head, digests: Digests) -> Path
     """Write a bundle into a new folder inside ``folder`` and return its path; all of it appears at once, or nothing.
 
     Its name ends in a digest of its content, so writing an equal bundle again returns the one that is there.
-    Raises ReadOnlyError, NoSpaceError or StorageError, and DamageError if the one that is there is damaged.
+    Raises InputError for a head that is too large, ReadOnlyError, NoSpaceError or StorageError, and DamageError if the
+    one that is there is damaged.
     """
     arrays, config = head.to_arrays()
+    size = sum(array.nbytes for array in arrays.values())
+    if size > _MAX_ARRAYS_BYTES - 2**20:  # the rest of the file
+        raise InputError(
+            "this head is too large for a bundle",
+            where=folder,
+            expected=f"at most {_MAX_ARRAYS_BYTES} bytes",
+            received=size,
+            todo="train a head that does not keep the training images, such as logreg, or on fewer of them",
+        )
     files = {HEAD_FILE: _npz(arrays), ROWS_FILE: _npz({"digests": np.unique(digests, axis=0)})}
     card_bytes = card_to_bytes(
         card, HeadFile(head.format, config), {name: FileEntry.of(data) for name, data in files.items()}

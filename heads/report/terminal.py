@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from rich.console import RenderableType
@@ -51,7 +52,7 @@ def leaderboard(comparison: Comparison, width: int = _WIDE, most: int = 30) -> T
 def where_saved(comparison: Comparison) -> tuple[str, ...]:
     """Where the best head is and how to use it, and the page that shows all; nothing of what was not written."""
     saved = [result.bundle for result in comparison.results if result.bundle is not None]
-    best = (f"the best head is in {saved[0]}: featstore predict {saved[0]} IMAGES…",) if saved else ()
+    best = (f"the best head is in {saved[0]}: featstore predict {quote(str(saved[0]))} IMAGES…",) if saved else ()
     page = (f"everything on one page: {comparison.report}",) if comparison.report else ()
     return best + page
 

@@ -66,6 +66,13 @@ def warnings_of(best: Result, pairs: Sequence[Pair], leaks: Sequence[Leak]) -> t
             f"{as_good or 'none'} of the {counted(len(pairs), 'other head')} cannot be told from the best on "
             f"{best.choice.on} (McNemar's test at 5 %, adjusted by Holm for {counted(every, 'pair')} of heads)"
         )
+    before = best.held_out_variants.uncalibrated if best.held_out_variants else best.held_out
+    if before != best.held_out:
+        notes.append(
+            f"calibration took the log loss of the best on {best.choice.on} from {before.log_loss.value:.4f} to "
+            f"{best.held_out.log_loss.value:.4f}, the calibration error from {before.ece.value:.4f} to "
+            f"{best.held_out.ece.value:.4f}"
+        )
     for split in ("validation", "test"):
         found = [leak for leak in leaks if leak.split == split]
         if found:

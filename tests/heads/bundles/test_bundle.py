@@ -239,3 +239,14 @@ def test_a_keras_model_in_place_of_the_head_is_never_loaded(tmp_path: Path, card
         archive.writestr("config.json", '{"class_name": "Lambda", "config": {"function": "os.system"}}')
     with pytest.raises(InputError, match="cannot be read"):
         read_bundle(forged(tmp_path / "keras", card, out.getvalue()))
+
+
+def test_a_head_too_large_to_be_read_again_is_never_written(
+    bundles: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import heads.bundles.bundle
+
+    monkeypatch.setattr(heads.bundles.bundle, "_MAX_ARRAYS_BYTES", 2**20)
+    with pytest.raises(InputError, match="too large for a bundle"):
+        write_bundle(bundles, card, head)
+    assert not bundles.exists()

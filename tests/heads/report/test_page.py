@@ -145,7 +145,7 @@ def test_a_p_value_belongs_to_its_own_head_though_another_has_none(material: Mat
 
 
 def test_p_values_say_how_many_comparisons_were_paid_for(material: Material, tmp_path: Path) -> None:
-    assert "adjusted by Holm for 2 comparisons" in Reader(material.write(tmp_path)).words
+    assert "adjusted by Holm for all 3 pairs of heads" in Reader(material.write(tmp_path)).words
 
 
 def test_a_long_leaderboard_can_be_unfolded_and_a_short_one_need_not(material: Material, tmp_path: Path) -> None:
@@ -198,10 +198,10 @@ def test_leaks_are_listed_and_scores_given_with_and_without_them(material: Mater
             tmp_path
         )
     ).words
-    assert "1 image of validation and test has an exact or a near copy in train" in words
+    assert "1 image of validation and test has an exact or a near copy in an earlier split" in words
     assert "<copy>.png train/copy.png exact copy differ" in words
     assert re.search(r"0\.123 \[.*?\] 59", words)
-    assert "has a copy, or nearly one, in train" in Reader(material.but(leaks=()).write(tmp_path)).words
+    assert "has a copy, or nearly one, in an earlier split" in Reader(material.but(leaks=()).write(tmp_path)).words
 
 
 def test_a_long_list_of_rejects_is_cut_and_says_so(material: Material, tmp_path: Path) -> None:

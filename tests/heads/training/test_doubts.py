@@ -61,10 +61,13 @@ def test_without_leaks_there_is_no_second_score(tables, bundles: Path) -> None:
 
 
 def test_before_and_after_calibration_are_both_there(tables, bundles: Path) -> None:
-    best = compared(tables, bundles, ("linear-svm",), calibrate="temperature").best
+    done = compared(tables, bundles, ("linear-svm",), calibrate="temperature")
+    best = done.best
     for after, variants in ((best.held_out, best.held_out_variants), (best.test, best.test_variants)):
         assert variants.uncalibrated.accuracy.value == after.accuracy.value, "a temperature changes no choice"
         assert variants.uncalibrated.log_loss.value != after.log_loss.value
+    words = f"from {best.held_out_variants.uncalibrated.log_loss.value:.4f} to {best.held_out.log_loss.value:.4f}"
+    assert any("calibration took the log loss" in note and words in note for note in done.notes)
     plain = compared(tables, bundles, ("logreg",), calibrate="none").best
     assert plain.held_out_variants.uncalibrated == plain.held_out
 
