@@ -32,7 +32,7 @@ Poolings = Annotated[list[str], typer.Option("--pooling", help="avg, max, flatte
 class DatasetFlags:
     """How labels and splits are found."""
 
-    seed: Annotated[int, typer.Option(help="Seed of the split where the data has none, and of the heads.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split where the data has none, and of the heads.")] = 0
     label_pattern: Annotated[
         str | None, typer.Option(metavar="REGEX", help="For flat files: a regex whose group is the label.")
     ] = None
@@ -47,7 +47,9 @@ class HeadFlags:
     ] = "none"
     calibrate: Annotated[
         Literal["auto", "none", "temperature", "isotonic"],
-        typer.Option(help="Probabilities from scores, fitted on held-out images; auto: only where scores need it."),
+        typer.Option(
+            help="Probabilities from scores, fitted on held-out images; auto: for heads whose scores are none."
+        ),
     ] = "auto"
     grid: Annotated[
         list[str],

@@ -83,7 +83,8 @@ def grid(*columns: str, right: Iterable[str] = ()) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     aligned = set(right)
     for name in columns:
-        table.add_column(name, justify="right" if name in aligned else "left", overflow="fold")
+        is_number = name in aligned  # never broken: a half of one would be another
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     return table
 
 
@@ -111,7 +112,7 @@ def extraction(report: ExtractReport) -> None:
         table.add_row(spec.backbone, kind, str(spec.hits), str(spec.computed), str(spec.rejected), rate)
     out.print(table)
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stages.items() if seconds >= 0.05)
-    out.print(f"{duration(report.seconds)} in all" + (f" (seconds by stage: {stages})" if stages else ""))
+    out.print(f"extraction {duration(report.seconds)}" + (f" (seconds by stage: {stages})" if stages else ""))
     out.print(escape(f"store {report.store}: {size(report.store_bytes)}"), soft_wrap=True)
     if report.quarantined:
         segments = counted(report.quarantined, "damaged segment")

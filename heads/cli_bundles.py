@@ -28,6 +28,8 @@ def heads_ls(
 ) -> None:
     """The heads in some folders: what each is, how good, and whether every byte is as it was written.
 
+    Exit code 1 if one cannot be used.
+
     Example: featstore heads ls bundles/
     """
     from heads.bundles.inventory import find_bundles
@@ -37,6 +39,8 @@ def heads_ls(
     results(as_json).print(inventory(found))
     if as_json:
         print_json({"bundles": [one.to_json() for one in found]})
+    if any(one.problem for one in found):
+        raise typer.Exit(1)
 
 
 @app.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import featstore
 from featstore import machine, rates
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset, require_trainable
-from featstore.errors import InputError, unknown_name
+from featstore.errors import FeatstoreError, InputError, from_os_error, unknown_name
 from featstore.extraction import Extraction
 from featstore.job import Job, Request, resolve_jobs
 from featstore.progress import Progress, silent
@@ -69,7 +70,7 @@ def train_on(
     kinds_of(heads, options.grids if options else ())
     combinations = [(split_names(request.backbone), request) for request in requests]
     wanted = [replace(request, backbone=name) for names, request in combinations for name in names]
-    done = _extract(dataset, wanted, store, progress)
+    done = _extract(dataset, wanted, store, (bundles, report), progress)
     sets = [
         _training_set(dataset, done, [replace(request, backbone=name) for name in names], request.pooling, store)
         for names, request in combinations
@@ -159,11 +160,25 @@ def sweep_on(
     options = replace(options or TrainOptions(), as_sweep=True, fit_all=False)
     names = grid.heads or tuple(HEADS)
     kinds_of(names, options.grids)
-    done = _extract(dataset, grid.requests, store, progress)
+    done = _extract(dataset, grid.requests, store, (out,), progress)
     sets = [_training_set(dataset, done, requests, pooling, store) for requests, pooling in grid.combinations]
     places = {"bundles": out / "bundles", "journal": out / "choices"}
     compared = train(sets, names, **places, options=options, progress=progress)
     return done, with_report(out, compared, dataset, done, sets, seed=options.seed, progress=progress)
+
+
+def _require_writable(folders: Sequence[Path | None]) -> None:
+    """Make the folders that results will go to; raises ReadOnlyError and its kin now rather than after all the work."""
+    for folder in folders:
+        if folder is not None:
+            if folder.is_file():
+                raise InputError("results go to a folder", where=folder, received="a file", todo="name another place")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise from_os_error(error, "write the results", folder) from error
 
 
 def with_report(
@@ -175,13 +190,21 @@ def with_report(
 
     with progress("report", 1, "pages") as advance:
         tables, notes = sets[compared.best.place].tables(), reading_notes(dataset, done)
-        page = write_report(folder, compared, dataset, done, tables, seed=seed, notes=notes)
+        try:
+            page = write_report(folder, compared, dataset, done, tables, seed=seed, notes=notes)
+        except FeatstoreError as error:
+            if compared.best.bundle is not None:
+                error.todo = f"the best head is saved in {compared.best.bundle}; {error.todo}"
+            raise
         advance(1)
     return replace(compared, report=page)
 
 
-def _extract(dataset: Dataset, requests: Sequence[Request], store: Store, progress: Progress) -> Extraction:
+def _extract(
+    dataset: Dataset, requests: Sequence[Request], store: Store, results: Sequence[Path | None], progress: Progress
+) -> Extraction:
     require_trainable(dataset)
+    _require_writable(results)
     done = featstore.extract(dataset, list(dict.fromkeys(requests)), store=store, progress=progress)
     usable = np.flatnonzero((done.reasons == 0).any(axis=0))
     require_trainable(dataset.select(usable), dataset.split_of(done.digests)[usable])

@@ -30,7 +30,8 @@ _MOST_CLIP = 0.5
 class SubmitOptions:
     """positive : the class whose probability is the label; None is the second of two classes.
     per_class : a column for every class, instead of one called "label".
-    clip : how near to 0 and 1 a probability may come; None is the bound that was fitted with the head.
+    clip : how near to 1 a probability may come, as in :func:`heads.evaluation.clip.clipped`; None is the bound that was
+        fitted with the head.
     """
 
     positive: str | None = None
@@ -43,7 +44,7 @@ class Submission:
     """The lines of a submission: ``columns``, the first of them "id", and ``rows`` in the natural order of their ids.
 
     positive : the class that the column "label" gives the probability of; None if it holds names, or is not there.
-    clip : the bound of the probabilities; None where there are names.
+    clip : how near to 1 a probability may come; None where there are names.
     rejected : images without features, each with the reason's code.
     notes : what a person should know.
     """
@@ -58,7 +59,7 @@ class Submission:
     def summary(self, file: Path) -> str:
         """What was written, in a line."""
         of = f", probabilities of {visible(self.positive)!r}" if self.positive is not None else ""
-        bound = f", clipped to {self.clip:.3g} from 0 and 1" if self.clip is not None and self.clip > UNCLIPPED else ""
+        bound = f", none nearer to 1 than {self.clip:.3g}" if self.clip is not None and self.clip > UNCLIPPED else ""
         return (
             f"{visible(str(file))}: {counted(len(self.rows), 'line')} of {some(map(visible, self.columns))}{of}{bound}"
         )
@@ -122,7 +123,7 @@ def submission(card: Card, found: Sequence[Prediction], options: SubmitOptions |
         columns = ("id", *map(printable, card.classes))
         cells = [tuple(map(repr, row)) for row in clipped(probabilities, bound).tolist()]
     elif positive is not None:
-        of_positive = np.clip(probabilities[:, card.classes.index(positive)], bound, 1 - bound)
+        of_positive = clipped(probabilities, bound)[:, card.classes.index(positive)]
         cells = [(repr(value),) for value in of_positive.tolist()]
     else:
         cells = [(printable(card.classes[place]),) for place in probabilities.argmax(axis=1)]

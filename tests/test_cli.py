@@ -756,6 +756,21 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in spawn("plan", tmp_path / "missing").err
 
 
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_a_place_that_cannot_be_written_is_noticed_before_any_work(
+    option: str, photos: Path, bases: Bases, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    refused = run("train", photos, "--head", "logreg", option, tmp_path / "file")
+    assert (refused.code, bases.computed) == (2, 0)
+    assert "results go to a folder" in refused.message
+    assert not list(tmp_path.glob("**/*.npz"))
+
+
+def test_a_seed_below_0_is_bad_input(photos: Path, bases: Bases) -> None:
+    assert run("train", photos, "--seed", -1).code == 2
+
+
 def test_grids_are_tried_and_a_bad_one_stops_before_any_work(photos: Path, bases: Bases, tmp_path: Path) -> None:
     words = ("--head", "knn", "--grid", "knn.k=1,3", "--grid", "knn.weights=uniform", "--out", tmp_path / "b", "--json")
     for command in ("train", "sweep"):

@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 
+SIGNIFICANT = 0.05
+"""Adjusted p-values below this are called a difference."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:

@@ -174,6 +174,10 @@ def _largest(found: Any, expected: Any) -> float:
 
 
 def _check_target(target: Path, kind: Format, force: bool) -> None:
+    if not target.absolute().parent.is_dir():
+        raise InputError(
+            "there is no such folder", where=target.absolute().parent, todo="make it, or name another place"
+        )
     for file in _files(target, kind):
         if not os.path.lexists(file):
             continue

@@ -196,7 +196,7 @@ def _need_onnx() -> None:
             where="--to",
             expected="onnx, tf2onnx and onnxruntime",
             received=error,
-            todo='pip install "featstore[onnx]"',
+            todo="pip install onnx tf2onnx onnxruntime",
         ) from error
 
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featstore.show import size
+from heads.evaluation.compare import SIGNIFICANT
 from heads.evaluation.metrics import Measure, Metrics
-from heads.report.terminal import setting, with_interval
+from heads.report.terminal import MEASURES, setting, with_interval
 from heads.training.results import Comparison, Result
-
-SIGNIFICANT = 0.05
-"""Adjusted p-values below this are called a difference."""
 
 FIRST_LINES = 20
 """Lines that are shown before the leaderboard is unfolded; their intervals are the scale of all that are drawn."""
@@ -72,7 +70,7 @@ def leaderboard(comparison: Comparison) -> Board:
         Column("features", "backbone and pooling", is_number=False),
         Column("head", is_number=False),
         Column("setting", "chosen there", is_number=False),
-        Column("accuracy", f"on {on}, with 95 % bootstrap interval", first="descending"),
+        Column("accuracy", f"on {on}, with its 95 % interval", first="descending"),
         Column("p", "McNemar's exact test against the best, Holm-adjusted", first="descending"),
         Column("log loss", "nats; less is better"),
         Column("ECE", "expected calibration error; less is better"),
@@ -142,16 +140,7 @@ def cheaper(comparison: Comparison) -> Result | None:
 
 def metric_rows(metrics: Metrics) -> list[tuple[str, str]]:
     """Every measure by name, with its interval."""
-    rows: list[tuple[str, Measure | None]] = [
-        ("accuracy", metrics.accuracy),
-        ("balanced accuracy", metrics.balanced_accuracy),
-        ("macro F1", metrics.macro_f1),
-        ("log loss", metrics.log_loss),
-        ("Brier", metrics.brier),
-        ("calibration error", metrics.ece),
-        ("ROC AUC", metrics.roc_auc),
-    ]
-    return [(name, with_interval(found)) for name, found in rows]
+    return [(words, with_interval(getattr(metrics, name))) for words, name in MEASURES]
 
 
 def p_words(p: float) -> str:

@@ -9,11 +9,11 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from featstore.show import grid, size
-from featstore.wording import counted
+from featstore.wording import counted, visible
 from heads.bundles.bundle import Bundle
 from heads.bundles.card import Card
 from heads.bundles.inventory import Found, joined_names, strange_files
-from heads.report.terminal import plain, setting, with_interval
+from heads.report.terminal import MEASURES, plain, setting, with_interval
 
 if TYPE_CHECKING:
     from heads.export.files import Exported
@@ -111,9 +111,8 @@ def _scores(known: Card) -> Table:
     columns = [(known.chosen_on, known.held_out), *([("test", known.test)] if known.test else [])]
     heads = [f"{name}, {counted(metrics.n, 'image')}" for name, metrics in columns]
     table = grid("", *heads, right=heads)
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "brier", "ece"):
-        cells = [with_interval(getattr(metrics, name)) for _, metrics in columns]
-        table.add_row(name.replace("_", " "), *cells)
+    for words, name in MEASURES:
+        table.add_row(words, *(with_interval(getattr(metrics, name)) for _, metrics in columns))
     return table
 
 
@@ -128,4 +127,4 @@ def _facts(facts: dict[str, str]) -> Table:
 
 def _some(names: Sequence[str]) -> str:
     rest = len(names) - _MOST_CLASSES
-    return ", ".join(names[:_MOST_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(visible, names[:_MOST_CLASSES])) + (f" and {rest} more" if rest > 0 else "")

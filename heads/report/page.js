@@ -13,7 +13,7 @@ function sortBy(table, heading) {
   rows.sort((one, two) => {
     const [a, b] = [key(one), key(two)];
     if (a === "" || b === "") return (a === "") - (b === "");
-    return sign * (isNumber ? a - b : a.localeCompare(b, undefined, { numeric: true }));
+    return sign * (isNumber ? a - b : a < b ? -1 : Number(a > b));
   });
   for (const each of headings) each.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", direction);

@@ -21,6 +21,7 @@ from featstore.errors import from_os_error
 from featstore.extraction import Extraction
 from featstore.table import Table
 from featstore.wording import counted, visible
+from heads.evaluation.compare import SIGNIFICANT
 from heads.evaluation.leaks import THRESHOLD
 from heads.report import board, plots
 from heads.report.content import MOST_ROWS, Content, content
@@ -93,7 +94,7 @@ def _render(
         most_lines=board.FIRST_LINES,
         most_rows=MOST_ROWS,
         most_confused=plots.MOST_CONFUSED,
-        significant=board.SIGNIFICANT,
+        significant=SIGNIFICANT,
         threshold=THRESHOLD,
         css=css,
         js=js,

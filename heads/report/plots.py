@@ -83,7 +83,7 @@ def confusion(
             text = f"{counts[truth, said]}"
             axes.text(said + 0.5, truth + 0.5, text, ha="center", va="center", color=colour, fontsize=fontsize)
         ticks, names = np.arange(size) + 0.5, [drawable(classes[i], 18) for i in chosen]
-        is_level = size < 4
+        is_level = size < 4 and max(map(len, names)) * size < 24
         axes.set_xticks(ticks, names, rotation=0 if is_level else 60, ha="center" if is_level else "right")
         axes.set_yticks(ticks, names)
         axes.tick_params(length=0)

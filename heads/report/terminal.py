@@ -12,6 +12,7 @@ from rich.text import Text
 
 from featstore.show import grid
 from featstore.wording import counted, visible
+from heads.evaluation.compare import SIGNIFICANT
 from heads.evaluation.evaluated import Evaluated, Evaluation
 from heads.evaluation.metrics import Measure, Metrics
 from heads.predict import Prediction
@@ -32,7 +33,8 @@ def leaderboard(comparison: Comparison, width: int = _WIDE, most: int = 30) -> T
     numbers = [judged, "test", *(("choose s", "fit s") if width >= _WIDE else ())]
     table = grid("features", "head", "setting", *numbers, right=numbers)
     hidden = f"; {len(comparison.results) - most} more heads follow" if len(comparison.results) > most else ""
-    table.caption = f"accuracy [95 % interval]; only the best head was scored on the test images{hidden}"
+    tested = "; only the best head was scored on the test images" if any(result.test for result in shown) else ""
+    table.caption = f"accuracy [95 % interval]{tested}{hidden}"
     table.caption_justify = "left"
     for place, result in enumerate(shown):
         fit_seconds = result.cost.fit_seconds
@@ -76,7 +78,7 @@ def predictions(found: Sequence[Prediction], top: int = 3) -> Table:
     return table
 
 
-_MEASURES = (
+MEASURES = (
     ("accuracy", "accuracy"),
     ("balanced accuracy", "balanced_accuracy"),
     ("macro F1", "macro_f1"),
@@ -86,6 +88,9 @@ _MEASURES = (
     ("calibration error", "ece"),
 )
 """What is shown of a head's metrics: in words, and by its name."""
+
+_PAIRS = 6
+"""Pairs of heads up to which all are shown; of more only those that differ."""
 
 _MATRIX = 8
 """Classes up to which a whole confusion matrix is shown."""
@@ -105,7 +110,7 @@ def evaluation(found: Evaluation) -> Iterator[RenderableType]:
 
 
 def _lines_of_heads(found: Evaluation) -> Table:
-    shown = [entry for entry in _MEASURES if entry[1] in ("accuracy", "roc_auc", "log_loss")]
+    shown = [entry for entry in MEASURES if entry[1] in ("accuracy", "roc_auc", "log_loss")]
     table = grid("head", *(words for words, _ in shown), right=[words for words, _ in shown])
     for name, result in zip(found.names, found.results, strict=True):
         table.add_row(plain(name), *(with_interval(getattr(result.metrics, measure)) for _, measure in shown))
@@ -121,7 +126,7 @@ def _measures(result: Evaluated) -> Table:
         columns.append((f"without the {len(result.seen)} seen", result.without_seen))
     heads = [words for words, _ in columns]
     table = grid("", *heads, right=heads)
-    for words, name in _MEASURES:
+    for words, name in MEASURES:
         table.add_row(words, *(with_interval(getattr(metrics, name)) for _, metrics in columns))
     return table
 
@@ -150,12 +155,20 @@ def _comparisons(found: Evaluation) -> Table:
     names = {result.bundle: name for name, result in zip(found.names, found.results, strict=True)}
     numbers = ("only it right", "only the other", "p", "adjusted")
     table = grid("head", "other", *numbers, right=numbers)
-    for pair in found.comparisons:
+    shown = found.comparisons
+    if len(shown) > _PAIRS:
+        shown = tuple(pair for pair in shown if pair.adjusted < SIGNIFICANT)
+    for pair in shown:
         counts = (str(pair.only_first), str(pair.only_second), f"{pair.p:.3g}", f"{pair.adjusted:.3g}")
         table.add_row(plain(names[pair.first]), plain(names[pair.second]), *counts)
     table.caption = (
         f"McNemar's exact test on the same {counted(found.images, 'image')}; adjusted by Holm for "
         f"{counted(len(found.comparisons), 'comparison')}"
+        + (
+            f"; {len(found.comparisons) - len(shown)} that do not differ are left out"
+            if len(shown) < len(found.comparisons)
+            else ""
+        )
     )
     table.caption_justify = "left"
     return table

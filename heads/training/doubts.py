@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from featstore.table import Table
 from featstore.wording import counted
-from heads.evaluation.compare import Pair, compare
+from heads.evaluation.compare import SIGNIFICANT, Pair, compare
 from heads.evaluation.leaks import THRESHOLD, Leak
 from heads.evaluation.metrics import Metrics, measure
 from heads.kinds.head import Labels, softmax
@@ -60,7 +60,7 @@ def warnings_of(best: Result, pairs: Sequence[Pair], leaks: Sequence[Leak]) -> t
     """The same in sentences: how many heads are as good for all that is known, what copies do to the scores."""
     notes = []
     if pairs:
-        as_good = sum(pair.adjusted >= 0.05 for pair in pairs)
+        as_good = sum(pair.adjusted >= SIGNIFICANT for pair in pairs)
         every = len(pairs) * (len(pairs) + 1) // 2
         notes.append(
             f"{as_good or 'none'} of the {counted(len(pairs), 'other head')} cannot be told from the best on "
@@ -77,10 +77,11 @@ def warnings_of(best: Result, pairs: Sequence[Pair], leaks: Sequence[Leak]) -> t
         found = [leak for leak in leaks if leak.split == split]
         if found:
             exact = sum(leak.exact for leak in found)
+            stand = "stands" if len(found) == 1 else "stand"
             notes.append(
-                f"{counted(len(found), f'{split} image')} also stand in an earlier split ({exact} exact copies, "
-                f"{len(found) - exact} near ones: cosine of the features at least {THRESHOLD:g}), "
-                f"as {found[0].path} is {found[0].original}{_scores(best, split)}"
+                f"{counted(len(found), f'{split} image')} also {stand} in an earlier split (exact copies: {exact}; "
+                f"near ones, by a cosine of the features of {THRESHOLD:g} or more: {len(found) - exact}; the report "
+                f"and --json list all), as {found[0].path} is {found[0].original}{_scores(best, split)}"
             )
     return tuple(notes)
 

@@ -16,6 +16,7 @@ from featstore.errors import InputError
 from featstore.progress import Progress, silent
 from featstore.table import StoredRows, Table, stack_tables
 from featstore.versions import installed_versions
+from featstore.wording import counted
 from heads.bundles.bundle import write_bundle
 from heads.bundles.card import Card
 from heads.evaluation.calibration import Method, cross_calibrated, fit_calibration
@@ -173,12 +174,14 @@ def _how(best_first: Sequence[Result], options: TrainOptions) -> list[str]:
     best = best_first[0]
     values = sum(len(result.choice.trials) for result in best_first)
     words = (
-        f"{values} settings of {len(best_first)} heads were compared on {best.choice.on} ({best.held_out.n} images); "
-        "the best of many flatters there"
+        f"{counted(values, 'setting')} of {counted(len(best_first), 'head')} were compared on {best.choice.on} "
+        f"({counted(best.held_out.n, 'image')}); the best of many flatters there"
     )
     early = [result for result in best_first if result.choice.chosen.params.get("patience")]
     stopped = ["heads that stop early chose their number of epochs on the same images"] if early else []
-    return [words, *stopped, f"refitted on {options.refit_on}; the test split is scored once, for the best alone"]
+    on = options.refit_on if best.choice.on == "validation" else "train"
+    tested = "the test split is scored once, for the best alone" if best.test else "no test image was scored"
+    return [words, *stopped, f"refitted on {on}; {tested}"]
 
 
 def _fit_again(

@@ -57,7 +57,9 @@ def path(bundles: Path, card: Card, head: LinearHead) -> Path:
 def test_ls_prints_what_the_documentation_says(path: Path) -> None:
     shutil.copytree(path, path.parent / "z")
     (path.parent / "z" / "head.npz").write_bytes(b"")
-    value = good("heads", "ls", path.parent, "--json").json
+    done = run("heads", "ls", path.parent, "--json")
+    assert done.code == 1, "a check found damage"
+    value = done.json
     check("heads ls", value, LS)
     assert [one["problem"] is None for one in value["bundles"]] == [True, False]
 

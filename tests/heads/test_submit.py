@@ -103,7 +103,9 @@ def test_of_more_classes_the_label_is_the_likeliest_name(three: Card) -> None:
 def test_of_more_classes_one_can_be_chosen(three: Card) -> None:
     found = [said("1.png", 0.1, 0.9, 0.0, classes=THREE), said("2.png", 0.0, 1.0, 0.0, classes=THREE)]
     done = submission(three, found, SubmitOptions("bee"))
-    assert [row[1] for row in done.rows] == ["0.9", "0.98"]
+    columns = submission(three, found, SubmitOptions(per_class=True))
+    assert [row[1] for row in done.rows] == [row[2] for row in columns.rows], "one bound has one meaning"
+    assert done.rows[1][1] == "0.98"
 
 
 def test_every_class_can_have_a_column_and_rows_sum_to_1(three: Card) -> None:

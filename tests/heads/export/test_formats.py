@@ -129,4 +129,4 @@ def test_missing_onnx_packages_are_one_message_with_what_to_do(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(InputError, match="not installed") as caught:
         format_of("m.onnx").prepare()
-    assert caught.value.todo == 'pip install "featstore[onnx]"'
+    assert caught.value.todo == "pip install onnx tf2onnx onnxruntime"

@@ -189,11 +189,15 @@ def test_the_json_is_the_documented_one(training_set: TrainingSet, bundles: Path
 
 
 def test_the_notes_say_how_many_were_compared_on_what_and_that_the_test_is_touched_once(
-    training_set: TrainingSet,
+    tables, training_set: TrainingSet, bundles: Path
 ) -> None:
-    notes = " ".join(train([training_set], ["logreg"], bundles=None).notes)
+    notes = " ".join(train([training_set], ["logreg"], bundles=bundles).notes)
     assert "compared on validation (30 images)" in notes
     assert "scored once" in notes
+    alone = a_set({"train": tables["train"]})
+    options = TrainOptions(refit_on="train+validation")
+    notes = " ".join(train([alone], ["logreg"], bundles=bundles, options=options).notes)
+    assert "refitted on train; no test image was scored" in notes
 
 
 def test_without_a_training_image_it_is_said(tables) -> None:
