@@ -266,6 +266,28 @@ def test_the_tutorials_network_does_as_the_tutorials_say_and_logistic_regression
     assert ours["feature_bytes"] * 10 < tutorial["feature_bytes"]
 
 
+def test_a_sweep_on_stored_maps_and_a_prediction_pooled_in_the_graph_agree(photographs: Path, tmp_path: Path) -> None:
+    """The sweep pools maps of the store; a fresh image is pooled by the graph: docs/decisions/0005 states how near."""
+    photos = tmp_path / "photos"
+    for split, count in (("train", 20), ("validation", 8), ("test", 6)):
+        for label in ("cats", "dogs"):
+            (photos / split / label).mkdir(parents=True)
+            for file in sorted((photographs / split / label).iterdir())[:count]:
+                shutil.copyfile(file, photos / split / label / file.name)
+    settings = ("--image-size", "96", "--pooling", "avg", "--pooling", "max", "--head", "logreg", "--head", "rbf-svm")
+    places = ("--store", tmp_path / "store", "--out", tmp_path / "out")
+    best = good("sweep", photos, "-b", "vgg16", *settings, *places, "--json").json["results"][0]
+    known, fresh = (
+        good("predict", best["bundle"], photos / "test", "--store", tmp_path / store, "--json").json["predictions"]
+        for store in ("store", "new")
+    )
+    assert all(prediction["from_cache"] for prediction in known)
+    assert not any(prediction["from_cache"] for prediction in fresh)
+    for one, other in zip(known, fresh, strict=True):
+        assert one["label"] == other["label"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+
+
 def test_copies_saved_again_are_found_across_splits_and_the_score_given_without_them(
     photographs: Path, cached: Cached, tmp_path: Path
 ) -> None:
