@@ -78,6 +78,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def _unusual(preprocessing: str) -> str:
+    """Nothing for the base's own preprocessing, which hardly anyone asks for by name."""
+    return "" if preprocessing == "keras" else f" {preprocessing}"
+
+
 def grid(*columns: str, right: Iterable[str] = ()) -> Table:
     """An empty table with these column heads, those in ``right`` aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -108,7 +113,7 @@ def extraction(report: ExtractReport) -> None:
     table = grid("backbone", "features", *counts, right=counts)
     for spec in report.specs:
         rate = f"{spec.images_per_second:.1f}" if spec.computed else ""
-        kind = f"{spec.pooling} {spec.precision} {spec.runtime}"
+        kind = f"{spec.pooling}{_unusual(spec.preprocessing)} {spec.precision} {spec.runtime}"
         table.add_row(spec.backbone, kind, str(spec.hits), str(spec.computed), str(spec.rejected), rate)
     out.print(table)
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stages.items() if seconds >= 0.05)
@@ -163,7 +168,7 @@ def namespaces(found: Sequence[Summary], out: Console) -> None:
         damaged = f" [red]({summary.damaged} damaged)[/red]" if summary.damaged else ""
         table.add_row(
             escape(f"{spec.backbone} {spec.layer}"),
-            f"{'x'.join(map(str, spec.image_size))} {spec.pooling} {spec.precision}",
+            f"{'x'.join(map(str, spec.image_size))} {spec.pooling}{_unusual(spec.preprocessing)} {spec.precision}",
             str(summary.rows),
             str(summary.rejects),
             f"{summary.segments}{damaged}",

@@ -271,6 +271,8 @@ def test_a_bundle_for_a_read_only_place_exits_with_3(
     done = run("train", few, "--head", "logreg", "--out", place / "bundles")
     assert done.code == 3
     assert str(place) in done.message
+    assert not bases.opened  # said before the work, not after it
+    good("extract", few)
     done = run("store", "export", few, "--to", place / "features.h5")
     assert done.code == 3
     assert "features.h5" in done.message

@@ -22,6 +22,7 @@ class SpecReport:
 
     backbone: str
     fingerprint: str
+    preprocessing: str
     pooling: str
     precision: str
     runtime: str

@@ -231,6 +231,7 @@ def _spec_report(lane: Lane, reasons: npt.NDArray[np.int16]) -> SpecReport:
     return SpecReport(
         backbone=lane.job.spec.backbone,
         fingerprint=lane.job.spec.fingerprint,
+        preprocessing=lane.job.spec.preprocessing,
         pooling=lane.job.spec.pooling,
         precision=lane.job.spec.precision,
         runtime=lane.job.runtime,

@@ -52,6 +52,7 @@ class Summary:
             "layer": self.spec.layer,
             "image_size": list(self.spec.image_size),
             "pooling": self.spec.pooling,
+            "preprocessing": self.spec.preprocessing,
             "precision": self.spec.precision,
             "dtype": self.spec.dtype,
             "rows": self.rows,

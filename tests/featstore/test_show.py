@@ -7,6 +7,7 @@ import pytest
 
 import featstore
 from featstore import show
+from featstore.folders import default_store
 from featstore.records import Reason
 from tests.pictures import class_folders
 from tests.stubs import Bases
@@ -34,6 +35,20 @@ def test_a_run_is_a_small_table_on_stderr(tmp_path: Path, bases: Bases, capsys: 
     heading, row, *_ = err.splitlines()
     assert heading.split() == ["backbone", "features", "hits", "computed", "rejected", "images/s"]
     assert row.split()[:7] == ["vgg16", "avg", "float32", "openvino", "0", "36", "0"]
+
+
+def test_two_preprocessings_are_told_apart_in_a_run_and_in_the_store(
+    tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = [featstore.Request("vgg16", image_size=(64, 64), preprocessing=name) for name in ("keras", "rescale")]
+    show.extraction(featstore.extract(class_folders(tmp_path / "p"), requests).report)
+    run = capsys.readouterr().err
+    found = featstore.Store.open(default_store()).namespaces()
+    show.namespaces([namespace.summary() for namespace in found], show.console())
+    store = capsys.readouterr().err
+    assert "avg rescale" in run
+    assert "64x64 avg rescale" in store
+    assert "keras" not in run + store
 
 
 def test_rejects_damage_and_odd_names_are_shown_as_they_are(
