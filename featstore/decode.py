@@ -292,6 +292,8 @@ class _WhileDecoding(threading.local):
 
 _while_decoding = _WhileDecoding()
 _FILTER = ("ignore", None, Warning, _while_decoding, 0)
+_decoding = 0  # how many threads are at it
+_counting = threading.Lock()
 
 
 def _filters() -> list[tuple[object, ...]]:
@@ -300,11 +302,22 @@ def _filters() -> list[tuple[object, ...]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warning leaves this thread, nor becomes an error. Safe in threads, as ``warnings.catch_warnings`` is not."""
-    if _FILTER not in _filters():
-        _filters().insert(0, _FILTER)
+    """No warning leaves this thread, nor becomes an error. Safe in threads, as ``warnings.catch_warnings`` is not.
+
+    The filter goes with the last thread: scikit-learn and joblib send all filters to their worker processes, and know
+    only those of ``warnings.filterwarnings``.
+    """
+    global _decoding
+    with _counting:
+        _decoding += 1
+        if _FILTER not in _filters():
+            _filters().insert(0, _FILTER)
     _while_decoding.active = True
     try:
         yield
     finally:
         _while_decoding.active = False
+        with _counting:
+            _decoding -= 1
+            if not _decoding and _FILTER in _filters():
+                _filters().remove(_FILTER)

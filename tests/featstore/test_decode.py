@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
+from sklearn.utils.parallel import Parallel, delayed
 
 from featstore import decode as module
 from featstore.decode import MAX_JPEG_SCANS, MAX_PIXELS, decode, thumbnail
@@ -399,6 +400,13 @@ class TestWarnings:
                 warnings.simplefilter(action)  # type: ignore[arg-type]
                 assert pixels(noisy).shape == (4, 4, 3)
             assert seen == []
+
+    def test_scikit_learn_can_use_processes_afterwards(self) -> None:
+        """Its Parallel, and so GridSearchCV(n_jobs=2), sends every warning filter to its workers."""
+        before = list(warnings.filters)
+        decode(encoded(photograph()), [PixelSpec((8, 8))])
+        assert warnings.filters == before
+        assert Parallel(n_jobs=2)([delayed(abs)(-1)]) == [1]
 
     def test_other_threads_keep_their_warnings(self) -> None:
         with warnings.catch_warnings(record=True) as seen:
