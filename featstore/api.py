@@ -81,10 +81,10 @@ def load_tables(
     dataset, where = _open(data), _store(store)
     scan = digest_all(dataset, where.scan_folder)
     if isinstance(backbone, Spec):
-        spec = backbone
-    else:
-        spec = resolve_jobs([_request(backbone, settings)], where, lambda: scan.values)[0].spec
-    return read_tables(dataset, scan.values, scan.known, CachedRows(where, spec))
+        return read_tables(dataset, scan.values, scan.known, CachedRows(where, backbone))
+    request = _request(backbone, settings)
+    rows = CachedRows(where, resolve_jobs([request], where, lambda: scan.values)[0].spec, request.augmentation)
+    return read_tables(dataset, scan.values, scan.known, rows, views=request.views)
 
 
 def load_table(

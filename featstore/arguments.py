@@ -11,14 +11,14 @@ from rich.console import Console
 import featstore
 from featstore import show
 from featstore.folders import default_store
-from featstore.options import DatasetFlags, GraphFlags
+from featstore.options import DatasetFlags, GraphFlags, ViewFlags
 
 
-def requests(backbones: list[str], flags: GraphFlags) -> list[featstore.Request]:
+def requests(backbones: list[str], flags: GraphFlags, views: ViewFlags | None = None) -> list[featstore.Request]:
     """A request for each backbone, all with the same flags."""
     from featstore.job import parse_image_size
 
-    given = {**vars(flags), "image_size": parse_image_size(flags.image_size)}
+    given = {**vars(flags), "image_size": parse_image_size(flags.image_size), **(vars(views) if views else {})}
     return [featstore.Request(backbone=name, **given) for name in backbones]
 
 

@@ -34,10 +34,15 @@ def pool(maps: npt.NDArray[np.floating], pooling: str) -> npt.NDArray[np.floatin
 
 
 class CachedRows:
-    """An unchanging view of a store's rows for one spec, taken when it is made."""
+    """What a store holds of one spec when this is made; it does not change.
 
-    def __init__(self, store: Store, spec: Spec) -> None:
+    augmentation : the policy of the views above 0, which are rows of another spec; None if there are none.
+    """
+
+    def __init__(self, store: Store, spec: Spec, augmentation: str | None = None) -> None:
         self.spec = spec
+        self.augmentation = augmentation
+        self._augmented = CachedRows(store, spec.but(augmentation=augmentation)) if augmentation else None
         self.own = store.namespace(spec).snapshot()
         self._maps = None if spec.pooling == "map" else store.namespace(spec.but(pooling="map"))
 
@@ -50,7 +55,8 @@ class CachedRows:
     def names(self) -> tuple[str, ...]:
         """The segments that rows were looked up in: those of the spec, and those of its maps if they were opened."""
         maps = self.__dict__.get("_map")  # the cached property, if it was used
-        return self.own.names + (maps.names if maps is not None else ())
+        others = self._augmented.names if self._augmented else ()
+        return self.own.names + (maps.names if maps is not None else ()) + others
 
     @property
     def feature_shape(self) -> tuple[int, ...] | None:
@@ -62,6 +68,8 @@ class CachedRows:
 
     def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
         """For each digest (N, 32): -1 no row, 0 features, above 0 the number of the reject's Reason."""
+        if view and self._augmented:
+            return self._augmented.lookup(digests, view)
         status = self.own.lookup(digests, view)
         missing = status == -1
         if missing.any() and self._map is not None:
@@ -73,6 +81,8 @@ class CachedRows:
 
         Every one must have features (:meth:`lookup` gives 0).
         """
+        if view and self._augmented:
+            return self._augmented.read(digests, view)
         derived = self.own.lookup(digests, view) == -1
         if not derived.any() or self._map is None:
             return self.own.read(digests, view)

@@ -11,7 +11,7 @@ import featstore
 from featstore import show
 from featstore.arguments import open_data, open_store, print_json, requests, results
 from featstore.command import Group, with_option_bags
-from featstore.options import Backbones, Data, DatasetFlags, Json, SpecFlags, StorePath
+from featstore.options import Backbones, Data, DatasetFlags, Json, SpecFlags, StorePath, ViewFlags
 from featstore.progress import for_stream
 
 app = typer.Typer(cls=Group)
@@ -27,6 +27,7 @@ def extract(
     data: Data,
     dataset: DatasetFlags,
     spec: SpecFlags,
+    views: ViewFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006 - Typer copies it
     store: StorePath = None,
     on_error: Annotated[Literal["skip", "fail"], typer.Option(help="What a broken image does to the run.")] = "skip",
@@ -42,13 +43,15 @@ def extract(
       featstore extract photos/ --backbone vgg16
 
       featstore extract photos.zip -b vgg16 -b xception --image-size 150
+
+      featstore extract photos/ --views 4 --augment rotation_range=20,horizontal_flip=true
     """
     options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers)
     images = open_data(data, dataset)
     show.notes(images)
     done = featstore.extract(
         images,
-        requests(backbone, spec),
+        requests(backbone, spec, views),
         store=open_store(store),
         options=options,
         ledger=ledger,
@@ -65,6 +68,7 @@ def plan(
     data: Data,
     dataset: DatasetFlags,
     spec: SpecFlags,
+    views: ViewFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006
     store: StorePath = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
@@ -77,7 +81,7 @@ def plan(
     images = open_data(data, dataset)
     show.notes(images)
     result = featstore.plan(
-        images, requests(backbone, spec), store=open_store(store), rehash=rehash, progress=for_stream()
+        images, requests(backbone, spec, views), store=open_store(store), rehash=rehash, progress=for_stream()
     )
     show.plan(result, results(as_json))
     if as_json:

@@ -48,7 +48,7 @@ def features_of(dataset: Dataset, job: Job, store: Store, progress: Progress = s
 
 
 def _merge(rows: CachedRows, memory: MemorySink, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
-    fresh = [memory.rows.get(digest.tobytes()) for digest in digests]
+    fresh = [memory.rows.get((digest.tobytes(), 0)) for digest in digests]
     stored = iter(rows.read(digests[[row is None for row in fresh]]))
     return np.stack([next(stored) if row is None else row for row in fresh]) if fresh else np.zeros((0, 0))
 

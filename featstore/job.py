@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from featstore import machine
+from featstore.augmentation import DEFAULT_POLICY, MAX_VIEWS, parse_policy
 from featstore.cached import CachedRows
 from featstore.catalog import check_image_size
+from featstore.dataset import Dataset
 from featstore.errors import InputError
 from featstore.progress import Progress, silent
-from featstore.records import Digests
+from featstore.records import SPLITS, Digests
 from featstore.spec import Fit, Pooling, Precision, Preprocessing, Resize, Spec, StoredDtype
 from featstore.store import Store
 from featstore.weights import Base, cached_base, resolve
@@ -21,7 +26,8 @@ from featstore.weights import Base, cached_base, resolve
 class Request:
     """What a person asks for; None and "auto" are settled by :func:`resolve_jobs`.
 
-    ``image_size`` is pixels: one number for a square, or (height, width).
+    ``image_size`` is pixels: one number for a square, or (height, width). ``views`` is how many views each training
+    image gets, itself (view 0) among them; ``augment`` is the policy of the others, by name or as ``name=value,…``.
     """
 
     backbone: str
@@ -36,16 +42,44 @@ class Request:
     dtype: StoredDtype = "float32"
     runtime: str = "auto"
     device: str | None = None
+    views: int = 1
+    augment: str = DEFAULT_POLICY
+
+    def __post_init__(self) -> None:
+        """Check the views; raises InputError."""
+        if not 1 <= self.views <= MAX_VIEWS:
+            raise InputError(
+                "this many views of an image cannot be made",
+                where="--views",
+                expected=f"1 (the image alone) to {MAX_VIEWS}",
+                received=self.views,
+            )
+
+    @property
+    def augmentation(self) -> str | None:
+        """The policy's canonical text; None if there is no view but the image itself. Raises InputError."""
+        return parse_policy(self.augment).to_text() if self.views > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A spec and what is needed to compute its rows. ``runtime`` is "openvino" or "tensorflow"."""
+    """A spec and what is needed to compute its rows. ``runtime`` is "openvino" or "tensorflow".
+
+    Asked for are the ``views`` of the images of ``splits``: view 0 of all of them, or others of those to train on.
+    """
 
     base: Base
     spec: Spec
     runtime: str
     device: str | None = None
+    views: tuple[int, ...] = (0,)
+    splits: tuple[str, ...] = SPLITS
+
+    def asks(self, dataset: Dataset, digests: Digests) -> npt.NDArray[np.bool_]:
+        """Which images it is about, bool (N,), given the digests of all, uint8 (N, 32)."""
+        if self.splits == SPLITS:
+            return np.ones(len(dataset), bool)
+        return np.isin(dataset.split_of(digests), [SPLITS.index(split) for split in self.splits])
 
 
 def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
@@ -69,11 +103,23 @@ def resolve_jobs(
 ) -> tuple[Job, ...]:
     """Settle every request against the weights that are there and the rows that the store holds.
 
+    A request for several views is two jobs: the images themselves, and the other views of those to train on.
     ``digests`` gives the dataset's digests (N, 32); it is called only if a precision has to be chosen among
     several that the store already holds. Raises InputError for anything unknown or impossible.
     """
-    jobs = [_resolve(request, store, digests, progress) for request in requests]
-    unique = {job.spec.fingerprint: job for job in jobs}
+    jobs = []
+    for request in requests:
+        augmentation = request.augmentation
+        job = _resolve(request, store, digests, progress)
+        jobs.append(job)
+        if augmentation is not None:
+            spec = job.spec.but(augmentation=augmentation)
+            jobs.append(replace(job, spec=spec, views=tuple(range(1, request.views)), splits=("train",)))
+    unique: dict[str, Job] = {}
+    for job in jobs:
+        known = unique.setdefault(job.spec.fingerprint, job)
+        if len(job.views) > len(known.views):
+            unique[job.spec.fingerprint] = job
     return tuple(unique.values())
 
 

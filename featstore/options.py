@@ -84,6 +84,19 @@ class GraphFlags:
 
 
 @dataclass(frozen=True)
+class ViewFlags:
+    """Augmented views of the images to train on."""
+
+    views: Annotated[
+        int, typer.Option(metavar="K", min=1, help="Views of each training image, itself among them; kept like it.")
+    ] = 1
+    augment: Annotated[
+        str,
+        typer.Option(metavar="POLICY", help="How the others are made: tutorial, flip, keras-guide or NAME=VALUE,…"),
+    ] = "tutorial"
+
+
+@dataclass(frozen=True)
 class SpecFlags(GraphFlags):
     """Everything that changes a feature."""
 

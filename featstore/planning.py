@@ -22,11 +22,12 @@ from featstore.store import Store
 
 _UNREADABLE = "cannot be read"
 _NEW = "new image"
+_NEW_VIEW = "new view"
 
 
 @dataclass(frozen=True, slots=True)
 class SpecPlan:
-    """One spec's part of a plan.
+    """One spec's part of a plan, in rows: one an image, or of augmented views, ``views`` an image to train on.
 
     ``misses`` maps a reason to a number of images: "new image", "copy of another new image", or the fields in which
     the nearest namespace that has the image differs ("image_size: (150, 150) in the store, (224, 224) asked").
@@ -63,6 +64,7 @@ class Plan:
                     "pooling": part.job.spec.pooling,
                     "precision": part.job.spec.precision,
                     "runtime": part.job.runtime,
+                    "views": len(part.job.views),
                     "hits": part.hits,
                     "rejected": part.rejected,
                     "to_compute": part.computed,
@@ -81,28 +83,32 @@ def plan(
 ) -> Plan:
     """Look up every image of ``dataset`` for every job; reads the files whose content is not known yet."""
     scan = digest_all(dataset, store.scan_folder, rehash=rehash, progress=progress)
-    specs = tuple(_plan_spec(job, store, scan.values, scan.known) for job in jobs)
+    specs = tuple(_plan_spec(job, store, scan.values, scan.known, job.asks(dataset, scan.values)) for job in jobs)
     return Plan(len(dataset), int((~scan.known).sum()), specs)
 
 
-def _plan_spec(job: Job, store: Store, digests: Digests, known: npt.NDArray[np.bool_]) -> SpecPlan:
-    status = CachedRows(store, job.spec).lookup(digests)
-    missing = digests[known & (status == -1)]
-    unique = np.unique(missing, axis=0)
-    misses = _reasons(job.spec, store, unique)
-    if copies := len(missing) - len(unique):
-        misses["copy of another new image"] = copies
-    if unreadable := int((~known).sum()):
-        misses[_UNREADABLE] = unreadable
+def _plan_spec(
+    job: Job, store: Store, digests: Digests, known: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_]
+) -> SpecPlan:
+    rows, asked_digests = CachedRows(store, job.spec), digests[known & asked]
+    status = np.stack([rows.lookup(asked_digests, view) for view in job.views])
+    computed, misses = 0, Counter[str]()
+    for of_view in status:
+        missing = asked_digests[of_view == -1]
+        unique = np.unique(missing, axis=0)
+        computed += len(unique)
+        misses.update({_NEW_VIEW: len(unique)} if job.spec.augmentation else _reasons(job.spec, store, unique))
+        misses["copy of another new image"] += len(missing) - len(unique)
+    misses[_UNREADABLE] += int((~known & asked).sum()) * len(job.views)
     rate = rates.estimate(job, store)
     return SpecPlan(
         job=job,
-        hits=int((known & (status == 0)).sum()),
-        rejected=int((known & (status > 0)).sum()),
-        computed=len(unique),
-        misses=misses,
-        bytes=_row_bytes(job, store, len(unique)),
-        seconds=len(unique) / rate.images_per_second if rate else None,
+        hits=int((status == 0).sum()),
+        rejected=int((status > 0).sum()),
+        computed=computed,
+        misses={reason: count for reason, count in misses.items() if count},
+        bytes=_row_bytes(job, store, computed),
+        seconds=computed / rate.images_per_second if rate else None,
         estimate=rate.basis if rate else "no estimate before the first run",
     )
 

@@ -101,11 +101,12 @@ def _drift(namespace: Namespace, count: int, located: _Located, progress: Progre
     base = cached_base(spec.backbone, spec.weights)
     if base is None:
         return _nothing(spec, "its weights are not in the cache: featstore weights pull")
-    sample = _sample(namespace, count, located)
+    view = 1 if spec.augmentation else 0
+    sample = _sample(namespace, count, located, view)
     if sample is None:
         return _nothing(spec, "none of its images is where it was last seen: pass --data DATA")
     dataset, digests = sample
-    job, memory = Job(base, spec, choose_runtime()), MemorySink()
+    job, memory = Job(base, spec, choose_runtime(), views=(view,)), MemorySink()
     try:
         with tempfile.TemporaryDirectory() as nowhere:
             done = extract(dataset, [job], Store(Path(nowhere)), progress=progress, memory=memory)
@@ -114,20 +115,20 @@ def _drift(namespace: Namespace, count: int, located: _Located, progress: Progre
     same = (done.digests == digests).all(axis=1)
     if (rejected := same & (done.reasons[0] != 0)).any():
         return replace(_nothing(spec, ""), problem=f"{rejected.sum()} images with features are rejected now")
-    kept = np.array([digest.tobytes() in memory.rows for digest in digests], dtype=bool)
+    kept = np.array([(digest.tobytes(), view) in memory.rows for digest in digests], dtype=bool)
     if not kept.any():
         return _nothing(spec, "its images have changed since: pass --data DATA")
-    new = np.stack([memory.rows[digest.tobytes()] for digest in digests[kept]])
-    return _compare(spec, namespace.snapshot().read(digests[kept]), new)
+    new = np.stack([memory.rows[digest.tobytes(), view] for digest in digests[kept]])
+    return _compare(spec, namespace.snapshot().read(digests[kept], view), new)
 
 
-def _sample(namespace: Namespace, count: int, located: _Located) -> tuple[Dataset, Digests] | None:
+def _sample(namespace: Namespace, count: int, located: _Located, view: int) -> tuple[Dataset, Digests] | None:
     """Up to ``count`` images that have features here, those with the smallest digests, and their digests."""
     digests, select = located
     if not len(digests):
         return None
     _, first = np.unique(digests, axis=0, return_index=True)  # in ascending order of the digest
-    chosen = first[namespace.snapshot().lookup(digests[first]) == 0][:count]
+    chosen = first[namespace.snapshot().lookup(digests[first], view) == 0][:count]
     return (select(chosen), digests[chosen]) if len(chosen) else None
 
 

@@ -114,6 +114,7 @@ def extraction(report: ExtractReport) -> None:
     for spec in report.specs:
         rate = f"{spec.images_per_second:.1f}" if spec.computed else ""
         kind = f"{spec.pooling}{_unusual(spec.preprocessing)} {spec.precision} {spec.runtime}"
+        kind += f" +{counted(spec.views, 'view')}" if spec.augmentation else ""
         table.add_row(spec.backbone, kind, str(spec.hits), str(spec.computed), str(spec.rejected), rate)
     out.print(table)
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stages.items() if seconds >= 0.05)
@@ -136,7 +137,9 @@ def plan(result: Plan, out: Console) -> None:
     for part in result.specs:
         spec = part.job.spec
         numbers = (str(part.hits), str(part.rejected), str(part.computed), size(part.bytes), duration(part.seconds))
-        table.add_row(spec.backbone, f"{spec.pooling} {spec.precision} {part.job.runtime}", *numbers)
+        kind = f"{spec.pooling}{_unusual(spec.preprocessing)} {spec.precision} {part.job.runtime}"
+        kind += f" +{counted(len(part.job.views), 'view')}" if spec.augmentation else ""
+        table.add_row(spec.backbone, kind, *numbers)
     out.print(table)
     for part in result.specs:
         for reason, count in part.misses.items():

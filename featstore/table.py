@@ -16,6 +16,40 @@ from featstore.records import SPLITS, Digests
 from featstore.spec import Spec
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPart:
+    """Rows of one spec that stay in the store: which ones, by digest uint8 (N, 32) and view uint16 (N,)."""
+
+    rows: CachedRows
+    digests: Digests
+    views: npt.NDArray[np.uint16]
+
+    @classmethod
+    def images(cls, rows: CachedRows, digests: Digests) -> StoredPart:
+        """The images themselves."""
+        return cls(rows, digests, np.zeros(len(digests), np.uint16))
+
+    def select(self, chosen: slice | npt.NDArray[Any]) -> StoredPart:
+        """Only the chosen rows: a slice, indices or a mask."""
+        return StoredPart(self.rows, self.digests[chosen], self.views[chosen])
+
+    def above(self, other: StoredPart) -> StoredPart:
+        """These rows and then those of ``other``, of the same spec."""
+        both = np.concatenate([self.digests, other.digests]), np.concatenate([self.views, other.views])
+        return StoredPart(self.rows, *both)
+
+    def read(self) -> npt.NDArray[np.float32]:
+        """The features, float32 (N, D); maps are flattened."""
+        kinds = np.unique(self.views).tolist()
+        if len(kinds) <= 1:
+            return _flat(self.rows.read(self.digests, *kinds))
+        out = np.empty((len(self.digests), width_of(self.rows)), np.float32)
+        for view in kinds:
+            chosen = self.views == view
+            out[chosen] = _flat(self.rows.read(self.digests[chosen], view))
+        return out
+
+
 class StoredRows:
     """Features that stay in the store, float32 (N, D), read when they are asked for: ``rows[10:20]``, ``rows[[3, 5]]``.
 
@@ -25,10 +59,10 @@ class StoredRows:
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, parts: Sequence[tuple[CachedRows, Digests]]) -> None:
+    def __init__(self, parts: Sequence[StoredPart]) -> None:
         self._parts = tuple(parts)
-        self.widths = tuple(width_of(rows) for rows, _ in self._parts)
-        self.shape = (len(self._parts[0][1]), sum(self.widths))
+        self.widths = tuple(width_of(part.rows) for part in self._parts)
+        self.shape = (len(self._parts[0].digests), sum(self.widths))
 
     def __len__(self) -> int:
         """N."""
@@ -41,17 +75,16 @@ class StoredRows:
 
     def __getitem__(self, chosen: slice | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The chosen rows, float32 (n, D): a slice, indices or a mask."""
-        picked = [_read(rows, digests[chosen]) for rows, digests in self._parts]
+        picked = [part.select(chosen).read() for part in self._parts]
         return picked[0] if len(picked) == 1 else np.concatenate(picked, axis=1)
 
     def select(self, chosen: npt.NDArray[Any]) -> StoredRows:
         """Only the chosen rows, indices or a mask, still in the store."""
-        return StoredRows([(rows, digests[chosen]) for rows, digests in self._parts])
+        return StoredRows([part.select(chosen) for part in self._parts])
 
     def above(self, other: StoredRows) -> StoredRows:
         """These rows and then those of ``other``, which come from the same store and specs."""
-        pairs = zip(self._parts, other._parts, strict=True)
-        return StoredRows([(rows, np.concatenate([mine, theirs])) for (rows, mine), (_, theirs) in pairs])
+        return StoredRows([mine.above(theirs) for mine, theirs in zip(self._parts, other._parts, strict=True)])
 
     def beside(self, other: StoredRows) -> StoredRows:
         """The columns of both, row by row."""
@@ -65,6 +98,8 @@ class Table:
     X : float32 (N, D) — a stored map (H, W, C) is flattened to D = H·W·C; a StoredRows if it is larger than memory.
     y : int64 (N,), index into ``classes``, -1 where unlabelled.
     ids, paths : N names; ``digests`` uint8 (N, 32).
+    views : uint16 (N,), 0 where the row is the image itself, k for its k-th augmented view (training rows alone);
+        ``augmentation`` is the policy of these, None if there are none.
     specs, widths : the blocks of columns, one a backbone: what made each, and how many columns it has.
     snapshot : the names of the store's segments that were there; with the specs they tell exactly which rows these are.
     """
@@ -78,11 +113,18 @@ class Table:
     split: str
     specs: tuple[Spec, ...]
     widths: tuple[int, ...]
+    views: npt.NDArray[np.uint16]
+    augmentation: str | None = None
     snapshot: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """The number of images."""
+        """The number of rows: of images, if there are no augmented views."""
         return len(self.y)
+
+    @property
+    def originals(self) -> Table:
+        """Only the images themselves."""
+        return self.select(self.views == 0) if self.views.any() else self
 
     @property
     def spec(self) -> Spec:
@@ -100,6 +142,7 @@ class Table:
             ids=tuple(self.ids[i] for i in rows),
             paths=tuple(self.paths[i] for i in rows),
             digests=self.digests[rows],
+            views=self.views[rows],
         )
 
 
@@ -109,30 +152,27 @@ def read_tables(
     known: npt.NDArray[np.bool_],
     rows: CachedRows,
     *,
+    views: int = 1,
     stored: bool = False,
 ) -> Mapping[str, Table]:
-    """A table for every split that has an image, by the split's name; rejected images are left out.
+    """A table for every split that has an image, by the split's name; rejected images and views are left out.
 
     digests : uint8 (N, 32); known : bool (N,), False where the file could not be read.
+    views : of every training image, itself among them; ``rows`` must know their policy if it is more than one.
     stored : leave the features in the store (:class:`StoredRows`), for tables larger than memory.
     Raises InputError if an image has no row in the store yet.
     """
-    status = np.where(known, rows.lookup(digests), 1)
-    if missing := int((status == -1).sum()):
-        first = dataset.paths[int(np.argmax(status == -1))]
-        raise InputError(
-            f"{missing} of {len(dataset)} images have no features in the store yet, {first!r} the first of them",
-            where=dataset.source.location,
-            expected=f"rows of {rows.spec.backbone}, {rows.spec.pooling}, {rows.spec.precision}",
-            todo=f"run: featstore extract {dataset.source.location}, with the same options",
-        )
     splits = dataset.split_of(digests)
-    usable = status == 0
+    images = _usable(dataset, digests, known, rows, 0, known)
     tables = {}
     for code, split in enumerate(SPLITS):
-        chosen = np.flatnonzero(usable & (splits == code))
+        inside = splits == code
+        others = range(1, views if split == "train" else 1)
+        usable = [images & inside, *(_usable(dataset, digests, known, rows, view, inside) & inside for view in others)]
+        chosen = np.concatenate([np.flatnonzero(one) for one in usable])
         if len(chosen):
-            features = StoredRows([(rows, digests[chosen])])
+            of_view = np.repeat(np.arange(len(usable), dtype=np.uint16), [int(one.sum()) for one in usable])
+            features = StoredRows([StoredPart(rows, digests[chosen], of_view)])
             tables[split] = Table(
                 X=features if stored else features[:],
                 y=dataset.labels[chosen],
@@ -143,9 +183,29 @@ def read_tables(
                 split=split,
                 specs=(rows.spec,),
                 widths=features.widths,
+                views=of_view,
+                augmentation=rows.augmentation if len(usable) > 1 else None,
                 snapshot=rows.names,
             )
     return tables
+
+
+def _usable(
+    dataset: Dataset, digests: Digests, known: npt.NDArray[np.bool_], rows: CachedRows, view: int,
+    asked: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:  # fmt: skip
+    """Which images have features of this view, bool (N,); raises InputError if one that is asked for has no row."""
+    status = np.where(known, rows.lookup(digests, view), 1)
+    if (missing := asked & (status == -1)).any():
+        first = dataset.paths[int(np.argmax(missing))]
+        what = f"view {view} of {int(missing.sum())}" if view else f"{int(missing.sum())}"
+        raise InputError(
+            f"{what} of {len(dataset)} images have no features in the store yet, {first!r} the first of them",
+            where=dataset.source.location,
+            expected=f"rows of {rows.spec.backbone}, {rows.spec.pooling}, {rows.spec.precision}",
+            todo=f"run: featstore extract {dataset.source.location}, with the same options",
+        )
+    return np.asarray(status == 0)
 
 
 def join_tables(tables: Sequence[Table]) -> Table:
@@ -156,7 +216,10 @@ def join_tables(tables: Sequence[Table]) -> Table:
     first, *others = tables
     if any((other.split, other.classes) != (first.split, first.classes) for other in others):
         raise InputError("these tables are not of the same images", expected=f"{first.split}, {first.classes}")
-    keys = [{key: i for i, key in enumerate(zip(table.ids, table.paths, strict=True))} for table in tables]
+    keys = [
+        {key: i for i, key in enumerate(zip(table.ids, table.paths, table.views.tolist(), strict=True))}
+        for table in tables
+    ]
     common = [key for key in keys[0] if all(key in other for other in keys[1:])]
     if not common:
         raise InputError("these tables have no image in common", where=f"the {first.split} split")
@@ -190,6 +253,7 @@ def stack_tables(first: Table, second: Table) -> Table:
         ids=first.ids + second.ids,
         paths=first.paths + second.paths,
         digests=np.concatenate([first.digests, second.digests]),
+        views=np.concatenate([first.views, second.views]),
         split=f"{first.split}+{second.split}",
     )
 
@@ -200,6 +264,5 @@ def width_of(rows: CachedRows) -> int:
     return int(np.prod(shape)) if shape else 0
 
 
-def _read(rows: CachedRows, digests: Digests) -> npt.NDArray[np.float32]:
-    features = rows.read(digests)
-    return features.reshape(len(digests), -1).astype(np.float32, copy=False)
+def _flat(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    return features.reshape(len(features), -1).astype(np.float32, copy=False)

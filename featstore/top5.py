@@ -14,7 +14,7 @@ from featstore.backbone import preprocess
 from featstore.catalog import IMAGENET_CLASSES
 from featstore.dataset import Dataset
 from featstore.errors import InputError
-from featstore.extraction.reader import in_order, prepare
+from featstore.extraction.reader import Picture, in_order, prepare
 from featstore.progress import Progress, silent
 from featstore.records import Reason
 from featstore.spec import PixelSpec
@@ -125,14 +125,16 @@ def _batches(
 ) -> Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]:
     """Indices and images float32 (16, H, W, 3) of 0 to 255, the last ones filled up; rejects go to ``rejected``."""
     waiting: list[tuple[int, npt.NDArray[np.uint8]]] = []
+    picture = Picture(pixels)
     images = in_order(
-        lambda index: prepare(dataset, index, lambda _: frozenset({pixels})), range(len(dataset)), workers=2, ahead=32
-    )
+        lambda index: prepare(dataset, index, lambda *_: frozenset({picture})),
+        range(len(dataset)), workers=2, ahead=32,
+    )  # fmt: skip
     for image in images:
         if image.rejected is not None:
             rejected[image.index] = Seen(dataset.paths[image.index], (), image.rejected.reason)
             continue
-        waiting.append((image.index, image.pixels[pixels]))
+        waiting.append((image.index, image.pixels[picture]))
         if len(waiting) == _BATCH:
             yield _stacked(waiting)
             waiting = []

@@ -107,7 +107,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return features.values
 
     def _resolve(self, paths: list[Path]) -> Job:
-        settings = {f.name: getattr(self, f.name) for f in fields(Request) if f.name != "fit"}
+        settings = {f.name: getattr(self, f.name) for f in fields(Request) if f.name not in ("fit", "views", "augment")}
         request = Request(**settings, fit=self.fit_mode)
         store = self._open_store()
         return resolve_jobs([request], store, lambda: digest_all(open_dataset(paths), store.scan_folder).values)[0]

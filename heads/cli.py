@@ -25,13 +25,15 @@ from featstore.options import (
     Preprocessings,
     SpecFlags,
     StorePath,
+    ViewFlags,
 )
 from featstore.progress import for_stream
 from featstore.wording import counted, visible
-from heads import cli_bundles
+from heads import cli_bundles, cli_live
 
 app = typer.Typer(cls=Group)
 app.add_typer(cli_bundles.app, name="heads")
+app.add_typer(cli_live.app)
 
 
 @app.command()
@@ -40,6 +42,7 @@ def train(
     data: Data,
     dataset: DatasetFlags,
     spec: SpecFlags,
+    views: ViewFlags,
     fitting: HeadFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006 - Typer copies it
     head: Heads = ["logreg", "linear-svm"],  # noqa: B006
@@ -58,6 +61,8 @@ def train(
 
       featstore train photos/ -b vgg16+xception --head stacking --class-weight balanced
 
+      featstore train photos/ --views 4   # heads see three augmented versions of each training image as well
+
       featstore train photos/ --head dense --grid dense.hidden=64,256x64 --grid dense.dropout=0.5
     """
     from heads import compose
@@ -66,7 +71,7 @@ def train(
     show.notes(images)
     done, compared = compose.train_on(
         images,
-        requests(backbone, spec),
+        requests(backbone, spec, views),
         head,
         store=open_store(store),
         bundles=out,
@@ -83,6 +88,7 @@ def sweep(
     data: Data,
     dataset: DatasetFlags,
     graph: GraphFlags,
+    views: ViewFlags,
     fitting: HeadFlags,
     backbone: Backbones = ["vgg16"],  # noqa: B006
     preprocessing: Preprocessings = ["keras"],  # noqa: B006
@@ -112,7 +118,9 @@ def sweep(
     show.notes(images)
     done, compared = compose.sweep_on(
         images,
-        compose.Grid(tuple(backbone), requests(backbone, graph)[0], tuple(preprocessing), tuple(pooling), tuple(head)),
+        compose.Grid(
+            tuple(backbone), requests(backbone, graph, views)[0], tuple(preprocessing), tuple(pooling), tuple(head)
+        ),
         store=open_store(store),
         out=out,
         options=_train_options(fitting, dataset.seed),

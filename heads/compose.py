@@ -18,6 +18,7 @@ from featstore.errors import FeatstoreError, InputError, from_os_error, unknown_
 from featstore.extraction import Extraction
 from featstore.job import Job, Request, resolve_jobs
 from featstore.progress import Progress, silent
+from featstore.records import SPLITS
 from featstore.spec import Pooling, Preprocessing
 from featstore.store import Store
 from featstore.table import Table, join_tables, read_tables, width_of
@@ -214,15 +215,17 @@ def _extract(
 def _training_set(
     dataset: Dataset, done: Extraction, requests: Sequence[Request], pooling: Pooling, store: Store
 ) -> TrainingSet:
-    jobs = [job for request in requests for job in resolve_jobs([request], store, lambda: done.digests)]
+    jobs = [resolve_jobs([request], store, lambda: done.digests)[0] for request in requests]
+    views, augmentation = requests[0].views, requests[0].augmentation
     specs = [job.spec.but(pooling=pooling) for job in jobs]
-    rows = [CachedRows(store, spec) for spec in specs]
+    rows = [CachedRows(store, spec, augmentation) for spec in specs]
     widths = [width_of(one) for one in rows]
+    count = len(dataset) + (views - 1) * int((dataset.split_of(done.digests) == SPLITS.index("train")).sum())
     memory = machine.describe().memory
-    stored = bool(memory) and 4 * sum(widths) * len(dataset) > memory // _MEMORY_SHARE
+    stored = bool(memory) and 4 * sum(widths) * count > memory // _MEMORY_SHARE
 
     def load() -> Mapping[str, Table]:
-        each = [read_tables(dataset, done.digests, done.known, one, stored=stored) for one in rows]
+        each = [read_tables(dataset, done.digests, done.known, one, views=views, stored=stored) for one in rows]
         if len(each) == 1:
             return each[0]
         return {split: join_tables([tables[split] for tables in each]) for split in each[0]}
@@ -232,9 +235,10 @@ def _training_set(
         pooling=pooling,
         origins=tuple(origin_of(job.base) for job in jobs),
         load=load,
-        feature_bytes=sum(widths) * np.dtype(specs[0].dtype).itemsize * len(dataset),
-        image_seconds=_image_seconds(jobs, store, len(dataset)),
+        feature_bytes=sum(widths) * np.dtype(specs[0].dtype).itemsize * count,
+        image_seconds=_image_seconds(jobs, store, count),
         preprocessing=specs[0].preprocessing,
+        views=views,
     )
 
 

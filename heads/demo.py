@@ -158,6 +158,7 @@ def _pixel_table(folder: Path, split: str, classes: Sequence[str], spec: Spec) -
         split=split,
         specs=(spec,),
         widths=(spec.image_size[0] * spec.image_size[1],),
+        views=np.zeros(len(files), np.uint16),
     )
 
 

@@ -18,7 +18,7 @@ from featstore.records import SPLITS, Digests, Reason
 from featstore.scan import digest_all
 from featstore.spec import Spec
 from featstore.store import Store
-from featstore.table import StoredRows, Table
+from featstore.table import StoredPart, StoredRows, Table
 from featstore.wording import counted, printable
 from heads.apply import jobs_of, joined_features
 from heads.bundles.bundle import Bundle, read_bundle
@@ -193,14 +193,15 @@ def _fitted_table(bundle: Bundle, store: Store) -> Table:
     digests = bundle.digests[np.logical_and.reduce([cached.lookup(bundle.digests) == 0 for cached in rows])]
     X: StoredRows | npt.NDArray[np.floating] = np.zeros((0, bundle.head.width))
     if len(digests):
-        X = StoredRows([(cached, digests) for cached in rows])
+        X = StoredRows([StoredPart.images(cached, digests) for cached in rows])
         X = X[:] if X.nbytes <= _IN_MEMORY else X
     return _table(bundle, X, digests, [digest.tobytes().hex() for digest in digests])
 
 
 def _table(bundle: Bundle, X: StoredRows | npt.NDArray[np.floating], digests: Digests, names: Sequence[str]) -> Table:
     named, y = tuple(names), np.full(len(names), -1, np.int64)
-    return Table(X, y, named, named, (), digests, "", bundle.card.specs, bundle.card.widths)
+    views = np.zeros(len(names), np.uint16)
+    return Table(X, y, named, named, (), digests, "", bundle.card.specs, bundle.card.widths, views)
 
 
 def _near(train: Table, judged: Table, threshold: float) -> Mapping[int, tuple[bytes, float]]:

@@ -33,7 +33,7 @@ def _copies(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
 
 
 def _unusable(dataset: Dataset, done: Extraction) -> tuple[str, ...]:
-    if not (dataset.splits < 0).any() and not done.reasons.any():
+    if not (dataset.splits < 0).any() and not (done.reasons > 0).any():
         return ()  # all was said when the dataset was opened
     usable = (done.reasons == 0).any(axis=0) & (dataset.labels >= 0)
     present, labels = np.unique(dataset.labels[usable], return_inverse=True)

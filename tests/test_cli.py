@@ -155,6 +155,29 @@ def test_a_second_extract_opens_no_base_and_prints_the_same_fields(photos: Path,
     assert len(bases.opened) == 1
 
 
+def test_views_of_training_images_are_extracted_planned_and_trained_on(
+    photos: Path, tmp_path: Path, bases: Bases
+) -> None:
+    words = ("--views", "3", "--augment", "rotation_range=20,horizontal_flip=true", "--json")
+    planned = good("plan", photos, *words).json
+    check("plan", planned, PLAN)
+    assert [spec["to_compute"] for spec in planned["specs"]] == [ROWS, ROWS // 3 * 2]
+    value = good("extract", photos, *words).json
+    check("extract", value, {"specs[].views", "specs[].augmentation"})
+    assert [spec["views"] for spec in value["specs"]] == [1, 2]
+    assert json.loads(value["specs"][1]["augmentation"])["rotation_range"] == 20
+    trained = good("train", photos, *words, "--head", "logreg", "--out", tmp_path / "b").json
+    check("train", trained, {"results[].views"})
+    assert trained["results"][0]["views"] == 3
+    assert bases.computed == ROWS // 3 * 5
+    shown = good("heads", "show", trained["results"][0]["bundle"])
+    assert "3 of each image" in shown.out
+    assert good("predict", trained["results"][0]["bundle"], photos / "test", "--json").json["predictions"]
+    refused = run("extract", photos, "--views", "2", "--augment", "tutorail")
+    assert refused.code == 2
+    assert "did you mean tutorial" in refused.message
+
+
 @pytest.mark.parametrize(
     ("option", "field"),
     [

@@ -99,6 +99,13 @@ class Dataset:
         splits[open_ones] = split_by_digest(digests[open_ones], self.seed, self.fractions)
         return splits
 
+    def split_at(self, index: int, digest: bytes) -> str:
+        """The split of one image, given its digest (32 bytes)."""
+        code = int(self.splits[index])
+        if code == BY_DIGEST:
+            [code] = split_by_digest(np.frombuffer(digest, np.uint8)[None], self.seed, self.fractions).tolist()
+        return SPLITS[code]
+
     def select(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Dataset:
         """The images at ``indices``, in that order; classes and notes stay."""
         chosen = np.asarray(indices, dtype=np.int64)

@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from featstore.augmentation import Policy
 from featstore.cached import CachedRows, pool
+from featstore.extraction.reader import Picture
 from featstore.job import Job
-from featstore.records import Reason
+from featstore.records import Digests, Reason
 from featstore.runtime import BATCH_SIZE, GraphSpec, Runtime, open_runtime
 from featstore.store import SECONDS_PER_COMMIT, Store
 from featstore.versions import installed_versions
@@ -38,16 +40,18 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """Rows kept in memory, for predictions where the store is not to be written. ``rows`` maps digest → features."""
+    """Rows kept in memory, for predictions where the store is not to be written.
+
+    ``rows`` maps (digest, view) → features.
+    """
 
     def __init__(self) -> None:
         self.committed = 0
-        self.rows: dict[bytes, npt.NDArray[np.floating]] = {}
+        self.rows: dict[tuple[bytes, int], npt.NDArray[np.floating]] = {}
 
     def add(self, digest: bytes, view: int, features: npt.NDArray[np.floating]) -> None:
-        """Keep one row; there is only view 0 here."""
-        del view
-        self.rows[digest] = features
+        """Keep one row."""
+        self.rows[digest, view] = features
 
     def reject(self, digest: bytes, view: int, reason: Reason) -> None:
         """Nothing to keep: the lane remembers its rejects."""
@@ -60,9 +64,9 @@ class MemorySink:
 
 
 class Lane:
-    """One spec of a run.
+    """One spec of a run, with the views that its job asks for.
 
-    ``computed`` counts the rows of features that this run added, ``rejected`` holds its rejects by digest,
+    ``computed`` counts the rows of features that this run added, ``rejected`` holds its rejects by (digest, view),
     ``seconds`` its wall time by stage ("startup", "backbone", "write").
     """
 
@@ -70,15 +74,16 @@ class Lane:
         self.job = job
         self.rows = CachedRows(store, job.spec)
         self.computed = 0
-        self.rejected: dict[bytes, Reason] = {}
+        self.rejected: dict[tuple[bytes, int], Reason] = {}
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._store = store
         self._retry = retry_rejected
         self._sink = sink
         self._wrote = False
         self._runtime: Runtime | None = None
+        self._policy = Policy.from_text(job.spec.augmentation) if job.spec.augmentation else None
         self._claimed: set[bytes] = set()
-        self._batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
+        self._batch: list[tuple[bytes, int, npt.NDArray[np.uint8]]] = []
 
     @property
     def committed(self) -> int:
@@ -90,13 +95,20 @@ class Lane:
         """Damaged segments that this run's writer has set aside; their rows were missing like any others."""
         return len(self.rows.own.damaged) if self._wrote else 0
 
-    def missing(self, status: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
-        """Which of these lookups (N,) this run has to compute."""
+    def status(self, digests: Digests) -> npt.NDArray[np.int16]:
+        """For each view and digest, (V, N): -1 no row, 0 features, above 0 the number of the reject's Reason."""
+        return np.stack([self.rows.lookup(digests, view) for view in self.job.views])
+
+    def missing(self, digests: Digests) -> npt.NDArray[np.bool_]:
+        """For each view and digest, (V, N), whether this run has to compute the row."""
+        status = self.status(digests)
         return np.asarray(status != 0 if self._retry else status == -1)
 
-    def wants(self, digest: bytes) -> bool:
-        """True if the store has no row for ``digest``; safe to call from any thread."""
-        return bool(self.missing(self.rows.lookup(np.frombuffer(digest, np.uint8).reshape(1, -1)))[0])
+    def pictures(self, digest: bytes) -> frozenset[Picture]:
+        """The views that the store has no row for; safe to call from any thread."""
+        missing = self.missing(np.frombuffer(digest, np.uint8).reshape(1, -1))[:, 0]
+        views = np.array(self.job.views)[missing].tolist()
+        return frozenset(Picture(self.job.spec.pixels, view, self._policy) for view in views)
 
     def claim(self, digest: bytes) -> bool:
         """True the first time in this run: copies of one image are computed once."""
@@ -104,17 +116,17 @@ class Lane:
         self._claimed.add(digest)
         return fresh
 
-    def push(self, digest: bytes, pixels: npt.NDArray[np.uint8]) -> None:
+    def push(self, digest: bytes, view: int, pixels: npt.NDArray[np.uint8]) -> None:
         """Queue uint8 (H, W, 3); a full batch runs at once."""
-        self._batch.append((digest, pixels))
+        self._batch.append((digest, view, pixels))
         if len(self._batch) == BATCH_SIZE:
             self._run_batch()
 
-    def reject(self, digest: bytes, reason: Reason) -> None:
-        """Record that the image cannot become features."""
-        self.rejected[digest] = reason
+    def reject(self, digest: bytes, view: int, reason: Reason) -> None:
+        """Record that this view of the image cannot become features."""
+        self.rejected[digest, view] = reason
         with self._timed("write"):
-            self._writer().reject(digest, 0, reason)
+            self._writer().reject(digest, view, reason)
 
     def finish(self) -> None:
         """Run the last, padded batch and commit every row."""
@@ -134,7 +146,7 @@ class Lane:
             self._store.check_writable()
         runtime = self._open_runtime()
         writer = self._writer()
-        digests, pixels = zip(*self._batch, strict=True)
+        digests, views, pixels = zip(*self._batch, strict=True)
         self._batch.clear()
         started = time.monotonic()
         with self._timed("backbone"):
@@ -144,12 +156,12 @@ class Lane:
             with np.errstate(over="ignore"):  # what overflows the stored dtype is not finite: rejected below
                 rows = features.astype(self.job.spec.dtype, copy=False)
             finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
-        for digest, row, good in zip(digests, rows, finite, strict=True):
+        for digest, view, row, good in zip(digests, views, rows, finite, strict=True):
             if not good:
-                self.reject(digest, Reason.NOT_FINITE)
+                self.reject(digest, view, Reason.NOT_FINITE)
                 continue
             with self._timed("write"):
-                writer.add(digest, 0, row)
+                writer.add(digest, view, row)
             self.computed += 1
         if time.monotonic() - started >= SECONDS_PER_COMMIT:  # a slow base: do not wait for the next batch to commit
             with self._timed("write"):

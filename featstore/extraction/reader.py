@@ -17,12 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore import decode
+from featstore.augmentation import Policy, augment
 from featstore.dataset import Dataset
 from featstore.records import Reason, Rejected, Stamp
 from featstore.spec import PixelSpec
 
-Wanted = Callable[[bytes], frozenset[PixelSpec]]
-"""Which pixels are still wanted of the image with this digest; called from several threads."""
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is wanted of an image: which pixels, of which view. ``policy`` is None for view 0, the image itself."""
+
+    pixels: PixelSpec
+    view: int = 0
+    policy: Policy | None = None
+
+
+Wanted = Callable[[int, bytes], frozenset[Picture]]
+"""Which pictures are still wanted of the image at this index, with this digest; called from several threads."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -33,13 +44,13 @@ class Prepared:
     """One image, read.
 
     ``digest`` is None if the file could not be read (then ``rejected`` says why); ``pixels`` holds uint8 (H, W, 3)
-    for every PixelSpec that was wanted, and is empty if none was, or if decoding failed. Times in seconds.
+    for every Picture that was wanted, and is empty if none was, or if decoding failed. Times in seconds.
     """
 
     index: int
     stamp: Stamp | None = None
     digest: bytes | None = None
-    pixels: Mapping[PixelSpec, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    pixels: Mapping[Picture, npt.NDArray[np.uint8]] = field(default_factory=dict)
     rejected: Rejected | None = None
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -58,17 +69,28 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
         return Prepared(index, rejected=Rejected(Reason.UNREADABLE, error.strerror or str(error)))
     digest = hashlib.sha256(data).digest()
     read = time.perf_counter()
-    specs = sorted(wanted(digest), key=repr)
+    pictures = wanted(index, digest)
     rejected: Rejected | None = None
-    pixels: dict[PixelSpec, npt.NDArray[np.uint8]] = {}
-    if specs:
+    pixels: dict[Picture, npt.NDArray[np.uint8]] = {}
+    if pictures:
         try:
-            pixels = dict(zip(specs, decode.decode(data, specs), strict=True))
+            pixels = _make(pictures, data, digest)
         except Rejected as caught:
             if caught.reason is Reason.UNREADABLE:  # the machine's state (no memory), not the file's: nothing to keep
                 return Prepared(index, rejected=caught)
             rejected = caught
     return Prepared(index, stamp, digest, pixels, rejected, read - started, time.perf_counter() - read)
+
+
+def _make(pictures: frozenset[Picture], data: bytes, digest: bytes) -> dict[Picture, npt.NDArray[np.uint8]]:
+    specs = sorted({picture.pixels for picture in pictures}, key=repr)
+    plain = dict(zip(specs, decode.decode(data, specs), strict=True))
+    return {
+        picture: augment(plain[picture.pixels], picture.policy, digest, picture.view)
+        if picture.policy
+        else plain[picture.pixels]
+        for picture in pictures
+    }
 
 
 def in_order(

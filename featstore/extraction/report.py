@@ -14,10 +14,11 @@ from featstore.wording import printable
 
 @dataclass(frozen=True, slots=True)
 class SpecReport:
-    """One spec's part: ``hits`` + ``computed`` + ``rejected`` = the images of the dataset.
+    """One spec's part, in rows: ``hits`` + ``computed`` + ``rejected`` = the images asked for, times ``views``.
 
-    A copy of an image computed in this run counts as a hit. ``seconds`` is wall time inside the backbone, its
-    start-up not included; ``images_per_second`` is ``computed`` by ``seconds`` (0 if nothing was computed).
+    Asked for are all images of the dataset, or with augmented views those to train on; ``views`` is how many of each.
+    A copy of an image computed in this run counts as a hit. ``seconds`` is wall time inside the backbone, its start-up
+    not included; ``images_per_second`` is ``computed`` by ``seconds`` (0 if nothing was computed).
     """
 
     backbone: str
@@ -26,6 +27,8 @@ class SpecReport:
     pooling: str
     precision: str
     runtime: str
+    augmentation: str | None
+    views: int
     hits: int
     computed: int
     rejected: int

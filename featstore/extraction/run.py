@@ -16,14 +16,13 @@ from featstore import machine, rates
 from featstore.dataset import Dataset
 from featstore.errors import DamageError, FeatstoreError, InputError, Interrupted
 from featstore.extraction.lane import Lane, MemorySink
-from featstore.extraction.reader import Prepared, in_order, prepare
+from featstore.extraction.reader import Picture, Prepared, in_order, prepare
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
 from featstore.job import Job
 from featstore.progress import Advance, Progress, silent
-from featstore.records import Digests, Reason
+from featstore.records import SPLITS, Digests, Reason
 from featstore.runtime import BATCH_SIZE
 from featstore.scan import StatCache, known_digests
-from featstore.spec import PixelSpec
 from featstore.store import Store
 
 _MEASURABLE = 4 * BATCH_SIZE
@@ -33,7 +32,7 @@ _SAVE_SECONDS = 60.0
 """How often what is known of files is saved during a run."""
 
 _AHEAD = 4 * BATCH_SIZE
-"""Images read ahead of the backbone; with the pixels of one image this bounds the memory of a run."""
+"""Pictures made ahead of the backbone; with the pixels of one this bounds the memory of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,9 @@ class ExtractOptions:
 class Extraction:
     """A finished run: what it did, and the dataset's digests uint8 (N, 32) with ``known`` bool (N,).
 
-    ``reasons`` is the number of each image's Reason, int16 (jobs, N), 0 where it has features; ``computed`` bool
-    (jobs, N) tells whether the row was computed in this run (a copy of a computed image included).
+    ``reasons`` is the number of each image's Reason, int16 (jobs, N), 0 where all views asked for have features, -1
+    where the job does not ask for it; ``computed`` bool (jobs, N) tells whether a row of it was computed in this run (a
+    copy of a computed image included).
     """
 
     report: ExtractReport
@@ -105,14 +105,15 @@ class _Run:
     def go(self, progress: Progress) -> Extraction:
         todo = self._todo()
         if len(todo):
-            label = "extract " + " + ".join(lane.job.spec.backbone for lane in self.lanes)
+            label = "extract " + " + ".join(dict.fromkeys(lane.job.spec.backbone for lane in self.lanes))
             with progress(label, len(todo)) as advance:
                 self._compute(todo, advance)
-        reasons = np.stack([self._reasons(lane) for lane in self.lanes])
-        report = self._report(reasons)
+        each = [self._reasons(lane) for lane in self.lanes]
+        report = self._report(each)
         if self.options.on_error == "fail" and report.rejects:
             raise _rejection(report.rejects)
-        fresh = np.stack([lane.missing(lane.rows.lookup(self.scan.values)) for lane in self.lanes])
+        fresh = np.stack([lane.missing(self.scan.values).any(axis=0) for lane in self.lanes])
+        reasons = np.stack([of_views.max(axis=0) for of_views in each])
         jobs = tuple(lane.job for lane in self.lanes)
         return Extraction(report, jobs, self.scan.values, self.scan.known, reasons, fresh & (reasons == 0))
 
@@ -120,14 +121,16 @@ class _Run:
         """Indices of the images to read: those of unknown content and those that a lane has no row for."""
         needed = ~self.scan.known
         for lane in self.lanes:
-            needed = needed | lane.missing(lane.rows.lookup(self.scan.values))
+            asked = lane.job.asks(self.dataset, self.scan.values)
+            needed = needed | (asked & lane.missing(self.scan.values).any(axis=0))
         return np.flatnonzero(needed)
 
     def _compute(self, todo: npt.NDArray[np.intp], advance: Advance) -> None:
         workers = self.options.workers or machine.describe().cores
         read = partial(prepare, self.dataset, wanted=self._wanted)
+        ahead = max(1, _AHEAD // sum(len(lane.job.views) for lane in self.lanes))
         try:
-            for image in in_order(read, todo.tolist(), workers=workers, ahead=_AHEAD):
+            for image in in_order(read, todo.tolist(), workers=workers, ahead=ahead):
                 self._take(image)
                 advance(1)
                 if image.rejected and self.options.on_error == "fail":
@@ -148,8 +151,13 @@ class _Run:
         finally:
             self.cache.save()
 
-    def _wanted(self, digest: bytes) -> frozenset[PixelSpec]:
-        return frozenset(lane.job.spec.pixels for lane in self.lanes if lane.wants(digest))
+    def _wanted(self, index: int, digest: bytes) -> frozenset[Picture]:
+        return frozenset().union(*(self._pictures(lane, index, digest) for lane in self.lanes))
+
+    def _pictures(self, lane: Lane, index: int, digest: bytes) -> frozenset[Picture]:
+        """What the lane wants of an image: nothing if its job is not about the image's split."""
+        asked = lane.job.splits == SPLITS or self.dataset.split_at(index, digest) in lane.job.splits
+        return lane.pictures(digest) if asked else frozenset()
 
     def _take(self, image: Prepared) -> None:
         """Hand one image to the lanes that want it."""
@@ -167,12 +175,14 @@ class _Run:
             self.cache.save()
             self.saved = time.monotonic()
         for lane in self.lanes:
-            if not (lane.wants(image.digest) and lane.claim(image.digest)):
+            pictures = self._pictures(lane, image.index, image.digest)
+            if not (pictures and lane.claim(image.digest)):
                 continue
-            if image.rejected:
-                lane.reject(image.digest, image.rejected.reason)
-            else:
-                lane.push(image.digest, image.pixels[lane.job.spec.pixels])
+            for picture in sorted(pictures, key=lambda one: one.view):
+                if image.rejected:
+                    lane.reject(image.digest, picture.view, image.rejected.reason)
+                else:
+                    lane.push(image.digest, picture.view, image.pixels[picture])
 
     def _close_lanes(self) -> None:
         """Commit what is complete; the error that brought us here is the one to report."""
@@ -182,8 +192,8 @@ class _Run:
             except FeatstoreError:
                 continue
 
-    def _report(self, reasons: npt.NDArray[np.int16]) -> ExtractReport:
-        rejects = tuple(self._rejects(reasons.max(axis=0)))
+    def _report(self, reasons: Sequence[npt.NDArray[np.int16]]) -> ExtractReport:
+        rejects = tuple(self._rejects(np.max([of_views.max(axis=0) for of_views in reasons], axis=0)))
         for lane in self.lanes:
             for stage, seconds in lane.seconds.items():
                 self.seconds[stage] += seconds
@@ -201,18 +211,17 @@ class _Run:
         )
 
     def _reasons(self, lane: Lane) -> npt.NDArray[np.int16]:
-        """The number of each image's Reason for one lane, int16 (N,), 0 where it has features."""
-        reasons = np.maximum(lane.rows.lookup(self.scan.values), 0)
+        """The number of the Reason of each view and image for one lane, int16 (V, N), 0 where it has features."""
+        reasons = np.maximum(lane.status(self.scan.values), 0)
         if self.options.retry_rejected:
             reasons[:] = 0
         if lane.rejected:
-            reasons = np.array(
-                [lane.rejected.get(d.tobytes(), old) for d, old in zip(self.scan.values, reasons, strict=True)],
-                dtype=np.int16,
-            )
+            digests = [digest.tobytes() for digest in self.scan.values]
+            for view, row in zip(lane.job.views, reasons, strict=True):
+                row[:] = [lane.rejected.get((digest, view), old) for digest, old in zip(digests, row, strict=True)]
         for index, rejected in self.scan.rejects.items():
-            reasons[index] = rejected.reason
-        return reasons
+            reasons[:, index] = rejected.reason
+        return np.where(lane.job.asks(self.dataset, self.scan.values), reasons, np.int16(-1))
 
     def _rejects(self, reasons: npt.NDArray[np.int16]) -> list[RejectedImage]:
         return [
@@ -221,12 +230,12 @@ class _Run:
                 self.scan.values[i].tobytes().hex() if self.scan.known[i] else "",
                 Reason(int(reasons[i])),
             )
-            for i in np.flatnonzero(reasons)
+            for i in np.flatnonzero(reasons > 0)
         ]
 
 
 def _spec_report(lane: Lane, reasons: npt.NDArray[np.int16]) -> SpecReport:
-    rejected = int((reasons != 0).sum())
+    rejected = int((reasons > 0).sum())
     seconds = lane.seconds["backbone"]
     return SpecReport(
         backbone=lane.job.spec.backbone,
@@ -235,7 +244,9 @@ def _spec_report(lane: Lane, reasons: npt.NDArray[np.int16]) -> SpecReport:
         pooling=lane.job.spec.pooling,
         precision=lane.job.spec.precision,
         runtime=lane.job.runtime,
-        hits=len(reasons) - lane.computed - rejected,
+        augmentation=lane.job.spec.augmentation,
+        views=len(lane.job.views),
+        hits=int((reasons >= 0).sum()) - lane.computed - rejected,
         computed=lane.computed,
         rejected=rejected,
         seconds=seconds,

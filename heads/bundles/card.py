@@ -69,6 +69,7 @@ class Card:
     held_out, test : its metrics there, before the last fit, and on the test split, which was scored once; None if not.
     fitted_on : the splits of the last fit.
     snapshot : the names of the store's segments when it was trained; with the specs they tell exactly which rows.
+    views, augmentation : of each training image, itself among them; the policy of the others, None if there are none.
     rows, rows_digest : how many images it was fitted on, and the SHA-256 (hex) of their sorted digests and labels.
     versions : package name → version of what fitted it.
     """
@@ -88,6 +89,8 @@ class Card:
     held_out: Metrics
     test: Metrics | None
     fitted_on: tuple[str, ...]
+    augmentation: str | None
+    views: int
     rows: int
     rows_digest: str
     snapshot: tuple[str, ...]
@@ -125,6 +128,8 @@ def card_to_bytes(card: Card, head: HeadFile, files: Mapping[str, FileEntry]) ->
         },
         "trained_on": {
             "splits": list(card.fitted_on),
+            "augmentation": card.augmentation,
+            "views": card.views,
             "rows": card.rows,
             "sha256": card.rows_digest,
             "snapshot": list(card.snapshot),
@@ -182,6 +187,7 @@ def _check(card: Card) -> None:
         "classes": len(set(card.classes)) == len(card.classes) > 1,
         "widths": min(card.widths, default=0) > 0,
         "numbers": type(card.seed) is type(card.rows) is int and card.rows >= 0 and type(card.balanced) is bool,
+        "views": type(card.views) is int and card.views >= 1 and type(card.augmentation) in (str, type(None)),
         "clip": card.clip is None or 0 <= card.clip < 0.5,
         "calibration": len(card.calibration.curves)
         == (len(card.classes) if card.calibration.method == "isotonic" else 0),
@@ -222,6 +228,8 @@ def _card(content: Mapping[str, Any]) -> Card:
         held_out=Metrics.from_json(scores["held_out"]),
         test=Metrics.from_json(scores["test"]) if scores["test"] else None,
         fitted_on=tuple(content["trained_on"]["splits"]),
+        augmentation=content["trained_on"]["augmentation"],
+        views=content["trained_on"]["views"],
         rows=content["trained_on"]["rows"],
         rows_digest=content["trained_on"]["sha256"],
         snapshot=tuple(content["trained_on"]["snapshot"]),

@@ -110,6 +110,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "trained_on": {
             "splits": list(card.fitted_on),
             "rows": card.rows,
+            "views": card.views,
+            "augmentation": card.augmentation,
             "sha256": card.rows_digest,
             "segments": len(card.snapshot),
         },

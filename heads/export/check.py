@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featstore.cached import pool
 from featstore.dataset import Dataset
 from featstore.errors import InputError
-from featstore.extraction.reader import prepare
+from featstore.extraction.reader import Picture, prepare
 from featstore.job import Job
 from featstore.runtime import BATCH_SIZE, open_runtime
 from heads.bundles.bundle import Bundle
@@ -39,13 +39,13 @@ def drawn_pictures(inputs: Sequence[ImageInput], seed: int = 0) -> Images:
 
 def real_pictures(inputs: Sequence[ImageInput], dataset: Dataset) -> Images:
     """Up to MOST_IMAGES images of ``dataset`` as each input takes them; raises InputError if none can be read."""
-    wanted = frozenset(one.pixels for one in inputs)
+    wanted = frozenset(Picture(one.pixels) for one in inputs)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_IMAGES)).astype(int)).tolist()
-    read = [prepare(dataset, index, lambda _: wanted).pixels for index in chosen]
+    read = [prepare(dataset, index, lambda *_: wanted).pixels for index in chosen]
     good = [pixels for pixels in read if pixels]
     if not good:
         raise InputError("none of these images can be read", where="--check", received=dataset.name)
-    return {one.name: np.stack([pixels[one.pixels] for pixels in good]) for one in inputs}
+    return {one.name: np.stack([pixels[Picture(one.pixels)] for pixels in good]) for one in inputs}
 
 
 def exported_probabilities(predict: Predict, images: Images) -> npt.NDArray[np.float64]:

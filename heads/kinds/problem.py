@@ -32,6 +32,7 @@ class Problem:
     y : int64 (N,), codes 0 to K - 1, each of them present.
     blocks : the widths of the blocks of columns, one a backbone; they sum to D.
     balanced : weigh rows inversely to the size of their class, N / (K · count), as scikit-learn's "balanced".
+    image : int64 (N,), the image of each row, a number that its copies and views share; None if each has its own.
     held_out : what the fit will be judged on, for learning curves and for choosing when to stop; None in a last fit.
     """
 
@@ -41,6 +42,7 @@ class Problem:
     balanced: bool = False
     seed: int = 0
     held_out: HeldOut | None = None
+    image: Labels | None = None
 
     @property
     def classes(self) -> int:

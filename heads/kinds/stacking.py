@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from featstore.errors import InputError
+from heads.kinds.folds import first_rows, folds_of
 from heads.kinds.head import Labels, Logits, Params
 from heads.kinds.linear import LinearHead
 from heads.kinds.problem import Fit, FitGrid, Problem
@@ -26,7 +27,7 @@ _LAST: Params = {"C": 1.0}
 def fit_stacking(fit: FitGrid, problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...]:
     """A fit for each value of the ``grid``, which regularises the heads of all blocks alike; ``fit`` fits linear heads.
 
-    Raises InputError if there are fewer than two blocks of columns or a class has a single row.
+    Raises InputError if there are fewer than two blocks of columns or a class has a single image.
     """
     if len(problem.blocks) < 2:
         raise InputError("stacking combines backbones", expected="at least two, as vgg16+xception", received=1)
@@ -50,14 +51,12 @@ def _with_rows(problem: Problem, X: Logits) -> Problem:
 
 def _unseen_logits(fit: FitGrid, problem: Problem, grid: Sequence[Params], columns: list[slice]) -> list[Logits]:
     """For each value of the grid what heads say of rows they never saw: (N, blocks · K)."""
-    from sklearn.model_selection import StratifiedKFold
-
-    classes, folds = problem.classes, min(FOLDS, int(np.bincount(problem.y).min()))
+    image = np.arange(len(problem.y)) if problem.image is None else problem.image
+    classes, folds = problem.classes, min(FOLDS, int(np.bincount(problem.y[first_rows(image)]).min()))
     if folds < 2:
         raise InputError("stacking needs two images of every class", received=folds)
     out = [np.empty((len(problem.y), len(columns) * classes)) for _ in grid]
-    splits = StratifiedKFold(folds, shuffle=True, random_state=problem.seed).split(problem.y, problem.y)
-    for fitted_on, held_out in splits:
+    for fitted_on, held_out in folds_of(image, problem.y, folds, problem.seed):
         for place, column in enumerate(columns):
             found = fit(_part(problem, fitted_on, column), grid)
             del out[len(found) :]
@@ -80,7 +79,7 @@ def _composed(top: object, heads: Sequence[object]) -> LinearHead:
 
 def _part(problem: Problem, rows: Labels, column: slice) -> Problem:
     X = problem.X[rows][:, column]
-    return replace(problem, X=X, y=problem.y[rows], blocks=(X.shape[1],), held_out=None)
+    return replace(problem, X=X, y=problem.y[rows], blocks=(X.shape[1],), held_out=None, image=None)
 
 
 def _columns(blocks: Sequence[int]) -> list[slice]:

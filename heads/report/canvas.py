@@ -105,6 +105,14 @@ def draw(name: str, alt: str, paint: Paint, size: tuple[float, float] = SQUARE) 
     return Plot(name, alt, light, dark, png, round(size[0] * 96), round(size[1] * 96))
 
 
+def png(paint: Paint, size: tuple[float, float]) -> bytes:
+    """What ``paint`` draws as a PNG file alone, in the light colours."""
+    with mpl.rc_context(_settings(LIGHT)):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure, LIGHT)
+        return _saved(figure, "png", LIGHT)
+
+
 def _saved(figure: Figure, kind: str, theme: Theme) -> bytes:
     written = io.BytesIO()
     if kind == "svg":  # no date: the same plot, the same bytes

@@ -96,10 +96,14 @@ def _about_head(known: Card) -> dict[str, str]:
 
 def _about_training(bundle: Bundle) -> dict[str, str]:
     known = bundle.card
+    views = (
+        {"views": f"{known.views} of each image, itself among them: {known.augmentation}"} if known.augmentation else {}
+    )
     facts = {
         "chosen": f"among {counted(len(known.trials), 'setting')} on {known.chosen_on}",
         "trained on": f"{counted(known.rows, 'image')} of {' and '.join(known.fitted_on)} (seed {known.seed}), "
         f"SHA-256 {known.rows_digest[:16]}",
+        **views,
         "written by": ", ".join(f"{name} {version}" for name, version in known.versions.items()),
     }
     if strange := strange_files(bundle.path):

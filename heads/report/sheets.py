@@ -1,4 +1,4 @@
-"""CSV files of results: for spreadsheets, for scripts, for Kaggle. Written whole or not at all."""
+"""Files of results, most of them CSV: for spreadsheets, for scripts, for Kaggle. Written whole or not at all."""
 
 from __future__ import annotations
 
@@ -65,15 +65,20 @@ def check_target(path: Path, *, force: bool = False) -> None:
 
 
 def write_sheet(text: str, path: Path, *, force: bool = False) -> None:
-    """Write ``text`` to ``path``, durably: all of it appears at once, or nothing.
+    """Write ``text`` to ``path`` as :func:`write_file` does."""
+    write_file(text.encode(), path, force=force)
+
+
+def write_file(data: bytes, path: Path, *, force: bool = False) -> None:
+    """Write ``data`` to ``path``, durably: all of it appears at once, or nothing.
 
     Raises what :func:`check_target` raises, and ReadOnlyError, NoSpaceError or StorageError.
     """
     check_target(path, force=force)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from featstore import machine
 from featstore.errors import InputError
-from featstore.records import Digests
 from featstore.table import StoredRows, Table
 from heads.evaluation.scores import Trial, accuracy
+from heads.kinds.folds import first_rows, folds_of
 from heads.kinds.head import Features, Labels, Logits, Params
 from heads.kinds.problem import Curve, Fit, HeadKind, HeldOut, Problem
 
@@ -87,8 +88,8 @@ class Judging:
 def prepare(train: Table, validation: Table | None = None, *, balanced: bool = False, seed: int = 0) -> Judging:
     """What heads are fitted and judged on: held out is ``validation``, or without a label there, folds of ``train``.
 
-    Unlabelled rows are left out. Raises InputError if the tables do not belong together, hold numbers that are not
-    finite, or have too few classes or images.
+    Unlabelled rows are left out, and no augmented view is judged on. Raises InputError if the tables do not belong
+    together, hold numbers that are not finite, or have too few classes or images.
     """
     known = labelled(train)
     labels, codes = np.unique(train.y[known], return_inverse=True)
@@ -100,11 +101,12 @@ def prepare(train: Table, validation: Table | None = None, *, balanced: bool = F
             received=", ".join(map(repr, names)) or "no labelled image",
         )
     X = train.X if len(known) == len(train) else train.select(known).X
-    problem = _problem_maker(X, codes, train.widths, balanced, seed)
+    _, image = np.unique(train.digests[known], axis=0, return_inverse=True)
+    problem = _problem_maker(X, codes, image, train.widths, balanced, seed)
     if validation is None or not (validation.y >= 0).any():
-        return _by_folds(
-            problem, codes, train.digests[known], names, known, labels, kept=X.nbytes * FOLDS <= _KEPT_BYTES, seed=seed
-        )
+        judged = train.views[known] == 0
+        kept = X.nbytes * FOLDS <= _KEPT_BYTES
+        return _by_folds(problem, codes, image, judged, names, known, labels, kept=kept, seed=seed)
     _check_same(train, validation)
     rows = labelled(validation)
     right = validation.y[rows]
@@ -197,7 +199,8 @@ def _fit_rounds(kind: HeadKind, judging: Judging) -> list[_Round]:
 def _by_folds(
     problem: Callable[[Labels, HeldOut | None], Problem],
     codes: Labels,
-    digests: Digests,
+    image: Labels,
+    judged: npt.NDArray[np.bool_],
     names: Sequence[str],
     known: Labels,
     labels: Labels,
@@ -205,11 +208,7 @@ def _by_folds(
     kept: bool,
     seed: int,
 ) -> Judging:
-    from sklearn.model_selection import StratifiedKFold
-
-    _, firsts, image = np.unique(digests, axis=0, return_index=True, return_inverse=True)
-    firsts = np.sort(firsts)  # copies go where the first of them goes: a fold never judges what others were fitted on
-    counts = np.bincount(codes[firsts], minlength=len(names))
+    counts = np.bincount(codes[first_rows(image)], minlength=len(names))
     if (smallest := int(counts.min())) < 2:
         raise InputError(
             f"class {names[int(counts.argmin())]!r} has too few training images to choose by folds",
@@ -218,25 +217,24 @@ def _by_folds(
         )
     folds = min(FOLDS, smallest)
     whole = problem(np.arange(len(codes)), None).X
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(firsts, codes[firsts])
+    place = np.cumsum(judged) - 1
 
     def maker(fitted_on: Labels, held_out: Labels) -> Callable[[], Problem]:
         return lambda: problem(fitted_on, HeldOut(take(whole, held_out), codes[held_out]))
 
     rounds = []
-    for _, fold in splits:
-        inside = np.isin(image, image[firsts[fold]])
-        held_out = np.flatnonzero(inside)
-        rounds.append((maker(np.flatnonzero(~inside), held_out), held_out))
-    return Judging(f"{folds} folds of train", labels, known, codes, tuple(rounds), kept)
+    for fitted_on, inside in folds_of(image, codes, folds, seed):
+        held_out = inside[judged[inside]]
+        rounds.append((maker(fitted_on, held_out), place[held_out]))
+    return Judging(f"{folds} folds of train", labels, known[judged], codes[judged], tuple(rounds), kept)
 
 
 def _problem_maker(
-    X: Features, codes: Labels, widths: tuple[int, ...], balanced: bool, seed: int
+    X: Features, codes: Labels, image: Labels, widths: tuple[int, ...], balanced: bool, seed: int
 ) -> Callable[[Labels, HeldOut | None], Problem]:
     def make(rows: Labels, held_out: HeldOut | None) -> Problem:
         chosen = X if len(rows) == len(codes) else take(X, rows)
-        return Problem(chosen, codes[rows], widths, balanced, seed, held_out)
+        return Problem(chosen, codes[rows], widths, balanced, seed, held_out, image[rows])
 
     return make
 

@@ -23,7 +23,8 @@ class FittedHead:
 
     calibration : from its logits to probabilities, fitted on held-out rows.
     labels : int64 (K,), each column's class as an index into ``all_classes``: only classes that have training images.
-    fitted_on : the splits whose rows it was fitted on; ``digests`` uint8 (N, 32) are these rows, ``y`` their labels.
+    fitted_on : the splits whose images it was fitted on, views of them included; ``digests`` uint8 (N, 32) are these
+        images, ``y`` their labels.
     seconds : what this last fit took.
     """
 
@@ -64,15 +65,18 @@ def refit(
     labels, codes = np.unique(used.y, return_inverse=True)
     if not np.isin(choice.labels, labels).all():
         raise InputError("this table lacks classes that the head was chosen for", where=f"the {table.split} split")
-    [fitted] = kind.fit(Problem(used.X, codes, used.widths, balanced, seed), (choice.chosen.params,))
+    _, image = np.unique(used.digests, axis=0, return_inverse=True)
+    problem = Problem(used.X, codes, used.widths, balanced, seed, image=image)
+    [fitted] = kind.fit(problem, (choice.chosen.params,))
+    originals = used.views == 0
     return FittedHead(
         head=fitted.head,
         calibration=calibration if len(labels) == len(choice.labels) else Calibration(),
         labels=labels,
         all_classes=table.classes,
         fitted_on=tuple(table.split.split("+")),
-        digests=used.digests,
-        y=used.y,
+        digests=used.digests[originals],
+        y=used.y[originals],
         seconds=time.perf_counter() - started,
     )
 

@@ -73,6 +73,8 @@ def key_of(kind: HeadKind, train: Table, validation: Table | None, *, balanced: 
         "seed": seed,
         "specs": [spec.fingerprint for spec in train.specs],
         "classes": [name.encode("utf-8", "surrogateescape").hex() for name in train.classes],
+        "augmentation": train.augmentation,
+        "views": hashlib.sha256(train.views.tobytes()).hexdigest(),
         "rows": [hashlib.sha256(table.digests.tobytes() + table.y.tobytes()).hexdigest() for table in tables],
     }
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()

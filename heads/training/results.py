@@ -32,6 +32,7 @@ class TrainingSet:
     feature_bytes : of the cached features of all images; image_seconds : running the bases over all images, None if
         not known here.
     preprocessing : what happens to pixels before the base, "keras" being its own.
+    views : of each training image, itself among them.
     """
 
     backbone: str
@@ -41,6 +42,7 @@ class TrainingSet:
     feature_bytes: int = 0
     image_seconds: float | None = None
     preprocessing: str = "keras"
+    views: int = 1
 
     def tables(self) -> Mapping[str, Table]:
         """The tables; raises InputError if there is no training image."""
@@ -84,7 +86,7 @@ class Variants:
 class Result:
     """One kind of head on one table, as a line of the leaderboard.
 
-    backbone, pooling, preprocessing, head : as they were asked for; backbones joined by "+".
+    backbone, pooling, preprocessing, views, head : as they were asked for; backbones joined by "+".
     fingerprints : of the specs of its features, one a backbone.
     probabilities : float64 (M, C) on the held-out rows, in the columns of all C classes of the dataset; calibrated
         without a row's own answer.
@@ -107,6 +109,7 @@ class Result:
     cost: Cost
     place: int = 0
     preprocessing: str = "keras"
+    views: int = 1
     held_out_variants: Variants | None = None
     test: Metrics | None = None
     test_variants: Variants | None = None
@@ -114,9 +117,9 @@ class Result:
 
     @property
     def features(self) -> str:
-        """What it was fitted on, in words: ``vgg16 avg``, ``vgg16 flatten rescale``."""
-        usual = self.preprocessing == "keras"
-        return f"{self.backbone} {self.pooling}" + ("" if usual else f" {self.preprocessing}")
+        """What it was fitted on, in words: ``vgg16 avg``, ``vgg16 flatten rescale``, ``vgg16 avg 4 views``."""
+        preprocessing = "" if self.preprocessing == "keras" else f" {self.preprocessing}"
+        return f"{self.backbone} {self.pooling}{preprocessing}" + (f" {self.views} views" if self.views > 1 else "")
 
     @property
     def varied(self) -> Params:
@@ -139,6 +142,7 @@ class Result:
             "fingerprints": list(self.fingerprints),
             "pooling": self.pooling,
             "preprocessing": self.preprocessing,
+            "views": self.views,
             "head": self.head,
             "params": dict(self.choice.chosen.params),
             "chosen_on": self.choice.on,

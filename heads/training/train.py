@@ -84,7 +84,8 @@ def train(
         raise InputError("no head was trained", received="; ".join(notes), todo="ask for other heads or poolings")
     best_first = ranked(results)
     classes = tuple(one.name for one in best_first[0].held_out.per_class)
-    leaks = find_leaks(sets[_narrowest(best_first[0], sets)].tables())
+    tables = sets[_narrowest(best_first[0], sets)].tables()
+    leaks = find_leaks({split: table.originals for split, table in tables.items()})
     best_first = (judged_again(best_first[0], classes, leaks, seed=options.seed), *best_first[1:])
     if bundles is not None:
         best_first = _fit_again(best_first, sets, leaks, bundles, options, progress)
@@ -154,6 +155,7 @@ def _result(
         backbone=training_set.backbone,
         pooling=training_set.pooling,
         preprocessing=training_set.preprocessing,
+        views=training_set.views,
         head=kind.name,
         fingerprints=tuple(spec.fingerprint for spec in held_out.specs),
         choice=choice,
@@ -236,6 +238,8 @@ def _card(fitted: FittedHead, result: Result, training_set: TrainingSet, table: 
         held_out=result.held_out,
         test=result.test,
         fitted_on=fitted.fitted_on,
+        augmentation=table.augmentation,
+        views=training_set.views,
         rows=len(fitted.y),
         rows_digest=_rows_digest(fitted),
         snapshot=table.snapshot,

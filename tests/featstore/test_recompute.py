@@ -44,6 +44,12 @@ def test_a_sample_of_rows_is_computed_again_and_agrees(store: Store, bases: Base
     assert bases.computed == before + 5
 
 
+def test_augmented_views_are_computed_again_as_well(photos: Path, store: Store) -> None:
+    featstore.extract(photos, views=3)
+    drifts = verify_store(store, recompute=4).drifts
+    assert [(drift.rows, drift.problem, drift.relative) for drift in drifts] == [(4, None, 0)] * 2
+
+
 def test_nothing_in_the_store_changes(store: Store) -> None:
     before = sorted((p, p.stat().st_mtime_ns) for p in store.path.rglob("*"))
     verify_store(store, recompute=3, read_data=True)

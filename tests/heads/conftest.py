@@ -44,6 +44,23 @@ def make_table(
         split=split,
         specs=(SPEC,),
         widths=(width,),
+        views=np.zeros(count, np.uint16),
+    )
+
+
+def with_views(table: Table, views: int) -> Table:
+    """The table and noisy versions of each of its rows, as augmented views are."""
+    random = np.random.default_rng(7)
+    X = np.concatenate([table.X + random.normal(scale=0.3 * (view > 0), size=table.X.shape) for view in range(views)])
+    return replace(
+        table,
+        X=X.astype(np.float32),
+        y=np.tile(table.y, views),
+        ids=table.ids * views,
+        paths=table.paths * views,
+        digests=np.tile(table.digests, (views, 1)),
+        views=np.repeat(np.arange(views, dtype=np.uint16), len(table)),
+        augmentation="a policy",
     )
 
 
@@ -86,6 +103,8 @@ def card() -> Card:
         held_out=measure(y, np.eye(3)[y] * 0.7 + 0.1, classes),
         test=None,
         fitted_on=("train",),
+        augmentation=None,
+        views=1,
         rows=60,
         rows_digest="1" * 64,
         snapshot=("2" * 64,),

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featstore.augmentation import POLICIES, augment
 from featstore.dataset import open_dataset
 from featstore.decode import decode
-from featstore.extraction.reader import in_order, prepare
+from featstore.extraction.reader import Picture, in_order, prepare
 from featstore.records import Reason
 from featstore.spec import PixelSpec
 from tests.pictures import png
 
-SMALL, LARGE = PixelSpec((8, 8)), PixelSpec((16, 16), "nearest")
+SMALL, LARGE = Picture(PixelSpec((8, 8))), Picture(PixelSpec((16, 16), "nearest"))
 
 
 @pytest.fixture
@@ -26,18 +27,27 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_digest_and_pixels_come_from_the_same_bytes(picture: Path) -> None:
-    image = prepare(open_dataset([picture]), 0, lambda _: frozenset({SMALL, LARGE}))
+    image = prepare(open_dataset([picture]), 0, lambda *_: frozenset({SMALL, LARGE}))
     assert image.digest == hashlib.sha256(picture.read_bytes()).digest()
     assert image.stamp is not None
     assert image.stamp.size == picture.stat().st_size
-    for spec in (SMALL, LARGE):
-        np.testing.assert_array_equal(image.pixels[spec], decode(picture.read_bytes(), [spec])[0])
+    for one in (SMALL, LARGE):
+        np.testing.assert_array_equal(image.pixels[one], decode(picture.read_bytes(), [one.pixels])[0])
+
+
+def test_views_are_made_of_the_same_decoded_picture(picture: Path) -> None:
+    views = [Picture(SMALL.pixels, view, POLICIES["tutorial"]) for view in (1, 2)]
+    image = prepare(open_dataset([picture]), 0, lambda *_: frozenset([SMALL, *views]))
+    assert image.digest is not None
+    for one in views:
+        expected = augment(image.pixels[SMALL], POLICIES["tutorial"], image.digest, one.view)
+        np.testing.assert_array_equal(image.pixels[one], expected)
 
 
 def test_what_nobody_wants_is_not_decoded(picture: Path) -> None:
     asked = []
-    image = prepare(open_dataset([picture]), 0, lambda digest: asked.append(digest) or frozenset())
-    assert asked == [image.digest]
+    image = prepare(open_dataset([picture]), 0, lambda index, digest: asked.append((index, digest)) or frozenset())
+    assert asked == [(0, image.digest)]
     assert image.pixels == {}
     assert image.rejected is None
 
@@ -45,7 +55,7 @@ def test_what_nobody_wants_is_not_decoded(picture: Path) -> None:
 def test_a_broken_image_keeps_its_digest_and_its_reason(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(png(seed=1, size=20)[:60])
-    image = prepare(open_dataset([path]), 0, lambda _: frozenset({SMALL}))
+    image = prepare(open_dataset([path]), 0, lambda *_: frozenset({SMALL}))
     assert image.digest == hashlib.sha256(path.read_bytes()).digest()
     assert image.rejected is not None
     assert image.rejected.reason is Reason.TRUNCATED
@@ -54,7 +64,7 @@ def test_a_broken_image_keeps_its_digest_and_its_reason(tmp_path: Path) -> None:
 def test_a_file_that_vanished_is_rejected_without_a_digest(picture: Path) -> None:
     dataset = open_dataset([picture])
     picture.unlink()
-    image = prepare(dataset, 0, lambda _: frozenset({SMALL}))
+    image = prepare(dataset, 0, lambda *_: frozenset({SMALL}))
     assert image.digest is None
     assert image.rejected is not None
     assert image.rejected.reason is Reason.UNREADABLE

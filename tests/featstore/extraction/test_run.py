@@ -197,12 +197,12 @@ def test_ctrl_c_keeps_the_finished_batches_and_the_next_run_goes_on(
     real = run_module.Lane.push
     pushed = 0
 
-    def push(self: lane_module.Lane, digest: bytes, pixels: np.ndarray) -> None:
+    def push(self: lane_module.Lane, digest: bytes, view: int, pixels: np.ndarray) -> None:
         nonlocal pushed
         pushed += 1
         if pushed == 70:
             raise KeyboardInterrupt
-        real(self, digest, pixels)
+        real(self, digest, view, pixels)
 
     monkeypatch.setattr(run_module.Lane, "push", push)
     with pytest.raises(Interrupted, match="64 new rows are kept") as caught:

@@ -49,6 +49,8 @@ def test_a_card_of_two_backbones_with_hidden_sizes_and_a_test_comes_back(card: C
         clip=None,
         test=card.held_out,
         fitted_on=("train", "validation"),
+        augmentation="a policy",
+        views=4,
     )
     assert card_from_bytes(card_to_bytes(other, FILES), WHERE)[0] == other
 

@@ -81,7 +81,9 @@ def test_a_description_is_plain_json_and_says_everything(two: list[Path], card: 
     assert "udcff" not in text
     assert (value["format"], value["calibration"]) == ("linear", {"method": "temperature", "factor": 0.5})
     assert value["features"][0]["spec"]["image_size"] == [96, 96]
-    assert value["trained_on"] == {"splits": ["train"], "rows": 60, "sha256": "1" * 64, "segments": 1}
+    assert value["trained_on"] == {
+        "splits": ["train"], "rows": 60, "views": 1, "augmentation": None, "sha256": "1" * 64, "segments": 1,
+    }  # fmt: skip
     assert [entry["name"] for entry in value["held_out"]["per_class"]] == ["cat", "naïve <b>", "\\xff"]
 
 

@@ -51,3 +51,19 @@ def test_a_class_with_a_single_image_is_said(table) -> None:
     lonely = train.select(np.concatenate([np.flatnonzero(train.y != 2), np.flatnonzero(train.y == 2)[:1]]))
     with pytest.raises(InputError, match="two images of every class"):
         FIT(Problem(lonely.X, lonely.y, (4, 4)), ({"C": 0.1},))
+
+
+def test_no_fold_is_judged_by_copies_of_its_images(table) -> None:
+    """With every image twice and labels of chance, heads that saw the copies would know the answers."""
+    train = table(60, 200)
+    y = np.random.default_rng(0).integers(0, 2, 60)
+    X, twice = np.concatenate([train.X, train.X]), np.tile(y, 2)
+    last: list[Problem] = []
+
+    def spy(problem: Problem, grid: Any) -> Any:
+        last.append(problem)
+        return solve_logistic(problem, grid)
+
+    fit_stacking(spy, Problem(X, twice, (100, 100), image=np.tile(np.arange(60), 2)), ({"C": 1.0},))
+    said = last[-1].X[:, 1] > last[-1].X[:, 0]
+    assert (said == twice).mean() < 0.7

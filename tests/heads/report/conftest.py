@@ -81,7 +81,10 @@ def make_material(folder: Path, counts: Mapping[str, int], classes: tuple[str, .
 def _table(dataset: Dataset, digests: np.ndarray, X: np.ndarray, split: str) -> Table:
     rows = np.flatnonzero(dataset.splits == SPLITS.index(split))
     paths = tuple(dataset.paths[i] for i in rows)
-    return Table(X[rows], dataset.labels[rows], paths, paths, dataset.classes, digests[rows], split, (SPEC,), (6,))
+    views = np.zeros(len(rows), np.uint16)
+    return Table(
+        X[rows], dataset.labels[rows], paths, paths, dataset.classes, digests[rows], split, (SPEC,), (6,), views
+    )
 
 
 def with_curve(material: Material) -> Material:

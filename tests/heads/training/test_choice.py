@@ -12,6 +12,7 @@ from heads.kinds.catalog import HEADS
 from heads.kinds.linear import LinearHead
 from heads.kinds.problem import Curve, Fit, HeadKind, Problem
 from heads.training.choice import Choice, choose, prepare
+from tests.heads.conftest import with_views
 
 LOGREG = HEADS["logreg"]
 
@@ -186,6 +187,27 @@ def test_copies_of_an_image_are_in_one_fold(table) -> None:
         assert not {digests[i] for i in places} & {digests[i] for i in fitted_on}
     once, again = (choice_of(HEADS["knn"], t).chosen.score.accuracy for t in (one, twice))
     assert again <= once + 0.1
+
+
+def test_augmented_views_are_fitted_on_and_never_judged_on(table) -> None:
+    train = with_views(table(60), 3)
+    seen: list[Problem] = []
+
+    def fit(problem: Problem, grid: Any) -> tuple[Fit, ...]:
+        seen.append(problem)
+        return LOGREG.fit(problem, grid)
+
+    choice = choice_of(replace(LOGREG, fit=fit, grid=LOGREG.grid[:2]), train)
+    assert {(len(problem.y), len(problem.held_out.columns)) for problem in seen if problem.held_out} == {(144, 12)}
+    assert sorted(choice.rows.tolist()) == list(range(60))
+    assert (train.views[choice.rows] == 0).all()
+    np.testing.assert_array_equal(choice.columns, train.y[choice.rows])
+
+
+def test_views_of_an_image_are_in_one_fold(table) -> None:
+    """Else neighbours would find each image among its own views."""
+    train = with_views(replace(table(60), y=np.random.default_rng(0).integers(0, 3, 60)), 4)
+    assert choice_of(HEADS["knn"], train).chosen.score.accuracy < 0.6
 
 
 def test_a_class_whose_images_are_all_copies_is_too_few_for_folds(table) -> None:

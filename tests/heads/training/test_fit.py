@@ -9,6 +9,7 @@ from heads.evaluation.calibration import Calibration, fit_calibration
 from heads.kinds.catalog import HEADS
 from heads.training.choice import choose, prepare
 from heads.training.fit import FittedHead, refit
+from tests.heads.conftest import with_views
 
 LOGREG, SVM = HEADS["logreg"], HEADS["linear-svm"]
 
@@ -66,3 +67,11 @@ def test_a_table_that_lacks_a_class_of_the_choice_is_refused(table) -> None:
     choice = choose(LOGREG, prepare(train))
     with pytest.raises(InputError, match="lacks classes"):
         refit(LOGREG, choice, train.select(train.y != 1), Calibration())
+
+
+def test_the_last_fit_sees_every_view_and_remembers_the_images(table) -> None:
+    train = with_views(table(60), 3)
+    head, plain = fitted(LOGREG, train), fitted(LOGREG, table(60))
+    np.testing.assert_array_equal(head.digests, train.digests[:60])
+    np.testing.assert_array_equal(head.y, train.y[:60])
+    assert not np.allclose(head.logits(train.X), plain.logits(train.X))
