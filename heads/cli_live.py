@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from featstore import show
-from featstore.arguments import print_json
-from featstore.command import Group
-from featstore.options import Json
+from featstore.arguments import open_data, open_store, print_json, requests
+from featstore.command import Group, with_option_bags
+from featstore.options import Data, DatasetFlags, GraphFlags, Json, StorePath
+from featstore.progress import for_stream
 from featstore.wording import visible
 
 app = typer.Typer(cls=Group)
@@ -47,3 +49,84 @@ def augment(
     show.say(f"{visible(str(to))}: a contact sheet of {visible(str(image))}")
     if as_json:
         print_json({"file": str(to)})
+
+
+@app.command()
+@with_option_bags
+def live(
+    data: Data,
+    dataset: DatasetFlags,
+    graph: GraphFlags,
+    way: Annotated[
+        Literal["scratch", "frozen", "finetune"],
+        typer.Option(help="A small network from nothing; a head on a frozen base; then the base's last layers, too."),
+    ] = "finetune",
+    backbone: Annotated[str, typer.Option("--backbone", "-b", metavar="NAME", help="vgg16, xception, …")] = "vgg16",
+    tune_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="LAYER", help="First layer to tune, or all (default: last block)."),
+    ] = None,
+    augment: Annotated[
+        str,
+        typer.Option(
+            metavar="POLICY", help="Views: tutorial, flip, keras-guide, NAME=VALUE,… or none; new each epoch."
+        ),
+    ] = "tutorial",
+    views: Annotated[
+        int,
+        typer.Option(metavar="K", min=0, help="Train on stored maps of K views: the frozen part runs K times."),
+    ] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the head, or of a network from scratch.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="In these epochs.")] = 1e-4,
+    tuning_epochs: Annotated[int, typer.Option(min=1, help="Epochs of fine-tuning, afterwards.")] = 10,
+    tuning_rate: Annotated[float, typer.Option(help="In these epochs.")] = 1e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Stop after N epochs without a better validation loss, keep the best (0: never).")
+    ] = 0,
+    class_weight: Annotated[
+        Literal["none", "balanced"], typer.Option(help="balanced: rare classes weigh as much as frequent ones.")
+    ] = "none",
+    tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="Write TensorBoard's logs there.")] = None,
+    store: StorePath = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For the head, its base and checkpoints.")] = Path("live"),
+    as_json: Json = False,
+) -> None:
+    """Train a network end to end on the pictures, to see what that buys over a cached head. Interrupted, it goes on.
+
+    The head is a bundle like any other: predict, evaluate and export take it. A base that was trained is saved beside
+    it, and is a backbone of your own (-b DIR/bases/NAME.keras).
+
+    Examples:
+      featstore live photos/ --image-size 150 --from block5_conv1
+
+      featstore live photos/ --image-size 150 --views 4     # the same on stored maps: much faster
+
+      featstore live photos/ --way scratch --image-size 150 --epochs 30 --learning-rate 1e-3
+    """
+    from heads.live.plan import LivePlan
+    from heads.live.run import train_live
+    from heads.live.training import LiveOptions
+    from heads.report import terminal
+
+    images = open_data(data, dataset)
+    show.notes(images)
+    on_maps = views > 0
+    [request] = requests([backbone], graph)
+    policy = None if augment == "none" else augment
+    plan = LivePlan(
+        way,
+        replace(request, views=max(views, 1), augment=policy or request.augment),
+        augment=None if on_maps else policy,
+        on_maps=on_maps,
+        layer=tune_from,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        tuning_epochs=tuning_epochs,
+        tuning_rate=tuning_rate,
+        options=LiveOptions(batch_size, patience, class_weight == "balanced", dataset.seed, tensorboard=tensorboard),
+    )
+    found = train_live(images, plan, store=open_store(store), out=out, progress=for_stream())
+    show.console().print(terminal.live(found))
+    if as_json:
+        print_json(found.to_json())

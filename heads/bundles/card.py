@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from featstore.errors import DamageError, InputError
+from featstore.records import Digests
 from featstore.spec import Spec
 from heads.evaluation.calibration import Calibration
 from heads.evaluation.metrics import Metrics
@@ -95,6 +96,12 @@ class Card:
     rows_digest: str
     snapshot: tuple[str, ...]
     versions: Mapping[str, str]
+
+
+def rows_digest(digests: Digests, names: Sequence[str]) -> str:
+    """The SHA-256 (hex) of the sorted "digest class" lines of images, uint8 (N, 32): their order does not matter."""
+    lines = sorted(f"{digest.tobytes().hex()} {name}" for digest, name in zip(digests, names, strict=True))
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def card_to_bytes(card: Card, head: HeadFile, files: Mapping[str, FileEntry]) -> bytes:

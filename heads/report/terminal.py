@@ -10,11 +10,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from featstore.show import grid
+from featstore.show import duration, grid, size
 from featstore.wording import counted, visible
 from heads.evaluation.compare import SIGNIFICANT
 from heads.evaluation.evaluated import Evaluated, Evaluation
 from heads.evaluation.metrics import Measure, Metrics
+from heads.live.plan import LiveResult
 from heads.predict import Prediction
 from heads.report.gather import confusions
 from heads.training.results import Comparison
@@ -200,3 +201,24 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def live(found: LiveResult) -> Table:
+    """What a trained network is worth and what it cost."""
+    table = grid("", "")
+    table.show_header = False
+    epochs, tested = found.epoch_seconds, found.test
+    facts = {
+        "network": f"{found.name}: {found.trainable:,} of {found.total:,} numbers trained",
+        "validation": f"accuracy {_accuracy(found.held_out)} ({counted(found.held_out.n, 'image')})",
+        "test": f"accuracy {_accuracy(tested)} ({counted(tested.n, 'image')}), scored once" if tested else "",
+        "training": f"{counted(len(epochs), 'epoch')}, {sum(epochs) / max(1, len(epochs)):.1f} s each; "
+        f"{duration(found.seconds)} in all, {found.base_images} images through the base",
+        "memory": f"{size(found.peak_bytes)} at most; {size(found.bytes)} on disk",
+        "base": str(found.base) if found.base else "",
+        "head": f"{found.bundle}: featstore predict {quote(str(found.bundle))} IMAGES…",
+    }
+    for name, value in facts.items():
+        if value:
+            table.add_row(Text(name, "bold"), plain(value))
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from featstore.table import StoredRows, Table, stack_tables
 from featstore.versions import installed_versions
 from featstore.wording import counted
 from heads.bundles.bundle import write_bundle
-from heads.bundles.card import Card
+from heads.bundles.card import Card, rows_digest
 from heads.evaluation.calibration import Method, cross_calibrated, fit_calibration
 from heads.evaluation.clip import fit_clip
 from heads.evaluation.leaks import Leak, find_leaks
@@ -241,7 +240,7 @@ def _card(fitted: FittedHead, result: Result, training_set: TrainingSet, table: 
         augmentation=table.augmentation,
         views=training_set.views,
         rows=len(fitted.y),
-        rows_digest=_rows_digest(fitted),
+        rows_digest=rows_digest(fitted.digests, [fitted.all_classes[label] for label in fitted.y]),
         snapshot=table.snapshot,
         versions={
             **installed_versions(),
@@ -249,12 +248,3 @@ def _card(fitted: FittedHead, result: Result, training_set: TrainingSet, table: 
             "scikit-learn": version("scikit-learn"),
         },
     )
-
-
-def _rows_digest(fitted: FittedHead) -> str:
-    """The SHA-256 (hex) of the sorted "digest class" lines of the rows: their order does not matter."""
-    lines = sorted(
-        digest.tobytes().hex() + " " + fitted.all_classes[label]
-        for digest, label in zip(fitted.digests, fitted.y, strict=True)
-    )
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,148 @@
+"""What a network is trained on and how, and what came of it: plain data around the live path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.errors import InputError
+from featstore.job import Request
+from featstore.spec import Pooling
+from heads.evaluation.metrics import Metrics
+from heads.kinds.head import Labels
+from heads.kinds.problem import Curve
+from heads.live.training import LiveOptions, Stage
+
+Way = Literal["scratch", "frozen", "finetune"]
+"""What is trained: a small network from nothing, a head on a frozen base, or a head and then the base's last layers."""
+
+LAST_BLOCKS: Mapping[str, str] = {
+    "vgg16": "block5_conv1",
+    "vgg19": "block5_conv1",
+    "xception": "block14_sepconv1",
+    "resnet50": "conv5_block3_1_conv",
+}
+"""Where fine-tuning begins if nothing else is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan:
+    """What to train and how.
+
+    request : the base and its pictures; with ``on_maps``, of its ``views`` of each training image.
+    augment : the policy by which every epoch sees new views of the pictures, None for the pictures as they are.
+    on_maps : do not run the frozen part in every epoch, but once for each of the views, and train on its stored maps.
+    layer : the first layer that fine-tuning trains, "all" for the whole base; None is the last block.
+    epochs, learning_rate : of the head (of a network from scratch, of all); then fine-tuning adds ``tuning_epochs`` at
+        ``tuning_rate``.
+    """
+
+    way: Way
+    request: Request
+    augment: str | None = None
+    on_maps: bool = False
+    layer: str | None = None
+    pooling: Pooling = "flatten"
+    hidden: tuple[int, ...] = (256,)
+    dropout: float = 0.5
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    epochs: int = 10
+    learning_rate: float = 1e-4
+    tuning_epochs: int = 10
+    tuning_rate: float = 1e-5
+    options: LiveOptions = field(default_factory=LiveOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together; raises InputError."""
+        problems = []
+        if self.on_maps and self.augment is not None:
+            problems.append("new views in every epoch cannot be stored: take --views K, or train on the pictures")
+        if self.on_maps and (self.way == "scratch" or self.layer == "all"):
+            problems.append("nothing is frozen here that could be stored")
+        if self.layer is not None and self.way != "finetune":
+            problems.append(f"{self.way} does not train layers of the base")
+        if problems:
+            raise InputError("these options do not go together", received="; ".join(problems))
+
+    @property
+    def name(self) -> str:
+        """In words: ``vgg16 finetune from block5_conv1 on maps of 4 views``."""
+        base = "" if self.way == "scratch" else f"{Path(self.request.backbone).stem} "
+        start = f" from {self.stages[-1].unfreeze}" if self.way == "finetune" else ""
+        views = f"{self.request.views} views" if self.request.views > 1 else "the images"
+        seen = f" on maps of {views}" if self.on_maps else ", augmented" if self.augment else ""
+        return f"{base}{self.way}{start}{seen}"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The epochs in their order; raises InputError if nobody knows where fine-tuning of this base begins."""
+        if self.way == "scratch":
+            return (Stage(self.epochs, self.learning_rate, self.optimizer, "all"),)
+        first = Stage(self.epochs, self.learning_rate, self.optimizer)
+        if self.way == "frozen":
+            return (first,)
+        layer = self.layer or LAST_BLOCKS.get(self.request.backbone)
+        if layer is None:
+            raise InputError(
+                f"where does fine-tuning of {self.request.backbone} begin?",
+                where="--from",
+                expected="the name of one of its layers, or all",
+                todo="a name that does not exist lists those that do",
+            )
+        return (first, Stage(self.tuning_epochs, self.tuning_rate, self.optimizer, layer))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveResult:
+    """A network that was trained.
+
+    probabilities, answers, paths : float64 (M, C), int64 (M,) and names of the validation images, by the saved parts.
+    held_out, test : the metrics of these, and on the test split; None where there is none or it was not asked for.
+    trainable, total : numbers in training in the last stage, and all of them.
+    seconds : wall time of all; epoch_seconds : of each epoch.
+    base_images : pictures that went through the base, or the frozen part of it.
+    peak_bytes : the most memory that this process has held. bytes : of what was saved.
+    bundle : the saved head; base : the saved base, None if it is the one that was asked for.
+    """
+
+    name: str
+    way: str
+    probabilities: npt.NDArray[np.float64]
+    answers: Labels
+    paths: tuple[str, ...]
+    held_out: Metrics
+    test: Metrics | None
+    curve: Curve
+    trainable: int
+    total: int
+    seconds: float
+    epoch_seconds: tuple[float, ...]
+    base_images: int
+    peak_bytes: int
+    bytes: int
+    bundle: Path
+    base: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``featstore live --json`` prints."""
+        return {
+            "name": self.name,
+            "way": self.way,
+            "held_out": self.held_out.to_json(),
+            "test": self.test.to_json() if self.test else None,
+            "curve": {name: list(values) for name, values in asdict(self.curve).items()},
+            "trainable": self.trainable,
+            "total": self.total,
+            "seconds": round(self.seconds, 3),
+            "epoch_seconds": [round(seconds, 3) for seconds in self.epoch_seconds],
+            "base_images": self.base_images,
+            "peak_bytes": self.peak_bytes,
+            "bytes": self.bytes,
+            "bundle": str(self.bundle),
+            "base": str(self.base) if self.base else None,
+        }

@@ -1,0 +1,144 @@
+"""The composer of the live path: a dataset → a network trained on its pictures, or on stored maps → a head and a base.
+
+What comes out is what every head is: a bundle on the features of a base. Where the base itself was trained, it is put
+back together and saved as a backbone of one's own: its predictions, exports and cached features are those of any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import featstore
+from featstore.augmentation import parse_policy
+from featstore.backbone import GraphSpec
+from featstore.cached import CachedRows
+from featstore.dataset import Dataset
+from featstore.errors import DamageError
+from featstore.job import Job, resolve_jobs
+from featstore.progress import Progress, silent
+from featstore.scan import digest_all
+from featstore.store import Store
+from featstore.table import read_tables
+from heads.live.batches import Batches, MapBatches, PictureBatches, Pictures, Views
+from heads.live.keep import keep
+from heads.live.networks import HeadSpec, Network, counts, on_base, scratch, tail, unfreeze
+from heads.live.plan import LivePlan, LiveResult
+from heads.live.splits import Splits
+from heads.live.training import LiveOptions, train_network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Material:
+    """What is trained on what: ``model`` on ``train``; ``computed`` pictures went through the frozen part for it."""
+
+    model: Any
+    train: Batches
+    held_out: Batches
+    views: Views
+    computed: int = 0
+
+
+def train_live(
+    dataset: Dataset, plan: LivePlan, *, store: Store, out: Path, with_test: bool = True, progress: Progress = silent
+) -> LiveResult:
+    """Train what ``plan`` asks for on ``dataset``; killed, the same call goes on from the last epoch that was done.
+
+    The bundle goes to ``out``/bundles, a trained base to ``out``/bases, checkpoints to ``out``/checkpoints.
+    Raises InputError for a dataset without validation images or a layer that the base does not have, and what
+    extraction, :func:`heads.live.training.train_network` and :func:`heads.live.keep.keep` raise.
+    """
+    started, stages = time.perf_counter(), plan.stages
+    [job, *_] = resolve_jobs([plan.request], store, lambda: digest_all(dataset, store.scan_folder).values, progress)
+    pictures = Pictures(dataset, job.spec.pixels)
+    splits = Splits.of(dataset, pictures, progress)
+    network = _network(plan, job, len(splits.labels))
+    for stage in stages:  # a layer that does not exist is said before any work
+        unfreeze(network, stage.unfreeze)
+    material = _maps(plan, network, splits, store, progress) if plan.on_maps else _live(plan, network, splits, pictures)
+    key = _key(plan, job, splits)
+    trained = train_network(
+        material.model, lambda stage: unfreeze(network, stage.unfreeze), stages, material.train, material.held_out,
+        material.views, plan.options, checkpoint=out / "checkpoints" / f"{key[:16]}.npz", key=key, label=plan.name,
+        progress=progress,
+    )  # fmt: skip
+    kept = keep(
+        network, plan, splits, epochs=len(trained.seconds), store=store, out=out, with_test=with_test,
+        progress=progress,
+    )  # fmt: skip
+    through_base = plan.way != "scratch" and not plan.on_maps
+    validated = len(trained.seconds) * len(splits.held_out)
+    trainable, total = counts(network)
+    return LiveResult(
+        name=plan.name,
+        way=plan.way,
+        probabilities=kept.probabilities,
+        answers=dataset.labels[splits.held_out],
+        paths=tuple(dataset.paths[i] for i in splits.held_out),
+        held_out=kept.held_out,
+        test=kept.test,
+        curve=trained.curve,
+        trainable=trainable,
+        total=total,
+        seconds=time.perf_counter() - started,
+        epoch_seconds=trained.seconds,
+        base_images=material.computed + through_base * (trained.images + validated),
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        bytes=kept.bytes,
+        bundle=kept.bundle,
+        base=kept.base,
+    )
+
+
+def _network(plan: LivePlan, job: Job, classes: int) -> Network:
+    head = HeadSpec(classes, plan.pooling, plan.hidden, plan.dropout, plan.options.seed)
+    if plan.way == "scratch":
+        return scratch(job.spec.image_size, head)
+    precision = "float32" if plan.on_maps else job.spec.precision
+    layer = job.base.layer(plan.request.layer).name
+    return on_base(GraphSpec(job.base, layer, job.spec.image_size, job.spec.preprocessing, "map", precision), head)
+
+
+def _live(plan: LivePlan, network: Network, splits: Splits, pictures: Pictures) -> _Material:
+    policy = parse_policy(plan.augment) if plan.augment else None
+    train, held_out = (
+        PictureBatches(pictures, indices, splits.columns(indices), policy)
+        for indices in (splits.train, splits.held_out)
+    )
+    return _Material(network.model, train, held_out, Views(fresh=policy is not None))
+
+
+def _maps(plan: LivePlan, network: Network, splits: Splits, store: Store, progress: Progress) -> _Material:
+    """The part that is trained, and the stored maps of the layer below it."""
+    layer = plan.stages[-1].unfreeze
+    below, model = tail(network, layer) if layer is not None else (plan.request.layer, network.head)
+    chosen = np.concatenate([splits.train, splits.held_out])
+    dataset = splits.dataset.select(chosen)
+    request = replace(plan.request, layer=below, pooling="map")
+    done = featstore.extract(dataset, request, store=store, progress=progress)
+    rows = CachedRows(store, done.jobs[0].spec, request.augmentation)
+    tables = read_tables(dataset, done.digests, done.known, rows, views=request.views)
+    shape = rows.feature_shape or ()
+    batches: list[Batches] = []
+    for name, indices in (("train", splits.train), ("validation", splits.held_out)):
+        if tables[name].paths[: len(indices)] != tuple(splits.dataset.paths[i] for i in indices):
+            raise DamageError("images have changed while they were read", where=dataset.name, todo="run it again")
+        batches.append(MapBatches(tables[name], splits.columns(indices), shape))
+    computed = sum(spec.computed for spec in done.report.specs)
+    train, held_out = batches
+    return _Material(model, train, held_out, Views(request.views), computed)
+
+
+def _key(plan: LivePlan, job: Job, splits: Splits) -> str:
+    """SHA-256 (hex) of everything that the weights depend on, beside the options."""
+    words = [repr(replace(plan, options=LiveOptions())), job.spec.fingerprint, repr(splits.labels.tolist())]
+    hashed = hashlib.sha256("\n".join(words).encode("utf-8", "surrogateescape"))
+    for indices in (splits.train, splits.held_out):
+        hashed.update(splits.digests[indices].tobytes() + splits.dataset.labels[indices].tobytes())
+    return hashed.hexdigest()

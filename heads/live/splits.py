@@ -1,0 +1,61 @@
+"""The splits of a dataset as a network sees them: images that can be read, and the columns of their classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featstore.dataset import Dataset, require_trainable
+from featstore.errors import InputError
+from featstore.progress import Progress, silent
+from featstore.records import SPLITS, Digests
+from heads.bundles.card import rows_digest
+from heads.kinds.head import Labels
+from heads.live.batches import Pictures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splits:
+    """Indices of labelled images that can be decoded, by split: ``train``, ``held_out`` (validation) and ``test``.
+
+    digests : of all images of the dataset, uint8 (N, 32). labels : each column's class as an index into its classes:
+    those that have training images; others are in none of the splits.
+    """
+
+    dataset: Dataset
+    digests: Digests
+    labels: Labels
+    train: Labels
+    held_out: Labels
+    test: Labels
+
+    @classmethod
+    def of(cls, dataset: Dataset, pictures: Pictures, progress: Progress = silent) -> Splits:
+        """Look at every file; raises InputError if there are too few images to train or to judge on."""
+        require_trainable(dataset)
+        digests, readable = pictures.look_at_all(progress)
+        splits = dataset.split_of(digests)
+        usable = readable & (dataset.labels >= 0)
+        train, *others = (np.flatnonzero(usable & (splits == SPLITS.index(name))) for name in SPLITS[:3])
+        require_trainable(dataset.select(train), splits[train])
+        labels = np.unique(dataset.labels[train])
+        held_out, test = (indices[np.isin(dataset.labels[indices], labels)] for indices in others)
+        if not len(held_out):
+            raise InputError(
+                "a network needs validation images to be judged on",
+                where=dataset.source.location,
+                expected="a validation split, or no splits at all: then they are made",
+                todo="move some images of each class from train to validation",
+            )
+        return cls(dataset, digests, labels, train, held_out, test)
+
+    def columns(self, indices: Labels) -> Labels:
+        """The columns of these images' classes, int64 (n,)."""
+        return np.searchsorted(self.labels, self.dataset.labels[indices])
+
+    @property
+    def rows_digest(self) -> str:
+        """Of the training images, as a bundle's card has it."""
+        names = [self.dataset.classes[label] for label in self.dataset.labels[self.train]]
+        return rows_digest(self.digests[self.train], names)

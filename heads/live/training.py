@@ -1,0 +1,343 @@
+"""Train a network in stages, epoch by epoch, so that a kill costs at most the epoch it struck.
+
+Everything that an epoch depends on is a pure function of the seed and the epoch's number (the order of the images,
+their views) or is kept in the checkpoint (weights, the state of the optimiser and of dropout): training that was killed
+and goes on ends with the weights of training that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.errors import InputError, from_os_error
+from featstore.progress import Progress, silent
+from featstore.weights.keras_io import import_keras
+from heads.kinds.head import Labels, Logits
+from heads.kinds.problem import Curve
+from heads.live.batches import Batches, Views, order_of
+
+_VERSION = 1
+"""Rises when an older checkpoint must not be gone on from."""
+
+_Arrays = list[npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Epochs with the same layers in training.
+
+    unfreeze : the first layer of the base that is trained as well, "all", or None for the head alone.
+    """
+
+    epochs: int
+    learning_rate: float
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    unfreeze: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a network is trained.
+
+    patience : epochs of a stage without a better held-out loss after which it ends, with the best epoch's weights; 0
+        trains all epochs and keeps the last weights.
+    balanced : weigh images inversely to the size of their class.
+    scale_loss : keep small gradients above float16's least number; for mixed precision in float16 alone.
+    tensorboard : a folder for TensorBoard's logs, None writes none.
+    """
+
+    batch_size: int = 20
+    patience: int = 0
+    balanced: bool = False
+    seed: int = 0
+    scale_loss: bool = False
+    tensorboard: Path | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds beside the weights. ``epoch`` counts the epochs done, in all stages together."""
+
+    stage: int = 0
+    epoch: int = 0
+    epochs_of_stage: int = 0
+    best_loss: float | None = None
+    curve: list[tuple[float, float, float, float]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished training: its learning curve, the wall seconds of each epoch, and how many images went through."""
+
+    curve: Curve
+    seconds: tuple[float, ...]
+    images: int
+
+
+def train_network(
+    model: Any,
+    prepare_stage: Callable[[Stage], None],
+    stages: Sequence[Stage],
+    train: Batches,
+    held_out: Batches | None,
+    views: Views,
+    options: LiveOptions,
+    *,
+    checkpoint: Path | None = None,
+    key: str = "",
+    label: str = "training",
+    progress: Progress = silent,
+) -> Trained:
+    """Train ``model``, which gives logits, through all ``stages``; ``prepare_stage`` sets which layers are in training.
+
+    checkpoint : a file to go on from, if it was written for the same ``key``, and to write after every epoch.
+    Raises InputError if the loss is not a number any more, ReadOnlyError, NoSpaceError or StorageError.
+    """
+    run = _Run(model, train, held_out, views, options)
+    state, kept = _read(checkpoint, _key(key, stages, options))
+    total = len(train.y) * (sum(stage.epochs for stage in stages) - state.epoch)
+    with progress(label, total) as advance:
+        for number in range(state.stage, len(stages)):
+            stage = stages[number]
+            prepare_stage(stage)
+            run.compile(stage)
+            best = run.restore(kept) if kept is not None else None
+            kept = None
+            while state.epochs_of_stage < stage.epochs and not run.is_over(state):
+                improved = run.epoch(state, advance)
+                best = run.weights() if improved else best
+                if checkpoint is not None:
+                    _write(checkpoint, _key(key, stages, options), state, run.arrays(best))
+            advance(len(train.y) * (stage.epochs - state.epochs_of_stage))
+            if best is not None and options.patience:
+                run.set_weights(best)
+            state.stage, state.epochs_of_stage, state.best_loss = number + 1, 0, None
+    loss, accuracy, held_loss, held_accuracy = zip(*state.curve, strict=True) if state.curve else ((), (), (), ())
+    curve = Curve(loss, accuracy, held_loss, held_accuracy) if held_out is not None else Curve(loss, accuracy)
+    return Trained(curve, tuple(state.seconds), state.epoch * len(train.y))
+
+
+def logits_of(model: Any, batches: Batches, batch_size: int = 32) -> Logits:
+    """The logits (N, K) of view 0 of all images, float64; of two classes the first has 0."""
+    parts = [
+        np.asarray(model.predict_on_batch(inputs), np.float64)
+        for inputs, _ in batches.read(np.arange(len(batches.y)), 0, batch_size)
+    ]
+    logits = np.concatenate(parts)
+    return logits if logits.shape[1] > 1 else np.concatenate([np.zeros_like(logits), logits], axis=1)
+
+
+class _Run:
+    def __init__(
+        self, model: Any, train: Batches, held_out: Batches | None, views: Views, options: LiveOptions
+    ) -> None:
+        self._model, self._train, self._held_out = model, train, held_out
+        self._views, self._options = views, options
+        self._binary = model.output_shape[-1] == 1
+        self._logs = _tensorboard(options.tensorboard)
+
+    def compile(self, stage: Stage) -> None:
+        """A fresh optimiser for what is in training now."""
+        keras = import_keras()
+        import tensorflow as tf
+
+        make = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[stage.optimizer]
+        optimizer = make(stage.learning_rate)
+        if self._options.scale_loss:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        losses = keras.losses
+        self._model.compile(
+            optimizer,
+            losses.BinaryCrossentropy(from_logits=True)
+            if self._binary
+            else losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[
+                keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+                if self._binary
+                else keras.metrics.SparseCategoricalAccuracy("accuracy")
+            ],
+            jit_compile=bool(tf.config.list_physical_devices("GPU")),  # slower on CPUs
+        )
+        optimizer.build(self._model.trainable_variables)
+
+    def is_over(self, state: _State) -> bool:
+        """Whether the stage has gone ``patience`` epochs without a better loss."""
+        patience, losses = self._options.patience, [row[2] for row in state.curve[-state.epochs_of_stage :]]
+        if not patience or self._held_out is None or not state.epochs_of_stage:
+            return False
+        return len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+    def epoch(self, state: _State, advance: Callable[[int], None]) -> bool:
+        """Train one epoch and note it in ``state``; whether its held-out loss is the best of the stage."""
+        started = time.perf_counter()
+        count, epoch = len(self._train.y), state.epoch
+        data = self._data(self._train, order_of(count, self._options.seed, epoch), self._views.of(epoch))
+        history = self._model.fit(
+            data, epochs=epoch + 1, initial_epoch=epoch, verbose=0, shuffle=False, class_weight=self._class_weight(),
+            callbacks=[_ticks(advance, self._options.batch_size, count)],
+        ).history  # fmt: skip
+        loss, accuracy = float(history["loss"][-1]), float(history["accuracy"][-1])
+        held_loss, held_accuracy = self._judge()
+        if not np.isfinite(loss):
+            raise InputError(
+                "the loss is not a number any more",
+                where=f"epoch {epoch + 1}",
+                todo="try a lower learning rate; float16 and bfloat16 may need float32",
+            )
+        state.curve.append((loss, accuracy, held_loss, held_accuracy))
+        state.seconds.append(time.perf_counter() - started)
+        state.epoch, state.epochs_of_stage = epoch + 1, state.epochs_of_stage + 1
+        self._log(epoch, state.curve[-1])
+        improved = self._held_out is not None and (state.best_loss is None or held_loss < state.best_loss)
+        if improved:
+            state.best_loss = held_loss
+        return improved
+
+    def weights(self) -> _Arrays:
+        """What is in training, as it is now."""
+        return [variable.numpy() for variable in self._model.trainable_variables]
+
+    def set_weights(self, arrays: _Arrays) -> None:
+        """Give what is in training these values."""
+        for variable, array in zip(self._model.trainable_variables, arrays, strict=True):
+            variable.assign(array)
+
+    def arrays(self, best: _Arrays | None) -> Mapping[str, npt.NDArray[Any]]:
+        """All that a checkpoint needs to go on from here, and the best weights so far."""
+        groups = {"now": self.weights(), "rest": self._rest(), "best": best or []}
+        return {f"{name}_{i}": array for name, arrays in groups.items() for i, array in enumerate(arrays)}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> _Arrays | None:
+        """Go back to what :meth:`arrays` gave; the best weights so far are given back."""
+        groups = {name: _group(arrays, name) for name in ("now", "rest", "best")}
+        self.set_weights(groups["now"])
+        for variable, array in zip(self._others(), groups["rest"], strict=True):
+            variable.assign(array)
+        return groups["best"] or None
+
+    def _others(self) -> list[Any]:
+        seeds = [v for v in self._model.non_trainable_variables if "seed" in v.path]
+        return [*seeds, *self._model.optimizer.variables]
+
+    def _rest(self) -> _Arrays:
+        return [variable.numpy() for variable in self._others()]
+
+    def _data(self, batches: Batches, order: Labels, view: int) -> Any:
+        import tensorflow as tf
+
+        size = self._options.batch_size
+        kinds = (tf.TensorSpec((None, *batches.shape), batches.dtype), tf.TensorSpec((None,), tf.int64))
+        found = tf.data.Dataset.from_generator(lambda: batches.read(order, view, size), output_signature=kinds)
+        return found.apply(tf.data.experimental.assert_cardinality(-(-len(order) // size))).prefetch(2)
+
+    def _judge(self) -> tuple[float, float]:
+        if self._held_out is None:
+            return 0.0, 0.0
+        data = self._data(self._held_out, np.arange(len(self._held_out.y)), 0)
+        found = self._model.evaluate(data, verbose=0, return_dict=True)
+        return float(found["loss"]), float(found["accuracy"])
+
+    def _class_weight(self) -> dict[int, float] | None:
+        if not self._options.balanced:
+            return None
+        counts = np.bincount(self._train.y)
+        return {i: len(self._train.y) / (len(counts) * count) for i, count in enumerate(counts.tolist())}
+
+    def _log(self, epoch: int, row: tuple[float, float, float, float]) -> None:
+        if self._logs is None:
+            return
+        import tensorflow as tf
+
+        with self._logs.as_default():
+            for name, value in zip(("loss", "accuracy", "held_out_loss", "held_out_accuracy"), row, strict=True):
+                tf.summary.scalar(name, value, step=epoch)
+        self._logs.flush()
+
+
+def _tensorboard(folder: Path | None) -> Any:
+    if folder is None:
+        return None
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "TensorBoard's logs need TensorBoard, which is not installed",
+            where="--tensorboard",
+            received=error,
+            todo="pip install tensorboard",
+        ) from error
+    import tensorflow as tf
+
+    return tf.summary.create_file_writer(str(folder))
+
+
+def _ticks(advance: Callable[[int], None], batch_size: int, count: int) -> Any:
+    """A callback that tells of every batch."""
+    keras = import_keras()
+
+    def tick(batch: int, logs: object) -> None:
+        del logs
+        advance(min(batch_size, count - batch * batch_size))
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=tick)
+
+
+def _key(key: str, stages: Sequence[Stage], options: LiveOptions) -> str:
+    """SHA-256 (hex) of all that the weights depend on but the machine."""
+    told = {name: value for name, value in asdict(options).items() if name != "tensorboard"}
+    words = {"version": _VERSION, "key": key, "stages": [asdict(stage) for stage in stages], "options": told}
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+
+def _group(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> _Arrays:
+    count = sum(key.rpartition("_")[0] == name for key in arrays)
+    return [arrays[f"{name}_{i}"] for i in range(count)]
+
+
+def _read(path: Path | None, key: str) -> tuple[_State, Mapping[str, npt.NDArray[Any]] | None]:
+    """The state and arrays of a checkpoint; a fresh state where there is none that can be gone on from."""
+    if path is None:
+        return _State(), None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        rest = json.loads(arrays.pop("state").tobytes())
+        if rest.pop("key") != key:
+            return _State(), None
+        rest["curve"] = [tuple(row) for row in rest["curve"]]
+        return _State(**rest), arrays
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return _State(), None
+
+
+def _write(path: Path, key: str, state: _State, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Put a checkpoint in the place of the one before, all of it or nothing."""
+    text = np.frombuffer(json.dumps({"key": key, **asdict(state)}).encode(), np.uint8)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            np.savez(file, allow_pickle=False, state=text, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise from_os_error(error, "keep a checkpoint", path) from error
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
