@@ -105,7 +105,7 @@ class LiveResult:
     held_out, test : the metrics of these, and on the test split; None where there is none or it was not asked for.
     trainable, total : numbers in training in the last stage, and all of them.
     seconds : wall time of all; epoch_seconds : of each epoch.
-    base_images : pictures that went through the base, or the frozen part of it.
+    base_images : pictures that go through the base, or the frozen part of it, if nothing is in the store yet.
     peak_bytes : the most memory that this process has held. bytes : of what was saved.
     bundle : the saved head; base : the saved base, None if it is the one that was asked for.
     """

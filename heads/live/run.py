@@ -36,7 +36,7 @@ from heads.live.training import LiveOptions, train_network
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Material:
-    """What is trained on what: ``model`` on ``train``; ``computed`` pictures went through the frozen part for it."""
+    """What is trained on what: ``model`` on ``train``; for it ``computed`` pictures go once through the frozen part."""
 
     model: Any
     train: Batches
@@ -130,7 +130,7 @@ def _maps(plan: LivePlan, network: Network, splits: Splits, store: Store, progre
         if tables[name].paths[: len(indices)] != tuple(splits.dataset.paths[i] for i in indices):
             raise DamageError("images have changed while they were read", where=dataset.name, todo="run it again")
         batches.append(MapBatches(tables[name], splits.columns(indices), shape))
-    computed = sum(spec.computed for spec in done.report.specs)
+    computed = request.views * len(splits.train) + len(splits.held_out)
     train, held_out = batches
     return _Material(model, train, held_out, Views(request.views), computed)
 

@@ -69,7 +69,7 @@ class LiveOptions:
 
 
 @dataclass(slots=True)
-class _State:
+class State:
     """What a checkpoint holds beside the weights. ``epoch`` counts the epochs done, in all stages together."""
 
     stage: int = 0
@@ -108,7 +108,7 @@ def train_network(
     checkpoint : a file to go on from, if it was written for the same ``key``, and to write after every epoch.
     Raises InputError if the loss is not a number any more, ReadOnlyError, NoSpaceError or StorageError.
     """
-    run = _Run(model, train, held_out, views, options)
+    run = Run(model, train, held_out, views, options)
     state, kept = _read(checkpoint, _key(key, stages, options))
     total = len(train.y) * (sum(stage.epochs for stage in stages) - state.epoch)
     with progress(label, total) as advance:
@@ -142,7 +142,9 @@ def logits_of(model: Any, batches: Batches, batch_size: int = 32) -> Logits:
     return logits if logits.shape[1] > 1 else np.concatenate([np.zeros_like(logits), logits], axis=1)
 
 
-class _Run:
+class Run:
+    """A model with what it is trained and judged on; :func:`train_network` takes it through its epochs."""
+
     def __init__(
         self, model: Any, train: Batches, held_out: Batches | None, views: Views, options: LiveOptions
     ) -> None:
@@ -175,14 +177,14 @@ class _Run:
         )
         optimizer.build(self._model.trainable_variables)
 
-    def is_over(self, state: _State) -> bool:
+    def is_over(self, state: State) -> bool:
         """Whether the stage has gone ``patience`` epochs without a better loss."""
         patience, losses = self._options.patience, [row[2] for row in state.curve[-state.epochs_of_stage :]]
         if not patience or self._held_out is None or not state.epochs_of_stage:
             return False
         return len(losses) - 1 - int(np.argmin(losses)) >= patience
 
-    def epoch(self, state: _State, advance: Callable[[int], None]) -> bool:
+    def epoch(self, state: State, advance: Callable[[int], None]) -> bool:
         """Train one epoch and note it in ``state``; whether its held-out loss is the best of the stage."""
         started = time.perf_counter()
         count, epoch = len(self._train.y), state.epoch
@@ -273,7 +275,7 @@ def _tensorboard(folder: Path | None) -> Any:
     if folder is None:
         return None
     try:
-        import tensorboard  # noqa: F401
+        import tensorboard  # type: ignore[import-untyped] # noqa: F401
     except ImportError as error:
         raise InputError(
             "TensorBoard's logs need TensorBoard, which is not installed",
@@ -309,23 +311,23 @@ def _group(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> _Arrays:
     return [arrays[f"{name}_{i}"] for i in range(count)]
 
 
-def _read(path: Path | None, key: str) -> tuple[_State, Mapping[str, npt.NDArray[Any]] | None]:
+def _read(path: Path | None, key: str) -> tuple[State, Mapping[str, npt.NDArray[Any]] | None]:
     """The state and arrays of a checkpoint; a fresh state where there is none that can be gone on from."""
     if path is None:
-        return _State(), None
+        return State(), None
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         rest = json.loads(arrays.pop("state").tobytes())
         if rest.pop("key") != key:
-            return _State(), None
+            return State(), None
         rest["curve"] = [tuple(row) for row in rest["curve"]]
-        return _State(**rest), arrays
+        return State(**rest), arrays
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return _State(), None
+        return State(), None
 
 
-def _write(path: Path, key: str, state: _State, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def _write(path: Path, key: str, state: State, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Put a checkpoint in the place of the one before, all of it or nothing."""
     text = np.frombuffer(json.dumps({"key": key, **asdict(state)}).encode(), np.uint8)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -83,7 +83,7 @@ def test_training_that_was_killed_ends_as_if_it_had_not_been(
     whole_model, prepare = network()
     whole = trained(whole_model, prepare, options=options)
 
-    place, plain, seen = tmp_path / "state.npz", module._Run.epoch, 0
+    place, plain, seen = tmp_path / "state.npz", module.Run.epoch, 0
 
     def killed(self: Any, *given: Any) -> Any:
         nonlocal seen
@@ -92,11 +92,11 @@ def test_training_that_was_killed_ends_as_if_it_had_not_been(
             raise _Killed
         return plain(self, *given)
 
-    monkeypatch.setattr(module._Run, "epoch", killed)
+    monkeypatch.setattr(module.Run, "epoch", killed)
     model, prepare = network()
     with pytest.raises(_Killed):
         trained(model, prepare, options=options, checkpoint=place)
-    monkeypatch.setattr(module._Run, "epoch", plain)
+    monkeypatch.setattr(module.Run, "epoch", plain)
     model, prepare = network()
     again = trained(model, prepare, options=options, checkpoint=place)
     assert again.curve == whole.curve
@@ -108,7 +108,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path, monkeypatch: pyte
     place = tmp_path / "state.npz"
     model, prepare = network()
     whole = trained(model, prepare, checkpoint=place)
-    monkeypatch.setattr(module._Run, "epoch", None)
+    monkeypatch.setattr(module.Run, "epoch", None)
     again_model, prepare = network()
     assert trained(again_model, prepare, checkpoint=place).curve == whole.curve
     for one, other in zip(weights(model), weights(again_model), strict=True):
