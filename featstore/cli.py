@@ -13,6 +13,7 @@ from featstore.arguments import open_data, open_store, print_json, requests, res
 from featstore.command import Group, with_option_bags
 from featstore.options import Backbones, Data, DatasetFlags, Json, SpecFlags, StorePath, ViewFlags
 from featstore.progress import for_stream
+from featstore.wording import counted, visible
 
 app = typer.Typer(cls=Group)
 store_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after a store: list, verify, export.")
@@ -109,6 +110,25 @@ def top5(
     show.sentences(found.notes)
     if as_json:
         print_json(found.to_json())
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cats-vs-dogs")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Where it goes (default: ./NAME).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a published dataset: the 3,000 photographs of the well-known tutorials. Broken off, it goes on.
+
+    Example: featstore fetch cats-vs-dogs
+    """
+    from featstore.fetch import fetch as get
+
+    done = get(name, to, progress=for_stream())
+    known = "its archive is the one that was fetched before" if done.known else "its archive's hash is noted"
+    show.say(f"{visible(str(done.folder))}: {counted(done.images, 'image')}; {known}")
+    if as_json:
+        print_json({"folder": str(done.folder), "images": done.images, "sha256": done.sha256, "known": done.known})
 
 
 @app.command()

@@ -130,3 +130,66 @@ def live(
     show.console().print(terminal.live(found))
     if as_json:
         print_json(found.to_json())
+
+
+@app.command()
+@with_option_bags
+def compare(
+    data: Data,
+    dataset: DatasetFlags,
+    graph: GraphFlags,
+    backbone: Annotated[str, typer.Option("--backbone", "-b", metavar="NAME", help="vgg16, xception, …")] = "vgg16",
+    views: Annotated[int, typer.Option(metavar="K", min=1, help="Cached views of each training image, at most.")] = 4,
+    augment: Annotated[
+        str, typer.Option(metavar="POLICY", help="tutorial, flip, keras-guide or NAME=VALUE,…")
+    ] = "tutorial",
+    tune_from: Annotated[
+        str | None, typer.Option("--from", metavar="LAYER", help="First layer to tune (default: last block).")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="What does not fit is cut short or left out.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=4, help="Only N training images: a quick look.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each way is run.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a head, and again of fine-tuning.")] = 10,
+    scratch_epochs: Annotated[int, typer.Option(min=1, help="Epochs of a network from scratch.")] = 30,
+    store: StorePath = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For the page, networks and checkpoints.")] = Path("compare"),
+    as_json: Json = False,
+) -> None:
+    """Is a cached head enough? Cached heads, cached views, augmentation, fine-tuning and scratch, by accuracy and cost.
+
+    All are judged on the same validation images and tested against the cheapest; the best alone is scored on the test
+    split, once. The page is DIR/compare.html. Interrupted, it goes on.
+
+    Examples:
+      featstore compare photos/ --image-size 150 --budget 30
+
+      featstore compare photos/ --limit 200 --budget 5
+    """
+    import featstore
+    from heads.contest import show as contest_show
+    from heads.contest.plan import Contest
+    from heads.contest.run import compare_ways
+
+    show.notes(open_data(data, dataset))
+    [request] = requests([backbone], graph)
+    contest = Contest(
+        data,
+        featstore.DatasetOptions(seed=dataset.seed, label_pattern=dataset.label_pattern),
+        request,
+        layer=tune_from,
+        views=views,
+        augment=augment,
+        epochs=epochs,
+        scratch_epochs=scratch_epochs,
+        seeds=seeds,
+        minutes=budget,
+        limit=limit,
+    )
+    standing = compare_ways(contest, store=open_store(store), out=out, progress=for_stream())
+    page = contest_show.write_page(out, standing)
+    show.console().print(contest_show.terminal(standing, show.console().width))
+    show.sentences([*standing.notes, f"everything on one page: {page}"])
+    if as_json:
+        print_json({**standing.to_json(), "page": str(page)})

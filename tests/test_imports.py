@@ -29,7 +29,7 @@ LADDER = [
     ["table", "job"],
     ["rates"],
     ["planning", "extraction"],
-    ["api", "features", "recompute", "top5"],
+    ["api", "features", "fetch", "recompute", "top5"],
     ["transformer", "doctor", "show", "command", "options"],
     ["arguments"],
     ["cli"],
@@ -46,6 +46,7 @@ HEADS_LADDER = [
     ["report"],
     ["apply", "augmented", "compose", "demo"],
     ["evaluate", "submit", "export"],
+    ["contest"],
     ["cli_bundles", "cli_live"],
     ["cli"],
 ]
@@ -84,8 +85,8 @@ OWNERS = {
         "heads.cli_bundles",
         "heads.cli_live",
     },
-    "matplotlib": {"heads.report.canvas", "heads.report.contact", "heads.report.plots"},
-    "jinja2": {"heads.report.page"},
+    "matplotlib": {"heads.contest.show", "heads.report.canvas", "heads.report.contact", "heads.report.plots"},
+    "jinja2": {"heads.contest.show", "heads.report.page"},
     "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.report."},
     "skimage": {"heads.demo_images"},
 }

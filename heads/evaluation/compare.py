@@ -7,7 +7,7 @@ small by chance, so p-values are given again as adjusted by Holm (1979), who bou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -56,6 +56,13 @@ def compare(names: Sequence[str], right: npt.NDArray[np.bool_]) -> tuple[Pair, .
         found.append((names[i], names[j], one, two, p))
     adjusted = _holm([pair[-1] for pair in found])
     return tuple(Pair(*pair, value) for pair, value in zip(found, adjusted, strict=True))
+
+
+def against_first(names: Sequence[str], right: npt.NDArray[np.bool_]) -> tuple[Pair, ...]:
+    """The first of R heads, named beforehand and not for its success, with each other one: adjusted for these alone."""
+    pairs = [compare([names[0], names[i]], right[[0, i]])[0] for i in range(1, len(names))]
+    adjusted = _holm([pair.p for pair in pairs])
+    return tuple(replace(pair, adjusted=value) for pair, value in zip(pairs, adjusted, strict=True))
 
 
 def _holm(p: Sequence[float]) -> list[float]:

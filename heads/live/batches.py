@@ -70,16 +70,16 @@ def order_of(count: int, seed: int, epoch: int) -> Labels:
 
 
 class Pictures:
-    """The pictures of a dataset, uint8 (H, W, 3), kept decoded where all of them fit into memory.
+    """The pictures of a dataset, uint8 (H, W, 3), kept decoded where all of them fit into memory, if they may be.
 
     ``decoded`` counts those read from their files so far.
     """
 
-    def __init__(self, dataset: Dataset, pixels: PixelSpec) -> None:
+    def __init__(self, dataset: Dataset, pixels: PixelSpec, *, keep: bool = True) -> None:
         self.shape = (*pixels.image_size, 3)
         self.decoded = 0
         self._dataset, self._picture = dataset, Picture(pixels)
-        fits = len(dataset) * int(np.prod(self.shape)) <= (machine.describe().memory or 0) // _KEPT_SHARE
+        fits = keep and len(dataset) * int(np.prod(self.shape)) <= (machine.describe().memory or 0) // _KEPT_SHARE
         self._kept: dict[int, tuple[bytes, npt.NDArray[np.uint8]]] | None = {} if fits else None
 
     def look_at_all(self, progress: Progress = silent) -> tuple[Digests, npt.NDArray[np.bool_]]:

@@ -105,6 +105,7 @@ class LiveResult:
     held_out, test : the metrics of these, and on the test split; None where there is none or it was not asked for.
     trainable, total : numbers in training in the last stage, and all of them.
     seconds : wall time of all; epoch_seconds : of each epoch.
+    base_seconds : running the frozen part once over what is stored of it, by its measured rate; None if not measured.
     base_images : pictures that go through the base, or the frozen part of it, if nothing is in the store yet.
     peak_bytes : the most memory that this process has held. bytes : of what was saved.
     bundle : the saved head; base : the saved base, None if it is the one that was asked for.
@@ -122,6 +123,7 @@ class LiveResult:
     total: int
     seconds: float
     epoch_seconds: tuple[float, ...]
+    base_seconds: float | None
     base_images: int
     peak_bytes: int
     bytes: int
@@ -140,6 +142,7 @@ class LiveResult:
             "total": self.total,
             "seconds": round(self.seconds, 3),
             "epoch_seconds": [round(seconds, 3) for seconds in self.epoch_seconds],
+            "base_seconds": self.base_seconds,
             "base_images": self.base_images,
             "peak_bytes": self.peak_bytes,
             "bytes": self.bytes,

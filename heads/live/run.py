@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import featstore
+from featstore import rates
 from featstore.augmentation import parse_policy
 from featstore.backbone import GraphSpec
 from featstore.cached import CachedRows
@@ -36,13 +37,18 @@ from heads.live.training import LiveOptions, train_network
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Material:
-    """What is trained on what: ``model`` on ``train``; for it ``computed`` pictures go once through the frozen part."""
+    """What is trained on what: ``model`` on ``train``, judged on ``held_out``.
+
+    computed : pictures that go once through the frozen part for it. seconds : what that takes by the rate measured
+        here, None if there is none.
+    """
 
     model: Any
     train: Batches
     held_out: Batches
     views: Views
     computed: int = 0
+    seconds: float | None = 0.0
 
 
 def train_live(
@@ -88,6 +94,7 @@ def train_live(
         total=total,
         seconds=time.perf_counter() - started,
         epoch_seconds=trained.seconds,
+        base_seconds=material.seconds,
         base_images=material.computed + through_base * (trained.images + validated),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         bytes=kept.bytes,
@@ -132,7 +139,9 @@ def _maps(plan: LivePlan, network: Network, splits: Splits, store: Store, progre
         batches.append(MapBatches(tables[name], splits.columns(indices), shape))
     computed = request.views * len(splits.train) + len(splits.held_out)
     train, held_out = batches
-    return _Material(model, train, held_out, Views(request.views), computed)
+    rate = rates.estimate(done.jobs[0], store)
+    seconds = computed / rate.images_per_second if rate else None
+    return _Material(model, train, held_out, Views(request.views), computed, seconds)
 
 
 def _key(plan: LivePlan, job: Job, splits: Splits) -> str:

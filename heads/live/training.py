@@ -56,6 +56,8 @@ class LiveOptions:
     patience : epochs of a stage without a better held-out loss after which it ends, with the best epoch's weights; 0
         trains all epochs and keeps the last weights.
     balanced : weigh images inversely to the size of their class.
+    seconds : begin no epoch that would probably end later than so much training, the stages sharing it by their epochs;
+        None trains them all. Every stage has at least one.
     scale_loss : keep small gradients above float16's least number; for mixed precision in float16 alone.
     tensorboard : a folder for TensorBoard's logs, None writes none.
     """
@@ -64,6 +66,7 @@ class LiveOptions:
     patience: int = 0
     balanced: bool = False
     seed: int = 0
+    seconds: float | None = None
     scale_loss: bool = False
     tensorboard: Path | None = None
 
@@ -118,7 +121,8 @@ def train_network(
             run.compile(stage)
             best = run.restore(kept) if kept is not None else None
             kept = None
-            while state.epochs_of_stage < stage.epochs and not run.is_over(state):
+            until = _share(options.seconds, stages, number)
+            while state.epochs_of_stage < stage.epochs and not run.is_over(state) and _in_time(state, until):
                 improved = run.epoch(state, advance)
                 best = run.weights() if improved else best
                 if checkpoint is not None:
@@ -297,6 +301,18 @@ def _ticks(advance: Callable[[int], None], batch_size: int, count: int) -> Any:
         advance(min(batch_size, count - batch * batch_size))
 
     return keras.callbacks.LambdaCallback(on_train_batch_end=tick)
+
+
+def _share(seconds: float | None, stages: Sequence[Stage], number: int) -> float | None:
+    """When a stage has to be done, in seconds of training since the beginning of all."""
+    if seconds is None:
+        return None
+    epochs = [stage.epochs for stage in stages]
+    return seconds * sum(epochs[: number + 1]) / sum(epochs)
+
+
+def _in_time(state: State, until: float | None) -> bool:
+    return until is None or not state.epochs_of_stage or sum(state.seconds) + state.seconds[-1] <= until
 
 
 def _key(key: str, stages: Sequence[Stage], options: LiveOptions) -> str:

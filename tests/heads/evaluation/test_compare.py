@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from featstore.errors import InputError
-from heads.evaluation.compare import compare
+from heads.evaluation.compare import against_first, compare
 
 
 def rights(only_first: int, only_second: int, both: int = 50) -> np.ndarray:
@@ -46,3 +46,13 @@ def test_equal_heads_rarely_look_different() -> None:
 def test_names_that_do_not_match_the_rows_are_refused() -> None:
     with pytest.raises(InputError, match="do not belong together"):
         compare(["a"], rights(1, 1))
+
+
+def test_one_named_beforehand_against_all_others_pays_for_these_pairs_alone() -> None:
+    random = np.random.default_rng(0)
+    right = random.random((4, 200)) < np.array([[0.9], [0.88], [0.7], [0.6]])
+    pairs = against_first(list("abcd"), right)
+    assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "c"), ("a", "d")]
+    smallest = min(pairs, key=lambda pair: pair.p)
+    assert smallest.adjusted == pytest.approx(min(1, 3 * smallest.p))
+    assert against_first(["a"], right[:1]) == ()

@@ -147,6 +147,14 @@ def test_it_stops_early_and_keeps_the_best_weights() -> None:
     assert np.log1p(np.exp(-np.where(held_out.y == 1, logits, -logits))).mean() == pytest.approx(min(losses), rel=1e-4)
 
 
+def test_a_limit_of_seconds_leaves_at_least_an_epoch_of_every_stage() -> None:
+    model, prepare = network()
+    done = trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e-9))
+    assert len(done.seconds) == 2
+    model, prepare = network()
+    assert len(trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e9)).seconds) == 7
+
+
 def test_rare_classes_can_weigh_more() -> None:
     table = make_table(60, classes=2)
     rare = table.select(np.concatenate([np.flatnonzero(table.y == 0), np.flatnonzero(table.y == 1)[:3]]))

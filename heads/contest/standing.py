@@ -1,0 +1,116 @@
+"""What a comparison of ways came to: plain data between the runs and every table of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heads.contest.plan import Way
+from heads.evaluation.compare import Pair
+from heads.evaluation.metrics import Metrics
+from heads.kinds.head import Labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """One way, run with one seed.
+
+    probabilities, answers, paths : float64 (M, C), int64 (M,) and names of the validation images.
+    base_seconds : running the base over what is cached of it, by its measured rate (None if not measured);
+        train_seconds : everything after. base_images : how many pictures go through the base.
+    peak_bytes : the most memory of its process. bytes : cached features, or what was saved.
+    epochs : that were trained, and how many were planned; 0 for cached heads. bundle : where it was saved, if it was.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    answers: Labels
+    paths: tuple[str, ...]
+    classes: tuple[str, ...]
+    base_seconds: float | None
+    train_seconds: float
+    base_images: int
+    peak_bytes: int
+    bytes: int
+    epochs: tuple[int, int] = (0, 0)
+    bundle: Path | None = None
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Which validation images it calls rightly, (M,)."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.answers)
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return (self.base_seconds or 0.0) + self.train_seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Line:
+    """One way in the table: the runs of all seeds, the metrics of the first, and its test against the cheapest way."""
+
+    way: Way
+    outcomes: tuple[Outcome, ...]
+    held_out: Metrics
+    pair: Pair | None = None
+    test: Metrics | None = None
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """On validation, one a seed."""
+        return tuple(float(outcome.right.mean()) for outcome in self.outcomes)
+
+    @property
+    def seconds(self) -> float:
+        """The mean of the seeds."""
+        return float(np.mean([outcome.seconds for outcome in self.outcomes]))
+
+    def to_json(self) -> dict[str, Any]:
+        """One of the ``results`` of ``featstore compare --json``."""
+        first = self.outcomes[0]
+        return {
+            "name": self.way.name,
+            "head": self.way.head,
+            "accuracies": list(self.accuracies),
+            "held_out": self.held_out.to_json(),
+            "against_cheapest": self.pair.to_json() if self.pair else None,
+            "test": self.test.to_json() if self.test else None,
+            "seconds": round(self.seconds, 3),
+            "base_seconds": first.base_seconds,
+            "train_seconds": round(first.train_seconds, 3),
+            "base_images": first.base_images,
+            "peak_bytes": first.peak_bytes,
+            "bytes": first.bytes,
+            "epochs": list(first.epochs),
+            "bundle": str(first.bundle) if first.bundle else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """The finished contest, in the order of the ways, the cheapest first.
+
+    notes : how it was done, and what was left out or cut short.
+    """
+
+    dataset: str
+    images: int
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Line:
+        """By validation accuracy (the mean of the seeds); of equals the cheaper."""
+        return max(self.lines, key=lambda line: (round(float(np.mean(line.accuracies)), 12), -line.seconds))
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``featstore compare --json`` prints."""
+        results = [line.to_json() for line in self.lines]
+        return {
+            "dataset": self.dataset, "images": self.images, "results": results, "best": self.best.way.name,
+            "notes": list(self.notes),
+        }  # fmt: skip
