@@ -31,10 +31,11 @@ from featstore.folders import default_store
 from featstore.job import resolve_jobs
 from heads.live import run as live
 from heads.live.batches import Pictures, Views
+from heads.live.checkpoint import State
 from heads.live.networks import HeadSpec, Network, on_base, unfreeze
 from heads.live.plan import LivePlan
 from heads.live.splits import Splits
-from heads.live.training import LiveOptions, Run, Stage, State
+from heads.live.training import LiveOptions, Run, Stage
 
 _STAGE = Stage(1, 1e-5, unfreeze="block5_conv1")
 _CLOSE = 1e-3

@@ -186,6 +186,7 @@ def _need_nothing() -> None:
 
 
 def _need_onnx() -> None:
+    import_keras()  # silently: tf2onnx imports TensorFlow, which tells of itself
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

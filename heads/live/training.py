@@ -8,27 +8,23 @@ and goes on ends with the weights of training that was not.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import secrets
 import time
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore.errors import InputError, from_os_error
+from featstore.errors import InputError
 from featstore.progress import Progress, silent
 from featstore.weights.keras_io import import_keras
 from heads.kinds.head import Labels, Logits
 from heads.kinds.problem import Curve
 from heads.live.batches import Batches, Views, order_of
+from heads.live.checkpoint import Arrays, State, group, read_checkpoint, write_checkpoint
 
 _VERSION = 1
 """Rises when an older checkpoint must not be gone on from."""
@@ -71,18 +67,6 @@ class LiveOptions:
     tensorboard: Path | None = None
 
 
-@dataclass(slots=True)
-class State:
-    """What a checkpoint holds beside the weights. ``epoch`` counts the epochs done, in all stages together."""
-
-    stage: int = 0
-    epoch: int = 0
-    epochs_of_stage: int = 0
-    best_loss: float | None = None
-    curve: list[tuple[float, float, float, float]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A finished training: its learning curve, the wall seconds of each epoch, and how many images went through."""
@@ -112,7 +96,7 @@ def train_network(
     Raises InputError if the loss is not a number any more, ReadOnlyError, NoSpaceError or StorageError.
     """
     run = Run(model, train, held_out, views, options)
-    state, kept = _read(checkpoint, _key(key, stages, options))
+    state, kept = read_checkpoint(checkpoint, _key(key, stages, options))
     total = len(train.y) * (sum(stage.epochs for stage in stages) - state.epoch)
     with progress(label, total) as advance:
         for number in range(state.stage, len(stages)):
@@ -126,7 +110,7 @@ def train_network(
                 improved = run.epoch(state, advance)
                 best = run.weights() if improved else best
                 if checkpoint is not None:
-                    _write(checkpoint, _key(key, stages, options), state, run.arrays(best))
+                    write_checkpoint(checkpoint, _key(key, stages, options), state, run.arrays(best))
             advance(len(train.y) * (stage.epochs - state.epochs_of_stage))
             if best is not None and options.patience:
                 run.set_weights(best)
@@ -223,14 +207,14 @@ class Run:
         for variable, array in zip(self._model.trainable_variables, arrays, strict=True):
             variable.assign(array)
 
-    def arrays(self, best: _Arrays | None) -> Mapping[str, npt.NDArray[Any]]:
+    def arrays(self, best: _Arrays | None) -> Arrays:
         """All that a checkpoint needs to go on from here, and the best weights so far."""
         groups = {"now": self.weights(), "rest": self._rest(), "best": best or []}
         return {f"{name}_{i}": array for name, arrays in groups.items() for i, array in enumerate(arrays)}
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> _Arrays | None:
+    def restore(self, arrays: Arrays) -> _Arrays | None:
         """Go back to what :meth:`arrays` gave; the best weights so far are given back."""
-        groups = {name: _group(arrays, name) for name in ("now", "rest", "best")}
+        groups = {name: group(arrays, name) for name in ("now", "rest", "best")}
         self.set_weights(groups["now"])
         for variable, array in zip(self._others(), groups["rest"], strict=True):
             variable.assign(array)
@@ -320,42 +304,3 @@ def _key(key: str, stages: Sequence[Stage], options: LiveOptions) -> str:
     told = {name: value for name, value in asdict(options).items() if name != "tensorboard"}
     words = {"version": _VERSION, "key": key, "stages": [asdict(stage) for stage in stages], "options": told}
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
-
-
-def _group(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> _Arrays:
-    count = sum(key.rpartition("_")[0] == name for key in arrays)
-    return [arrays[f"{name}_{i}"] for i in range(count)]
-
-
-def _read(path: Path | None, key: str) -> tuple[State, Mapping[str, npt.NDArray[Any]] | None]:
-    """The state and arrays of a checkpoint; a fresh state where there is none that can be gone on from."""
-    if path is None:
-        return State(), None
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        rest = json.loads(arrays.pop("state").tobytes())
-        if rest.pop("key") != key:
-            return State(), None
-        rest["curve"] = [tuple(row) for row in rest["curve"]]
-        return State(**rest), arrays
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return State(), None
-
-
-def _write(path: Path, key: str, state: State, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Put a checkpoint in the place of the one before, all of it or nothing."""
-    text = np.frombuffer(json.dumps({"key": key, **asdict(state)}).encode(), np.uint8)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            np.savez(file, allow_pickle=False, state=text, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise from_os_error(error, "keep a checkpoint", path) from error
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)

@@ -15,6 +15,7 @@ from featstore.records import SPLITS, Rejected
 from featstore.table import Table
 from featstore.versions import installed_versions
 from heads.evaluation.metrics import ClassMetrics
+from heads.kinds.problem import Curve
 from heads.report import gather, plots
 from heads.report.board import Board, leaderboard, source
 from heads.report.canvas import Plot
@@ -91,14 +92,14 @@ def content(
 ) -> Content:
     """Gather and draw everything; the pictures of the worst mistakes are read from the dataset's source."""
     best, classes = comparison.best, comparison.classes
-    curved = [result for result in comparison.results if result.choice.curve is not None]
+    curved = [(result, curve) for result in comparison.results if (curve := result.choice.curve) is not None]
     wrong = gather.worst_mistakes(best, classes, MOST_MISTAKES)
     found_map = gather.feature_map(tables, best, seed=seed)
     roc_lines = gather.roc_lines(best, classes)
     rates = sorted((rate for rate in best.held_out.per_class if rate.n), key=lambda rate: rate.f1)
     return Content(
         board=leaderboard(comparison),
-        curves=tuple(_curves(place, result) for place, result in enumerate(curved[:_MOST_CURVES])),
+        curves=tuple(_curves(place, *pair) for place, pair in enumerate(curved[:_MOST_CURVES])),
         more_curves=len(curved[_MOST_CURVES:]),
         confusions=_confusions(best, classes),
         unlike=tuple(
@@ -122,9 +123,7 @@ def content(
     )  # fmt: skip
 
 
-def _curves(place: int, result: Result) -> CurvePair:
-    curve = result.choice.curve
-    assert curve is not None  # noqa: S101 - chosen for having one
+def _curves(place: int, result: Result, curve: Curve) -> CurvePair:
     name = f"learning-{place + 1}"
     where = result.choice.on
     return CurvePair(

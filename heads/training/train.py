@@ -87,7 +87,7 @@ def train(
     leaks = find_leaks({split: table.originals for split, table in tables.items()})
     best_first = (judged_again(best_first[0], classes, leaks, seed=options.seed), *best_first[1:])
     if bundles is not None:
-        best_first = _fit_again(best_first, sets, leaks, bundles, options, progress)
+        best_first = _fit_again(best_first, sets, leaks, bundles, options, notes, progress)
     pairs = against_best(best_first)
     notes += [*_how(best_first, options), *warnings_of(best_first[0], pairs, leaks)]
     return Comparison(best_first, classes, tuple(notes), pairs, leaks)
@@ -187,7 +187,7 @@ def _how(best_first: Sequence[Result], options: TrainOptions) -> list[str]:
 
 def _fit_again(
     best_first: Sequence[Result], sets: Sequence[TrainingSet], leaks: Sequence[Leak], bundles: Path,
-    options: TrainOptions, progress: Progress,
+    options: TrainOptions, notes: list[str], progress: Progress,
 ) -> tuple[Result, ...]:  # fmt: skip
     wanted = best_first if options.fit_all else best_first[:1]
     done: dict[int, Result] = {}
@@ -197,14 +197,14 @@ def _fit_again(
             for result in wanted:
                 if result.place == place:
                     to_test = leaks if result is best_first[0] else None
-                    done[id(result)] = _fit_one(result, sets[place], tables, to_test, bundles, options)
+                    done[id(result)] = _fit_one(result, sets[place], tables, to_test, bundles, options, notes)
                     advance(1)
     return tuple(done.get(id(result), result) for result in best_first)
 
 
 def _fit_one(
     result: Result, training_set: TrainingSet, tables: Mapping[str, Table], leaks: Sequence[Leak] | None,
-    bundles: Path, options: TrainOptions,
+    bundles: Path, options: TrainOptions, notes: list[str],
 ) -> Result:  # fmt: skip
     """Fit the choice again and save it; it is scored on the test split if ``leaks`` are given, None for all others."""
     kind, table = find(result.head), tables["train"]
@@ -213,6 +213,8 @@ def _fit_one(
     calibration = fit_calibration(_method(kind, options), result.choice.logits, result.choice.columns)
     fitted = refit(kind, result.choice, table, calibration, balanced=options.balanced, seed=options.seed)
     result = replace(result, cost=replace(result.cost, fit_seconds=fitted.seconds))
+    if fitted.calibration != calibration:
+        notes.append(f"{result.name} is not calibrated: the validation images brought classes that train does not have")
     if leaks is not None:
         result = score_on_test(result, fitted, tables.get("test"), leaks, seed=options.seed)
     card = _card(fitted, result, training_set, table, options)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.errors import InputError
+from heads.evaluation import metrics
 from heads.evaluation.metrics import Metrics, measure
 
 
@@ -102,3 +103,15 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     for answers, said in ((y[:5], p), (y, p[:, :2]), (y[:0], p[:0]), (y - 1, p), (y + 5, p)):
         with pytest.raises(InputError, match="nothing to measure"):
             measure(answers, said, names)
+
+
+def test_areas_by_pairs_and_by_order_are_the_same() -> None:
+    random = np.random.default_rng(0)
+    counts = random.integers(0, 4, (50, 300)).astype(np.float64)
+    scores = random.integers(0, 40, 300) / 40  # with many ties
+    positive = random.random(300) < 0.2
+    counts[0, positive] = 0  # a resample without a positive
+    by_order = metrics._auc_by_order(counts, scores, positive)
+    by_pairs = metrics._auc_by_pairs(counts, scores, np.flatnonzero(positive))
+    np.testing.assert_allclose(by_pairs, by_order, rtol=1e-9)
+    assert np.isnan(by_pairs[0])

@@ -9,6 +9,7 @@ import pytest
 
 from featstore.errors import InputError, ReadOnlyError
 from featstore.weights.keras_io import float32_policy, import_keras
+from heads.live import checkpoint
 from heads.live import training as module
 from heads.live.batches import MapBatches, Views
 from heads.live.training import LiveOptions, Stage, Trained, logits_of, train_network
@@ -179,7 +180,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch
     def full(*given: Any, **named: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
     model, prepare = network()
     with pytest.raises(ReadOnlyError, match="keep a checkpoint"):
         trained(model, prepare, checkpoint=tmp_path / "state.npz")

@@ -14,6 +14,7 @@ from featstore.errors import InputError
 from featstore.table import Table, join_tables
 from heads.bundles.bundle import read_bundle
 from heads.bundles.card import Origin
+from heads.evaluation.calibration import Calibration
 from heads.training.results import TrainingSet, ranked
 from heads.training.train import TrainOptions, train
 
@@ -102,6 +103,16 @@ def test_a_refit_on_train_and_validation_is_recorded(training_set: TrainingSet, 
     assert read_bundle(one.bundle).card.fitted_on == ("train", "validation")
     assert read_bundle(one.bundle).card.rows == 120
     assert one.held_out == two.held_out
+
+
+def test_a_class_that_comes_in_with_validation_leaves_the_head_uncalibrated(tables, bundles: Path) -> None:
+    few = {**tables, "train": tables["train"].select(tables["train"].y < 2)}
+    options = TrainOptions(refit_on="train+validation", calibrate="temperature")
+    found = train([a_set(few)], ["linear-svm"], bundles=bundles, options=options)
+    assert read_bundle(found.best.bundle).card.calibration == Calibration()
+    assert any("is not calibrated" in note for note in found.notes)
+    whole = train([a_set(tables)], ["linear-svm"], bundles=bundles, options=options)
+    assert not any("is not calibrated" in note for note in whole.notes)
 
 
 def test_training_twice_gives_the_same_head(training_set: TrainingSet, bundles: Path) -> None:
