@@ -190,7 +190,8 @@ def with_report(
     from heads.report.page import write_report
 
     with progress("report", 1, "pages") as advance:
-        tables, notes = sets[compared.best.place].tables(), reading_notes(dataset, done)
+        tables = {split: table.originals for split, table in sets[compared.best.place].tables().items()}
+        notes = reading_notes(dataset, done)
         try:
             page = write_report(folder, compared, dataset, done, tables, seed=seed, notes=notes)
         except FeatstoreError as error:
