@@ -3,8 +3,8 @@
     python benchmarks/recipes.py DATA [--recipe NAME …] [--scale 1.0] [--json]
 
 --scale makes them fit the machine: that share of the images, and of the epochs of networks; each row says what was
-really trained. The published figures are those of the tutorials, with their 2,000 training images, on validation unless they say
-"test": another dataset or a smaller scale gives others. A recipe whose weights cannot be had is left out with the reason.
+really trained. The published figures are the tutorials', with their 2,000 training images, on validation unless they
+say "test": another dataset or a smaller scale gives others. Without its weights a recipe is left out, with the reason.
 """
 
 from __future__ import annotations
