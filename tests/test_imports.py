@@ -87,7 +87,7 @@ OWNERS = {
     },
     "matplotlib": {"heads.contest.show", "heads.report.canvas", "heads.report.contact", "heads.report.plots"},
     "jinja2": {"heads.contest.show", "heads.report.page"},
-    "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.report."},
+    "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.contest.show", "heads.report."},
     "skimage": {"heads.demo_images"},
 }
 
