@@ -33,9 +33,9 @@ from heads.live import run as live
 from heads.live.batches import Pictures, Views
 from heads.live.checkpoint import State
 from heads.live.networks import HeadSpec, Network, on_base, unfreeze
-from heads.live.plan import LivePlan
+from heads.live.plan import LiveOptions, LivePlan, Stage
 from heads.live.splits import Splits
-from heads.live.training import LiveOptions, Run, Stage
+from heads.live.training import Run
 
 _STAGE = Stage(1, 1e-5, unfreeze="block5_conv1")
 _CLOSE = 1e-3

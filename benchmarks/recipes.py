@@ -29,9 +29,8 @@ from featstore.progress import for_stream
 from featstore.scan import digest_all
 from heads.compose import train_on
 from heads.evaluation.metrics import Measure
-from heads.live.plan import LivePlan
+from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
-from heads.live.training import LiveOptions
 
 _VGG = Request("vgg16", image_size=150, preprocessing="rescale", pooling="flatten")
 _XCEPTION = Request("xception", image_size=150)

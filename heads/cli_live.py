@@ -104,9 +104,8 @@ def live(
 
       featstore live photos/ --way scratch --image-size 150 --epochs 30 --learning-rate 1e-3
     """
-    from heads.live.plan import LivePlan
+    from heads.live.plan import LiveOptions, LivePlan
     from heads.live.run import train_live
-    from heads.live.training import LiveOptions
     from heads.report import terminal
 
     images = open_data(data, dataset)

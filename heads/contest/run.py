@@ -28,9 +28,8 @@ from heads.contest.standing import Line, Outcome, Standing
 from heads.evaluate import evaluate_on
 from heads.evaluation.compare import against_first
 from heads.evaluation.metrics import measure
-from heads.live.plan import LivePlan
+from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
-from heads.live.training import LiveOptions
 from heads.training.train import TrainOptions
 
 LEAST_SECONDS = 20.0

@@ -16,7 +16,40 @@ from featstore.spec import Pooling
 from heads.evaluation.metrics import Metrics
 from heads.kinds.head import Labels
 from heads.kinds.problem import Curve
-from heads.live.training import LiveOptions, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Epochs with the same layers in training.
+
+    unfreeze : the first layer of the base that is trained as well, "all", or None for the head alone.
+    """
+
+    epochs: int
+    learning_rate: float
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    unfreeze: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a network is trained.
+
+    patience : epochs of a stage without a better held-out loss after which it ends, with the best epoch's weights; 0
+        trains all epochs and keeps the last weights.
+    balanced : weigh images inversely to the size of their class.
+    seconds : begin no epoch that would probably end later than so much training, the stages sharing it by their epochs;
+        None trains them all. Every stage has at least one.
+    tensorboard : a folder for TensorBoard's logs, None writes none.
+    """
+
+    batch_size: int = 20
+    patience: int = 0
+    balanced: bool = False
+    seed: int = 0
+    seconds: float | None = None
+    tensorboard: Path | None = None
+
 
 Way = Literal["scratch", "frozen", "finetune"]
 """What is trained: a small network from nothing, a head on a frozen base, or a head and then the base's last layers."""
@@ -104,7 +137,7 @@ class LiveResult:
     probabilities, answers, paths : float64 (M, C), int64 (M,) and names of the validation images, by the saved parts.
     held_out, test : the metrics of these, and on the test split; None where there is none or it was not asked for.
     trainable, total : numbers in training in the last stage, and all of them.
-    seconds : wall time of all; epoch_seconds : of each epoch.
+    seconds : wall time of all; epoch_seconds : of each epoch. cut_short : whether epochs are missing for want of time.
     base_seconds : running the frozen part once over what is stored of it, by its measured rate; None if not measured.
     base_images : pictures that go through the base, or the frozen part of it, if nothing is in the store yet.
     peak_bytes : the most memory that this process has held. bytes : of what was saved.
@@ -123,6 +156,7 @@ class LiveResult:
     total: int
     seconds: float
     epoch_seconds: tuple[float, ...]
+    cut_short: bool
     base_seconds: float | None
     base_images: int
     peak_bytes: int
@@ -142,6 +176,7 @@ class LiveResult:
             "total": self.total,
             "seconds": round(self.seconds, 3),
             "epoch_seconds": [round(seconds, 3) for seconds in self.epoch_seconds],
+            "cut_short": self.cut_short,
             "base_seconds": self.base_seconds,
             "base_images": self.base_images,
             "peak_bytes": self.peak_bytes,

@@ -32,7 +32,7 @@ from heads.live.keep import keep
 from heads.live.networks import HeadSpec, Network, counts, on_base, scratch, tail, unfreeze
 from heads.live.plan import LivePlan, LiveResult
 from heads.live.splits import Splits
-from heads.live.training import LiveOptions, train_network
+from heads.live.training import train_network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ def train_live(
     key = _key(plan, job, splits)
     trained = train_network(
         material.model, lambda stage: unfreeze(network, stage.unfreeze), stages, material.train, material.held_out,
-        material.views, plan.options, checkpoint=out / "checkpoints" / f"{key[:16]}.npz", key=key, label=plan.name,
+        material.views, plan.options, checkpoint=out / "checkpoints" / f"{key[:32]}.npz", key=key, label=plan.name,
         progress=progress,
     )  # fmt: skip
     kept = keep(
@@ -94,6 +94,7 @@ def train_live(
         total=total,
         seconds=time.perf_counter() - started,
         epoch_seconds=trained.seconds,
+        cut_short=trained.cut_short,
         base_seconds=material.seconds,
         base_images=material.computed + through_base * (trained.images + validated),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -145,8 +146,9 @@ def _maps(plan: LivePlan, network: Network, splits: Splits, store: Store, progre
 
 
 def _key(plan: LivePlan, job: Job, splits: Splits) -> str:
-    """SHA-256 (hex) of everything that the weights depend on, beside the options."""
-    words = [repr(replace(plan, options=LiveOptions())), job.spec.fingerprint, repr(splits.labels.tolist())]
+    """SHA-256 (hex) of everything that the weights depend on; a checkpoint's name, so that no two share a file."""
+    told = replace(plan, options=replace(plan.options, seconds=None, tensorboard=None))
+    words = [repr(told), job.spec.fingerprint, repr(splits.labels.tolist())]
     hashed = hashlib.sha256("\n".join(words).encode("utf-8", "surrogateescape"))
     for indices in (splits.train, splits.held_out):
         hashed.update(splits.digests[indices].tobytes() + splits.dataset.labels[indices].tobytes())

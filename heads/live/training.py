@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,11 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.progress import Progress, silent
 from featstore.weights.keras_io import import_keras
-from heads.kinds.head import Labels, Logits
+from heads.kinds.head import Labels
 from heads.kinds.problem import Curve
 from heads.live.batches import Batches, Views, order_of
 from heads.live.checkpoint import Arrays, State, group, read_checkpoint, write_checkpoint
+from heads.live.plan import LiveOptions, Stage
 
 _VERSION = 1
 """Rises when an older checkpoint must not be gone on from."""
@@ -33,47 +34,17 @@ _Arrays = list[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """Epochs with the same layers in training.
-
-    unfreeze : the first layer of the base that is trained as well, "all", or None for the head alone.
-    """
-
-    epochs: int
-    learning_rate: float
-    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
-    unfreeze: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """How a network is trained.
-
-    patience : epochs of a stage without a better held-out loss after which it ends, with the best epoch's weights; 0
-        trains all epochs and keeps the last weights.
-    balanced : weigh images inversely to the size of their class.
-    seconds : begin no epoch that would probably end later than so much training, the stages sharing it by their epochs;
-        None trains them all. Every stage has at least one.
-    scale_loss : keep small gradients above float16's least number; for mixed precision in float16 alone.
-    tensorboard : a folder for TensorBoard's logs, None writes none.
-    """
-
-    batch_size: int = 20
-    patience: int = 0
-    balanced: bool = False
-    seed: int = 0
-    seconds: float | None = None
-    scale_loss: bool = False
-    tensorboard: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished training: its learning curve, the wall seconds of each epoch, and how many images went through."""
+    """A finished training.
+
+    curve : its learning curve. seconds : the wall time of each epoch. images : how many went through, in all epochs.
+    cut_short : whether a stage ended for want of time, and not for its number of epochs or its patience.
+    """
 
     curve: Curve
     seconds: tuple[float, ...]
     images: int
+    cut_short: bool
 
 
 def train_network(
@@ -98,6 +69,7 @@ def train_network(
     run = Run(model, train, held_out, views, options)
     state, kept = read_checkpoint(checkpoint, _key(key, stages, options))
     total = len(train.y) * (sum(stage.epochs for stage in stages) - state.epoch)
+    cut_short = False
     with progress(label, total) as advance:
         for number in range(state.stage, len(stages)):
             stage = stages[number]
@@ -111,23 +83,14 @@ def train_network(
                 best = run.weights() if improved else best
                 if checkpoint is not None:
                     write_checkpoint(checkpoint, _key(key, stages, options), state, run.arrays(best))
+            cut_short |= state.epochs_of_stage < stage.epochs and not run.is_over(state)
             advance(len(train.y) * (stage.epochs - state.epochs_of_stage))
             if best is not None and options.patience:
                 run.set_weights(best)
             state.stage, state.epochs_of_stage, state.best_loss = number + 1, 0, None
     loss, accuracy, held_loss, held_accuracy = zip(*state.curve, strict=True) if state.curve else ((), (), (), ())
     curve = Curve(loss, accuracy, held_loss, held_accuracy) if held_out is not None else Curve(loss, accuracy)
-    return Trained(curve, tuple(state.seconds), state.epoch * len(train.y))
-
-
-def logits_of(model: Any, batches: Batches, batch_size: int = 32) -> Logits:
-    """The logits (N, K) of view 0 of all images, float64; of two classes the first has 0."""
-    parts = [
-        np.asarray(model.predict_on_batch(inputs), np.float64)
-        for inputs, _ in batches.read(np.arange(len(batches.y)), 0, batch_size)
-    ]
-    logits = np.concatenate(parts)
-    return logits if logits.shape[1] > 1 else np.concatenate([np.zeros_like(logits), logits], axis=1)
+    return Trained(curve, tuple(state.seconds), state.epoch * len(train.y), cut_short)
 
 
 class Run:
@@ -148,7 +111,7 @@ class Run:
 
         make = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[stage.optimizer]
         optimizer = make(stage.learning_rate)
-        if self._options.scale_loss:
+        if _in_float16(self._model):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         losses = keras.losses
         self._model.compile(
@@ -259,6 +222,11 @@ class Run:
         self._logs.flush()
 
 
+def _in_float16(model: Any) -> bool:
+    """Whether a layer computes in float16, whose least numbers small gradients would fall below."""
+    return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+
+
 def _tensorboard(folder: Path | None) -> Any:
     if folder is None:
         return None
@@ -300,7 +268,7 @@ def _in_time(state: State, until: float | None) -> bool:
 
 
 def _key(key: str, stages: Sequence[Stage], options: LiveOptions) -> str:
-    """SHA-256 (hex) of all that the weights depend on but the machine."""
-    told = {name: value for name, value in asdict(options).items() if name != "tensorboard"}
+    """SHA-256 (hex) of all that the weights depend on but the machine and the time that it was given."""
+    told = {name: value for name, value in asdict(options).items() if name not in ("seconds", "tensorboard")}
     words = {"version": _VERSION, "key": key, "stages": [asdict(stage) for stage in stages], "options": told}
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()

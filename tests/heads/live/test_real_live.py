@@ -13,9 +13,8 @@ from featstore.folders import cache_folder
 from featstore.weights import resolve
 from heads.live import run as module
 from heads.live.batches import Views
-from heads.live.plan import LivePlan
+from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
-from heads.live.training import LiveOptions
 
 pytestmark = pytest.mark.real
 

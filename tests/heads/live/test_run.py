@@ -16,9 +16,8 @@ from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import load_own
 from heads.apply import predict_files
 from heads.bundles.bundle import read_bundle
-from heads.live.plan import LivePlan, LiveResult
+from heads.live.plan import LiveOptions, LivePlan, LiveResult
 from heads.live.run import train_live
-from heads.live.training import LiveOptions
 from tests.commands import good, run
 from tests.pictures import class_folders, png
 
@@ -117,6 +116,14 @@ def test_the_same_call_again_trains_nothing_and_gives_the_same(photos: Path, sto
     assert other.epoch_seconds == one.epoch_seconds
     assert other.bundle == one.bundle
     np.testing.assert_array_equal(other.probabilities, one.probabilities)
+
+
+def test_every_seed_has_a_checkpoint_of_its_own_and_more_time_goes_on_with_it(
+    photos: Path, store: Store, tmp_path: Path
+) -> None:
+    for options in (LiveOptions(8, seed=0, seconds=1e9), LiveOptions(8, seed=1), LiveOptions(8, seed=0, seconds=2e9)):
+        trained(photos, store, replace(PLANS["scratch"], options=options), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
 
 
 def test_without_validation_images_nothing_is_trained(store: Store, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from featstore.weights.keras_io import float32_policy, import_keras
 from heads.live import checkpoint
 from heads.live import training as module
 from heads.live.batches import MapBatches, Views
-from heads.live.training import LiveOptions, Stage, Trained, logits_of, train_network
+from heads.live.plan import LiveOptions, Stage
+from heads.live.training import Trained, train_network
 from tests.heads.conftest import make_table, with_views
 
 STAGES = (Stage(3, 1e-2), Stage(4, 1e-3, "adam", unfreeze="all"))
@@ -43,6 +44,13 @@ def trained(model: Any, prepare: Any, classes: int = 2, *, stages: Any = STAGES,
     options = given.pop("options", LiveOptions(batch_size=16))
     held_out = batches(classes, "validation", seed=1)
     return train_network(model, prepare, stages, batches(classes), held_out, Views(2), options, **given)
+
+
+def logits_of(model: Any, given: MapBatches) -> np.ndarray:
+    """Of view 0 of all images, (N, K); of two classes the first has 0."""
+    [(inputs, _)] = given.read(np.arange(len(given.y)), 0, 1000)
+    found = model.predict_on_batch(inputs)
+    return found if found.shape[1] > 1 else np.concatenate([np.zeros_like(found), found], axis=1)
 
 
 def weights(model: Any) -> list[np.ndarray]:
@@ -151,9 +159,43 @@ def test_it_stops_early_and_keeps_the_best_weights() -> None:
 def test_a_limit_of_seconds_leaves_at_least_an_epoch_of_every_stage() -> None:
     model, prepare = network()
     done = trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e-9))
-    assert len(done.seconds) == 2
+    assert (len(done.seconds), done.cut_short) == (2, True)
     model, prepare = network()
-    assert len(trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e9)).seconds) == 7
+    done = trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e9))
+    assert (len(done.seconds), done.cut_short) == (7, False)
+
+
+def test_a_training_that_ends_for_its_patience_was_not_cut_short() -> None:
+    model, prepare = network()
+    options = LiveOptions(batch_size=16, patience=1, seconds=1e9)
+    done = trained(model, prepare, stages=(Stage(300, 5e-2, "adam", "all"),), options=options)
+    assert len(done.seconds) < 300
+    assert not done.cut_short
+
+
+def test_training_goes_on_whatever_time_it_is_given_the_next_time(tmp_path: Path) -> None:
+    place = tmp_path / "state.npz"
+    model, prepare = network()
+    first = trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e-9), checkpoint=place)
+    model, prepare = network()
+    whole = trained(model, prepare, options=LiveOptions(batch_size=16, seconds=1e9), checkpoint=place)
+    assert whole.seconds[: len(first.seconds)] == first.seconds
+    assert whole.curve.loss[: len(first.curve.loss)] == first.curve.loss
+
+
+def test_gradients_are_scaled_where_a_layer_computes_in_float16_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    keras = import_keras()
+    scaled = []
+    plain = keras.optimizers.LossScaleOptimizer
+    monkeypatch.setattr(keras.optimizers, "LossScaleOptimizer", lambda inner: scaled.append(inner) or plain(inner))
+    model, prepare = network()
+    trained(model, prepare, stages=STAGES[:1])
+    assert scaled == []
+    model, prepare = network()
+    model.layers[1].dtype_policy = keras.DTypePolicy("mixed_float16")
+    done = trained(model, prepare, stages=(Stage(2, 1e-2, unfreeze="all"),))
+    assert len(scaled) == 1
+    assert np.isfinite(done.curve.loss).all()
 
 
 def test_rare_classes_can_weigh_more() -> None:
