@@ -23,7 +23,7 @@ from featstore.weights.keras_io import (
     set_tensors,
 )
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Rises when :func:`build` builds another graph from the same spec; part of the name of a cached graph."""
 
 BATCH_SIZE = 32
@@ -77,8 +77,8 @@ def build(graph: GraphSpec, batch_size: int | None = BATCH_SIZE) -> Any:
     model = _load(base, graph.image_size)
     with float32_policy():
         features = keras.Model(model.inputs, output_of(named_layers(model, own=base.backbone.is_own)[name]))
-        if graph.precision != "float32":
-            _compute_in(features, keras.DTypePolicy(f"mixed_{graph.precision}"))
+        mixed = "" if graph.precision == "float32" else "mixed_"  # an own model may have been saved with another policy
+        _compute_in(features, keras.DTypePolicy(f"{mixed}{graph.precision}"))
         images = keras.Input((*graph.image_size, 3), batch_size=batch_size, dtype="uint8")
         values = keras.ops.cast(images, "float32")
         if graph.preprocessing == "rescale":

@@ -14,6 +14,7 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def _unpack(archive: Path, wanted: Published, target: Path) -> None:
                 with file.open(entry) as source, place.open("xb") as out:
                     shutil.copyfileobj(source, out, _CHUNK)
         os.rename(private, target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         archive.unlink(missing_ok=True)
         raise _another_file(wanted, error) from error
     finally:

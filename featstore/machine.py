@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from featstore.errors import InputError, unknown_name
 from featstore.spec import Precision
 
 RUNTIMES = ("openvino", "tensorflow")
+_LARGE_SHARE = 8
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -47,6 +49,26 @@ def describe() -> Machine:
         gpus=_gpus(),
         runtimes=tuple(name for name in RUNTIMES if importlib.util.find_spec(name) is not None),
     )
+
+
+def is_large(count: int) -> bool:
+    """Whether so many bytes are more than an eighth of this machine's memory: too many to hold beside all else."""
+    memory = describe().memory
+    return bool(memory) and count > memory // _LARGE_SHARE
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held.
+
+    Where /proc tells it, without what the process that started it had held: getrusage counts that as well.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        [kilobytes] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+        return int(kilobytes) * 1024
+    except (OSError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def choose_runtime(name: str = "auto") -> str:

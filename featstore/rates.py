@@ -57,6 +57,11 @@ def estimate(job: Job, store: Store) -> Rate | None:
     return Rate(speed / (gflop * area), "a rough guess before the first run")
 
 
+def is_measured(job: Job, store: Store) -> bool:
+    """Whether :func:`estimate` rests on a run here."""
+    return _key(job) in _read(store)
+
+
 def record(job: Job, store: Store, images_per_second: float) -> None:
     """Remember a measured rate. Derived data: a store that cannot be written goes without."""
     if not store.exists or images_per_second <= 0:

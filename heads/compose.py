@@ -33,10 +33,6 @@ from heads.training.train import TrainOptions, train
 POOLINGS: tuple[Pooling, ...] = ("avg", "max", "flatten")
 """What a sweep tries: all of them follow from one stored map."""
 
-_MEMORY_SHARE = 8
-"""Tables that take more than this fraction (1/8) of the machine's memory stay in the store: solvers take several times
-as much as the rows that they fit."""
-
 
 def split_names(backbone: str) -> tuple[str, ...]:
     """``vgg16+xception`` → both names; a file whose name holds a + is one."""
@@ -222,8 +218,7 @@ def _training_set(
     rows = [CachedRows(store, spec, augmentation) for spec in specs]
     widths = [width_of(one) for one in rows]
     count = len(dataset) + (views - 1) * int((dataset.split_of(done.digests) == SPLITS.index("train")).sum())
-    memory = machine.describe().memory
-    stored = bool(memory) and 4 * sum(widths) * count > memory // _MEMORY_SHARE
+    stored = machine.is_large(4 * sum(widths) * count)  # solvers take several times as much as the rows that they fit
 
     def load() -> Mapping[str, Table]:
         each = [read_tables(dataset, done.digests, done.known, one, views=views, stored=stored) for one in rows]
@@ -245,9 +240,9 @@ def _training_set(
 
 def _image_seconds(jobs: Sequence[Job], store: Store, images: int) -> float | None:
     """Seconds for running the bases over all images, by the rates measured here; None if one has none."""
-    found = [rates.estimate(job, store) for job in jobs]
-    if any(rate is None or not rate.basis.startswith("measured") for rate in found):
+    if not all(rates.is_measured(job, store) for job in jobs):
         return None
+    found = [rates.estimate(job, store) for job in jobs]
     return sum(images / rate.images_per_second for rate in found if rate is not None)
 
 

@@ -197,7 +197,8 @@ class _Run:
         for lane in self.lanes:
             for stage, seconds in lane.seconds.items():
                 self.seconds[stage] += seconds
-            if lane.computed >= _MEASURABLE:
+            known = rates.is_measured(lane.job, self.store)
+            if lane.computed >= (_MEASURABLE if known else BATCH_SIZE):  # a rough measure is better than none
                 rates.record(lane.job, self.store, lane.computed / lane.seconds["backbone"])
         return ExtractReport(
             images=len(self.dataset),

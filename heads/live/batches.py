@@ -28,9 +28,6 @@ from heads.kinds.head import Labels
 _READ_AHEAD = 64
 """Pictures decoded before they are needed."""
 
-_KEPT_SHARE = 8
-"""Decoded pictures are kept in memory if all of them take at most this fraction (1/8) of the machine's."""
-
 _Batch = tuple[npt.NDArray[Any], Labels]
 
 
@@ -79,7 +76,7 @@ class Pictures:
         self.shape = (*pixels.image_size, 3)
         self.decoded = 0
         self._dataset, self._picture = dataset, Picture(pixels)
-        fits = keep and len(dataset) * int(np.prod(self.shape)) <= (machine.describe().memory or 0) // _KEPT_SHARE
+        fits = keep and not machine.is_large(len(dataset) * int(np.prod(self.shape)))
         self._kept: dict[int, tuple[bytes, npt.NDArray[np.uint8]]] | None = {} if fits else None
 
     def look_at_all(self, progress: Progress = silent) -> tuple[Digests, npt.NDArray[np.bool_]]:

@@ -73,6 +73,19 @@ def test_a_lower_precision_is_close_but_not_the_same(tiny: Base, images: np.ndar
     assert cosine.min() > 0.999
 
 
+def test_float32_is_float32_even_where_an_own_model_was_saved_to_compute_in_less(
+    tiny: Base, images: np.ndarray, tmp_path: Path
+) -> None:
+    keras = import_keras()
+    model = keras.saving.load_model(tiny.tensors)
+    exact = _run(tiny, images, preprocessing="rescale")
+    for layer in model.layers:
+        layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    model.save(tmp_path / "mixed.keras")
+    mixed = resolve(str(tmp_path / "mixed.keras"))
+    np.testing.assert_array_equal(_run(mixed, images, preprocessing="rescale"), exact)
+
+
 def test_a_layer_that_does_not_exist_is_told_the_nearest(tiny: Base, images: np.ndarray) -> None:
     with pytest.raises(InputError, match="did you mean second"):
         _run(tiny, images, layer="secnd")

@@ -186,6 +186,23 @@ def test_a_bomb_is_not_unpacked(serve: Callable[..., Server], tmp_path: Path) ->
         fetch("pets", tmp_path / "pets")
 
 
+def test_an_archive_whose_bytes_are_damaged_is_forgotten_and_fetched_again(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
+        for folder, count in COUNTS.items():
+            for i in range(count):
+                file.writestr(f"pets/{folder}/{i}.jpg", png(i))
+    good, damaged = written.getvalue(), bytearray(written.getvalue())
+    damaged[80:600] = bytes(b ^ 0xFF for b in damaged[80:600])
+    server = serve(bytes(damaged), size=len(good))
+    with pytest.raises(DamageError, match="not the published dataset"):
+        fetch("pets", tmp_path / "pets")
+    server.data = good
+    assert fetch("pets", tmp_path / "pets").images == 6
+
+
 def test_more_than_was_published_is_not_taken(serve: Callable[..., Server], tmp_path: Path) -> None:
     serve(archive() + bytes(5_000_000))
     with pytest.raises(DamageError, match="more than"):

@@ -22,6 +22,24 @@ def _change(monkeypatch: pytest.MonkeyPatch, plain: machine.Machine, **changes: 
     monkeypatch.setattr(machine, "describe", lambda: changed)
 
 
+def test_more_than_an_eighth_of_the_memory_is_large_and_of_unknown_memory_nothing_is(
+    cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not machine.is_large(1 << 30)
+    assert machine.is_large((1 << 30) + 1)
+    _change(monkeypatch, cpu_only, memory=0)
+    assert not machine.is_large(1 << 60)
+
+
+def test_the_peak_of_a_process_is_its_own_and_not_that_of_its_parent() -> None:
+    large = bytearray(400 << 20)
+    large[:: 1 << 12] = b"x" * len(large[:: 1 << 12])
+    assert machine.peak_memory() > 400 << 20
+    code = "from featstore import machine; print(machine.peak_memory())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10 << 20 < int(child.stdout) < 300 << 20
+
+
 def test_this_machine_is_described_within_reason() -> None:
     here = machine.describe()
     assert here.cores >= 1

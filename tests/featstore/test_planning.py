@@ -114,3 +114,11 @@ def test_json_names_every_part(photos: Path, bases: Bases) -> None:
     assert result["images"] == 36
     assert [part["backbone"] for part in result["specs"]] == ["vgg16", "xception"]
     assert set(result["specs"][0]) >= {"hits", "to_compute", "misses", "bytes", "seconds", "fingerprint"}
+
+
+def test_a_rate_is_measured_from_a_batch_of_images_on(tmp_path: Path, bases: Bases) -> None:
+    few, many = class_folders(tmp_path / "few", count=2), class_folders(tmp_path / "many", count=14)
+    featstore.extract(few)
+    assert "rough guess" in featstore.plan(many).specs[0].estimate
+    featstore.extract(many)
+    assert "measured" in featstore.plan(many).specs[0].estimate

@@ -224,7 +224,7 @@ def test_tables_larger_than_memory_stay_in_the_store_all_of_a_set_or_none(
     """The columns of both backbones together are what memory has to hold."""
     import heads.compose
 
-    one_of_them = 36 * 6 * 4 * heads.compose._MEMORY_SHARE
+    one_of_them = 36 * 6 * 4 * 8
     about = replace(heads.compose.machine.describe(), memory=one_of_them + 1)
     monkeypatch.setattr(heads.compose.machine, "describe", lambda: about)
     places = {"store": store, "bundles": tmp_path / "b"}
