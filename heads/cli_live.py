@@ -113,6 +113,8 @@ def live(
     on_maps = views > 0
     [request] = requests([backbone], graph)
     policy = None if augment == "none" else augment
+    if on_maps and policy is None and views > 1:
+        raise typer.BadParameter("several views of an image need a policy", param_hint="--augment none")
     plan = LivePlan(
         way,
         replace(request, views=max(views, 1), augment=policy or request.augment),

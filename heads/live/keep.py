@@ -16,7 +16,7 @@ import numpy.typing as npt
 import featstore
 from featstore.augmentation import parse_policy
 from featstore.cached import CachedRows
-from featstore.errors import from_os_error
+from featstore.errors import InputError, from_os_error
 from featstore.job import Request
 from featstore.progress import Progress, silent
 from featstore.store import Store
@@ -29,7 +29,7 @@ from heads.evaluation.clip import fit_clip
 from heads.evaluation.metrics import Metrics, measure
 from heads.evaluation.scores import Trial, accuracy
 from heads.kinds.dense import DenseHead
-from heads.kinds.head import Params, softmax
+from heads.kinds.head import Labels, Params, softmax
 from heads.live.networks import Network
 from heads.live.plan import LivePlan
 from heads.live.splits import Splits
@@ -38,10 +38,14 @@ from heads.training.fit import over_all_classes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A saved head, its base if that was saved too, and what they say of the validation images: float64 (M, C)."""
+    """A saved head, its base if that was saved too, and what they say of validation images.
+
+    judged : these images, int64 (M,) indices into the dataset; probabilities : float64 (M, C). held_out, test : scores.
+    """
 
     bundle: Path
     base: Path | None
+    judged: Labels
     probabilities: npt.NDArray[np.float64]
     held_out: Metrics
     test: Metrics | None
@@ -99,15 +103,23 @@ def keep(
         stem = plan.way if plan.way == "scratch" else f"{Path(plan.request.backbone).stem}-{plan.way}"
         base = save_base(network, stem, out / "bases").absolute()
         request = Request(
-            str(base), image_size=plan.request.image_size, resize=plan.request.resize, fit=plan.request.fit,
+            str(base), image_size=network.trunk.input_shape[1:3], resize=plan.request.resize, fit=plan.request.fit,
             precision=plan.request.precision, pooling=plan.pooling, runtime=plan.request.runtime,
             device=plan.request.device,
         )  # fmt: skip
     dataset, seed = splits.dataset, plan.options.seed
     chosen = np.concatenate([splits.held_out, splits.test[: len(splits.test) * with_test]])
     done = featstore.extract(dataset.select(chosen), request, store=store, progress=progress)
-    rows, answers, held = CachedRows(store, done.jobs[0].spec), dataset.labels[chosen], len(splits.held_out)
-    logits = head.logits(rows.read(done.digests).reshape(len(chosen), -1))
+    good = done.reasons[0] == 0  # what was trained may give numbers that are not finite
+    if not good[: len(splits.held_out)].any():
+        raise InputError(
+            "the trained network gives no finite features of any validation image",
+            where=plan.name,
+            todo="try a lower learning rate, or --precision float32 --dtype float32",
+        )
+    held, chosen, digests = int(good[: len(splits.held_out)].sum()), chosen[good], done.digests[good]
+    rows, answers = CachedRows(store, done.jobs[0].spec), dataset.labels[chosen]
+    logits = head.logits(rows.read(digests).reshape(len(chosen), -1))
     probabilities = over_all_classes(softmax(logits), splits.labels, len(dataset.classes))
     held_out = measure(answers[:held], probabilities[:held], dataset.classes, seed=seed)
     test = measure(answers[held:], probabilities[held:], dataset.classes, seed=seed) if len(chosen) > held else None
@@ -137,4 +149,4 @@ def keep(
         versions={**installed_versions(), "python": platform.python_version()},
     )
     bundle = write_bundle(out / "bundles", card, head, splits.digests[splits.train])
-    return Kept(bundle, base, probabilities[:held], held_out, test)
+    return Kept(bundle, base, chosen[:held], probabilities[:held], held_out, test)

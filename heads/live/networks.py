@@ -8,6 +8,7 @@ it with True. So its batch normalisation is never trained, which keeps it in inf
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,21 @@ class Network:
     head: Any
     base: tuple[Any, ...] = ()
     names: Mapping[str, int] = field(default_factory=dict)
+
+
+def on_every_gpu(devices: Sequence[str] | None = None) -> AbstractContextManager[Any]:
+    """Where networks are built and trained on all of ``devices`` at once, which share every batch (tf.distribute).
+
+    devices : TensorFlow's names; None is this machine's GPUs. With fewer than two there is nothing to share.
+    """
+    import_keras()
+    import tensorflow as tf
+
+    names = [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))] if devices is None else devices
+    if len(names) < 2:
+        return nullcontext()
+    scope: AbstractContextManager[Any] = tf.distribute.MirroredStrategy(names).scope()
+    return scope
 
 
 def scratch(image_size: tuple[int, int], head: HeadSpec) -> Network:
@@ -145,14 +161,21 @@ def tail(network: Network, layer: str) -> tuple[str, Any]:
             maps = keras.Input(tuple(part.input_shape[1:]), name="maps")
             model = keras.Model(maps, network.head(part(maps, training=False)))
     except (ValueError, AttributeError) as error:
-        raise InputError(
-            "fine-tuning from here cannot go on stored maps: more than one layer leads into what is trained",
-            where=f"--from {layer}",
-            expected="a layer that all paths go through, as the first of a block",
-            todo="choose such a layer, or train on the pictures: --live",
-        ) from error
+        raise _uncut(layer, "more than one layer leads into what is trained") from error
     source = below._keras_history.operation
-    return next(name for name, place in network.names.items() if network.base[place] is source), model
+    for name, place in network.names.items():
+        if network.base[place] is source:
+            return name, model
+    raise _uncut(layer, "nothing below it could be stored but the pictures")
+
+
+def _uncut(layer: str, why: str) -> InputError:
+    return InputError(
+        f"fine-tuning from here cannot go on stored maps: {why}",
+        where=f"--from {layer}",
+        expected="a layer that all paths go through, as the first of a later block",
+        todo="choose such a layer, or train on the pictures: without --views",
+    )
 
 
 def counts(network: Network) -> tuple[int, int]:

@@ -7,7 +7,6 @@ back together and saved as a backbone of one's own: its predictions, exports and
 from __future__ import annotations
 
 import hashlib
-import resource
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,23 +15,27 @@ from typing import Any
 import numpy as np
 
 import featstore
-from featstore import rates
+from featstore import machine, rates
 from featstore.augmentation import parse_policy
 from featstore.backbone import GraphSpec
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset
 from featstore.errors import DamageError
-from featstore.job import Job, resolve_jobs
+from featstore.job import resolve_jobs
 from featstore.progress import Progress, silent
 from featstore.scan import digest_all
+from featstore.spec import PixelSpec
 from featstore.store import Store
 from featstore.table import read_tables
 from heads.live.batches import Batches, MapBatches, PictureBatches, Pictures, Views
 from heads.live.keep import keep
-from heads.live.networks import HeadSpec, Network, counts, on_base, scratch, tail, unfreeze
+from heads.live.networks import HeadSpec, Network, counts, on_base, on_every_gpu, scratch, tail, unfreeze
 from heads.live.plan import LivePlan, LiveResult
 from heads.live.splits import Splits
 from heads.live.training import train_network
+
+SCRATCH_SIZE = 150
+"""Pixels a side of the pictures of a network from scratch, if nothing else is asked for: the tutorials'."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,19 +64,23 @@ def train_live(
     extraction, :func:`heads.live.training.train_network` and :func:`heads.live.keep.keep` raise.
     """
     started, stages = time.perf_counter(), plan.stages
-    [job, *_] = resolve_jobs([plan.request], store, lambda: digest_all(dataset, store.scan_folder).values, progress)
-    pictures = Pictures(dataset, job.spec.pixels)
+    graph, pixels = _graph(dataset, plan, store, progress)
+    pictures = Pictures(dataset, pixels)
     splits = Splits.of(dataset, pictures, progress)
-    network = _network(plan, job, len(splits.labels))
-    for stage in stages:  # a layer that does not exist is said before any work
-        unfreeze(network, stage.unfreeze)
-    material = _maps(plan, network, splits, store, progress) if plan.on_maps else _live(plan, network, splits, pictures)
-    key = _key(plan, job, splits)
-    trained = train_network(
-        material.model, lambda stage: unfreeze(network, stage.unfreeze), stages, material.train, material.held_out,
-        material.views, plan.options, checkpoint=out / "checkpoints" / f"{key[:32]}.npz", key=key, label=plan.name,
-        progress=progress,
-    )  # fmt: skip
+    with on_every_gpu():
+        network = _network(plan, graph, pixels, len(splits.labels))
+        for stage in stages:  # a layer that does not exist is said before any work
+            unfreeze(network, stage.unfreeze)
+        if plan.on_maps:
+            material, splits = _maps(plan, network, splits, store, progress)
+        else:
+            material = _live(plan, network, splits, pictures)
+        key = _key(plan, graph, pixels, splits)
+        trained = train_network(
+            material.model, lambda stage: unfreeze(network, stage.unfreeze), stages, material.train, material.held_out,
+            material.views, plan.options, checkpoint=out / "checkpoints" / f"{key[:32]}.npz", key=key,
+            label=plan.name, progress=progress,
+        )  # fmt: skip
     kept = keep(
         network, plan, splits, epochs=len(trained.seconds), store=store, out=out, with_test=with_test,
         progress=progress,
@@ -85,8 +92,8 @@ def train_live(
         name=plan.name,
         way=plan.way,
         probabilities=kept.probabilities,
-        answers=dataset.labels[splits.held_out],
-        paths=tuple(dataset.paths[i] for i in splits.held_out),
+        answers=dataset.labels[kept.judged],
+        paths=tuple(dataset.paths[i] for i in kept.judged),
         held_out=kept.held_out,
         test=kept.test,
         curve=trained.curve,
@@ -97,20 +104,28 @@ def train_live(
         cut_short=trained.cut_short,
         base_seconds=material.seconds,
         base_images=material.computed + through_base * (trained.images + validated),
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=machine.peak_memory(),
         bytes=kept.bytes,
         bundle=kept.bundle,
         base=kept.base,
     )
 
 
-def _network(plan: LivePlan, job: Job, classes: int) -> Network:
-    head = HeadSpec(classes, plan.pooling, plan.hidden, plan.dropout, plan.options.seed)
+def _graph(dataset: Dataset, plan: LivePlan, store: Store, progress: Progress) -> tuple[GraphSpec | None, PixelSpec]:
+    """The base and the pictures that it takes; a network from scratch has no base, and takes any size."""
+    request = plan.request
     if plan.way == "scratch":
-        return scratch(job.spec.image_size, head)
-    precision = "float32" if plan.on_maps else job.spec.precision
-    layer = job.base.layer(plan.request.layer).name
-    return on_base(GraphSpec(job.base, layer, job.spec.image_size, job.spec.preprocessing, "map", precision), head)
+        size = request.image_size or SCRATCH_SIZE
+        return None, PixelSpec((size, size) if isinstance(size, int) else size, request.resize, request.fit)
+    [job, *_] = resolve_jobs([request], store, lambda: digest_all(dataset, store.scan_folder).values, progress)
+    spec, layer = job.spec, job.base.layer(request.layer).name
+    precision = "float32" if plan.on_maps else spec.precision
+    return GraphSpec(job.base, layer, spec.image_size, spec.preprocessing, "map", precision), spec.pixels
+
+
+def _network(plan: LivePlan, graph: GraphSpec | None, pixels: PixelSpec, classes: int) -> Network:
+    head = HeadSpec(classes, plan.pooling, plan.hidden, plan.dropout, plan.options.seed)
+    return scratch(pixels.image_size, head) if graph is None else on_base(graph, head)
 
 
 def _live(plan: LivePlan, network: Network, splits: Splits, pictures: Pictures) -> _Material:
@@ -122,33 +137,38 @@ def _live(plan: LivePlan, network: Network, splits: Splits, pictures: Pictures) 
     return _Material(network.model, train, held_out, Views(fresh=policy is not None))
 
 
-def _maps(plan: LivePlan, network: Network, splits: Splits, store: Store, progress: Progress) -> _Material:
-    """The part that is trained, and the stored maps of the layer below it."""
+def _maps(
+    plan: LivePlan, network: Network, splits: Splits, store: Store, progress: Progress
+) -> tuple[_Material, Splits]:
+    """The part that is trained, and the stored maps of the layer below it; the splits without images that have none."""
     layer = plan.stages[-1].unfreeze
     below, model = tail(network, layer) if layer is not None else (plan.request.layer, network.head)
     chosen = np.concatenate([splits.train, splits.held_out])
     dataset = splits.dataset.select(chosen)
     request = replace(plan.request, layer=below, pooling="map")
     done = featstore.extract(dataset, request, store=store, progress=progress)
+    splits = splits.without(chosen[done.reasons[0] != 0])
     rows = CachedRows(store, done.jobs[0].spec, request.augmentation)
-    tables = read_tables(dataset, done.digests, done.known, rows, views=request.views)
     shape = rows.feature_shape or ()
+    computed = request.views * len(splits.train) + len(splits.held_out)
+    stored = machine.is_large(4 * int(np.prod(shape)) * computed)
+    tables = read_tables(dataset, done.digests, done.known, rows, views=request.views, stored=stored)
     batches: list[Batches] = []
     for name, indices in (("train", splits.train), ("validation", splits.held_out)):
         if tables[name].paths[: len(indices)] != tuple(splits.dataset.paths[i] for i in indices):
             raise DamageError("images have changed while they were read", where=dataset.name, todo="run it again")
         batches.append(MapBatches(tables[name], splits.columns(indices), shape))
-    computed = request.views * len(splits.train) + len(splits.held_out)
     train, held_out = batches
-    rate = rates.estimate(done.jobs[0], store)
+    rate = rates.estimate(done.jobs[0], store) if rates.is_measured(done.jobs[0], store) else None
     seconds = computed / rate.images_per_second if rate else None
-    return _Material(model, train, held_out, Views(request.views), computed, seconds)
+    return _Material(model, train, held_out, Views(request.views), computed, seconds), splits
 
 
-def _key(plan: LivePlan, job: Job, splits: Splits) -> str:
+def _key(plan: LivePlan, graph: GraphSpec | None, pixels: PixelSpec, splits: Splits) -> str:
     """SHA-256 (hex) of everything that the weights depend on; a checkpoint's name, so that no two share a file."""
     told = replace(plan, options=replace(plan.options, seconds=None, tensorboard=None))
-    words = [repr(told), job.spec.fingerprint, repr(splits.labels.tolist())]
+    base = f"{graph.key()} {graph.precision}" if graph else ""
+    words = [repr(told), base, repr(pixels), repr(splits.labels.tolist())]
     hashed = hashlib.sha256("\n".join(words).encode("utf-8", "surrogateescape"))
     for indices in (splits.train, splits.held_out):
         hashed.update(splits.digests[indices].tobytes() + splits.dataset.labels[indices].tobytes())

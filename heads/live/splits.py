@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,12 @@ class Splits:
                 todo="move some images of each class from train to validation",
             )
         return cls(dataset, digests, labels, train, held_out, test)
+
+    def without(self, bad: Labels) -> Splits:
+        """Without these images, indices into the dataset."""
+        parts = (self.train, self.held_out, self.test)
+        train, held_out, test = (indices[~np.isin(indices, bad)] for indices in parts)
+        return replace(self, train=train, held_out=held_out, test=test)
 
     def columns(self, indices: Labels) -> Labels:
         """The columns of these images' classes, int64 (n,)."""

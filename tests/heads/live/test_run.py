@@ -12,10 +12,13 @@ import pytest
 import featstore
 from featstore import Request, Store, open_dataset
 from featstore.errors import InputError
+from featstore.table import StoredRows
 from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import load_own
 from heads.apply import predict_files
 from heads.bundles.bundle import read_bundle
+from heads.live import run as run_module
+from heads.live.batches import Views
 from heads.live.plan import LiveOptions, LivePlan, LiveResult
 from heads.live.run import train_live
 from tests.commands import good, run
@@ -82,11 +85,8 @@ def test_two_classes_or_three_and_a_broken_image_are_no_trouble(photos: Path, st
 def test_maps_and_pictures_of_the_same_views_train_the_same_network(
     photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from heads.live import run as module
-    from heads.live.batches import Views
-
     on_maps = trained(photos, store, PLANS["maps"], tmp_path / "maps")
-    monkeypatch.setattr(module, "Views", lambda *given, **named: Views(2))  # the same two in turn, not new ones
+    monkeypatch.setattr(run_module, "Views", lambda *given, **named: Views(2))  # the same two in turn, not new ones
     live = trained(photos, store, PLANS["live"], tmp_path / "live")
     np.testing.assert_allclose(on_maps.curve.loss, live.curve.loss, rtol=1e-3)
     np.testing.assert_allclose(on_maps.probabilities, live.probabilities, atol=1e-3)
@@ -126,6 +126,55 @@ def test_every_seed_has_a_checkpoint_of_its_own_and_more_time_goes_on_with_it(
     assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
 
 
+def test_a_network_from_scratch_needs_no_base_at_all(
+    photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEATSTORE_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "empty"))
+    plan = replace(PLANS["scratch"], request=Request("vgg16", image_size=24))
+    assert trained(photos, store, plan, tmp_path / "out").held_out.n == 12
+
+
+class _Spoiled:
+    """A runtime whose every batch begins with numbers that are not finite."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        rows = self._runtime(images)
+        rows[0] = np.inf
+        return np.asarray(rows)
+
+
+def test_images_without_finite_features_are_left_out_of_training_and_of_scores(
+    photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featstore.extraction import lane
+
+    plain = lane.open_runtime
+    monkeypatch.setattr(lane, "open_runtime", lambda *given: _Spoiled(plain(*given)))
+    found = trained(photos, store, PLANS["maps"], tmp_path / "out")
+    assert read_bundle(found.bundle).card.rows == 11
+    assert found.held_out.n == len(found.paths) == len(found.answers) == 11
+
+
+def test_maps_larger_than_memory_stay_in_the_store_and_train_the_same(
+    photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = trained(photos, store, PLANS["maps"], tmp_path / "small")
+    kinds = []
+    plain = run_module.MapBatches
+    monkeypatch.setattr(run_module.machine, "is_large", lambda count: True)
+    monkeypatch.setattr(
+        run_module, "MapBatches", lambda table, *rest: kinds.append(type(table.X)) or plain(table, *rest)
+    )
+    large = trained(photos, store, PLANS["maps"], tmp_path / "large")
+    assert kinds == [StoredRows, StoredRows]
+    assert large.curve == small.curve
+
+
 def test_without_validation_images_nothing_is_trained(store: Store, tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "p", splits=("train", "test"))
     with pytest.raises(InputError, match="needs validation images"):
@@ -156,3 +205,6 @@ def test_the_command_trains_tells_and_predicts(photos: Path, tmp_path: Path) -> 
     assert good("predict", done.json["bundle"], photos / "test", "--json").json["predictions"]
     assert good("heads", "show", done.json["bundle"]).out
     assert run(*words, "--from", "block5", "--out", out).code == 2
+    refused = run(*words, "--augment", "none", "--out", out)
+    assert refused.code == 2
+    assert "need a policy" in refused.err
