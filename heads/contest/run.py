@@ -6,28 +6,33 @@ split is scored once, at the end, for the way that was best on validation.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+import featstore
+from featstore import machine, rates
 from featstore.dataset import Dataset, open_dataset
-from featstore.errors import InputError
+from featstore.errors import DamageError, InputError
+from featstore.job import resolve_jobs
 from featstore.progress import Progress, for_stream, silent
 from featstore.records import SPLITS
 from featstore.scan import digest_all
+from featstore.show import duration
 from featstore.store import Store
+from featstore.wording import counted
 from heads.compose import train_on
 from heads.contest.plan import Contest, Way
 from heads.contest.standing import Line, Outcome, Standing
 from heads.evaluate import evaluate_on
 from heads.evaluation.compare import against_first
-from heads.evaluation.metrics import measure
+from heads.evaluation.metrics import Metrics, measure
 from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
 from heads.training.train import TrainOptions
@@ -35,62 +40,127 @@ from heads.training.train import TrainOptions
 LEAST_SECONDS = 20.0
 """A network that would get less of the budget is left out."""
 
+PATIENCE = 5
+"""Epochs without a better validation loss after which a network's stage ends."""
+
 
 def compare_ways(contest: Contest, *, store: Store, out: Path, progress: Progress = silent) -> Standing:
-    """Run every way that fits into the budget; killed, the same call goes on with the networks where it was.
+    """Run every way that fits into the budget; killed, the same call goes on with the networks where they were.
 
-    Raises what training and extraction raise; a way that fails for its own reasons is left out, with a note.
+    A way that cannot be run, for itself or because its process is ended from outside, is left out, with a note.
+    Raises InputError if none can be run, and what the first of them raises for want of permission or space.
     """
-    dataset = _open(contest)
-    ways, notes = contest.ways, []
-    started, lines = time.monotonic(), []
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
-        for place, way in enumerate(ways):
-            slice_ = _slice(contest, ways[place:], time.monotonic() - started)
-            if way.head is None and slice_ is not None and slice_ < LEAST_SECONDS:
-                notes.append(f"left out for want of time: {way.name}")
-                continue
-            try:
-                outcomes = tuple(
-                    processes.submit(_run, contest, way, seed, store.path, out, slice_ and slice_ / contest.seeds,
-                                     progress is not silent).result()
-                    for seed in range(contest.seeds if way.head != "logreg" else 1)
-                )  # fmt: skip
-            except InputError as error:
-                notes.append(f"left out: {way.name}: {error.what}")
-                continue
-            first = outcomes[0]
-            if first.epochs[0] < first.epochs[1]:
-                notes.append(f"cut short by the budget: {way.name}, {first.epochs[0]} of {first.epochs[1]} epochs")
-            lines.append(Line(way, outcomes, measure(first.answers, first.probabilities, first.classes)))
-    if not lines:
+    dataset = _open(contest, store)
+    started, notes, ran = time.monotonic(), [], dict[Way, tuple[Outcome, ...]]()
+    for place, way in enumerate(contest.ways):
+        left = None if contest.minutes is None else contest.minutes * 60 - (time.monotonic() - started)
+        seconds, why = _fits(contest.ways[place:], left, _extraction_seconds(dataset, way, store), is_first=not ran)
+        if why:
+            notes.append(f"left out for want of time: {way.name}{why}")
+            continue
+        seeds = range(contest.seeds if way.head != "logreg" else 1)
+        each = None if seconds is None else seconds / len(seeds)
+        aloud = progress is not silent
+        try:
+            ran[way] = tuple(_in_a_process(contest, way, seed, store.path, out, each, aloud) for seed in seeds)
+        except (InputError, DamageError) as error:
+            notes.append(f"left out: {way.name}: {error.what}")
+        except BrokenProcessPool:
+            notes.append(f"left out: {way.name}: its process was ended from outside, perhaps for want of memory")
+    if not ran:
         raise InputError("nothing could be compared", where=contest.data, received="; ".join(notes))
+    lines, some = _judged(ran)
+    standing = Standing(dataset.name, len(dataset), lines)
+    best = standing.best
+    test, bundle = _tested(best, dataset, store, out, progress)
+    tested = replace(best, test=test, outcomes=(replace(best.outcomes[0], bundle=bundle), *best.outcomes[1:]))
+    lines = tuple(tested if line is best else line for line in lines)
+    return replace(standing, lines=lines, notes=(*_reading(contest, lines, some), *notes))
+
+
+def _in_a_process(
+    contest: Contest, way: Way, seed: int, store: Path, out: Path, seconds: float | None, aloud: bool
+) -> Outcome:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_run, contest, way, seed, store, out, seconds, aloud).result()
+
+
+def _fits(
+    left: Sequence[Way], remaining: float | None, extraction: float, *, is_first: bool
+) -> tuple[float | None, str]:
+    """The seconds that the first of the ways ``left`` may train, None for all it wants, and why it does not fit, or "".
+
+    remaining : of the budget, None without one. extraction : what the way needs before it can train. A network gets its
+    share of what remains, less its extraction; the cheapest way is run in any case.
+    """
+    way = left[0]
+    if remaining is None or is_first:
+        return None, ""
+    if way.head is not None:
+        why = f" (its extraction takes about {duration(extraction)})" if extraction > max(0.0, remaining) else ""
+        return None, why
+    weights = [other.weight for other in left if other.head is None]
+    share = 0.9 * max(0.0, remaining) * way.weight / sum(weights) - extraction
+    return share, "" if share >= LEAST_SECONDS else f" (it would get {duration(max(0.0, share))})"
+
+
+def _extraction_seconds(dataset: Dataset, way: Way, store: Store) -> float:
+    """About how long it takes to extract what the way lacks; of maps all, though some may be stored already."""
+    request = way.plan.request
+    if way.head is not None:
+        return sum(part.seconds or 0.0 for part in featstore.plan(dataset, request, store=store).specs)
+    if not way.plan.on_maps:
+        return 0.0
+    [job, *_] = resolve_jobs([request], store, lambda: digest_all(dataset, store.scan_folder).values)
+    rate = rates.estimate(job, store)
+    return _trained_and_judged(dataset, store, request.views) / rate.images_per_second if rate else 0.0
+
+
+def _trained_and_judged(dataset: Dataset, store: Store, views: int) -> int:
+    """Pictures that training and validation need of the base: all views of the one, the images of the other."""
+    splits = dataset.split_of(digest_all(dataset, store.scan_folder).values)[dataset.labels >= 0]
+    train, validation = ((splits == SPLITS.index(name)).sum() for name in ("train", "validation"))
+    return int(views * train + validation)
+
+
+def _judged(ran: dict[Way, tuple[Outcome, ...]]) -> tuple[tuple[Line, ...], int]:
+    """A line for each way, all on the validation images that every one of them judged; how many others there are."""
+    everyone = [outcome for outcomes in ran.values() for outcome in outcomes]
+    common = set.intersection(*(set(outcome.paths) for outcome in everyone))
+    every = {path for outcome in everyone for path in outcome.paths}
+    paths = tuple(path for path in everyone[0].paths if path in common)
+    lines = []
+    for way, outcomes in ran.items():
+        same = tuple(outcome.only(paths) for outcome in outcomes)
+        lines.append(Line(way, same, measure(same[0].answers, same[0].probabilities, same[0].classes)))
     pairs = against_first([line.way.name for line in lines], np.stack([line.outcomes[0].right for line in lines]))
-    lines = [lines[0], *(replace(line, pair=pair) for line, pair in zip(lines[1:], pairs, strict=True))]
-    standing = Standing(dataset.name, len(dataset), tuple(lines), (*_reading(contest), *notes))
-    return _tested(standing, contest, dataset, store, out, progress)
+    rest = (replace(line, pair=pair) for line, pair in zip(lines[1:], pairs, strict=True))
+    return (lines[0], *rest), len(every) - len(paths)
 
 
-def _reading(contest: Contest) -> Iterator[str]:
+def _reading(contest: Contest, lines: Sequence[Line], some: int) -> Iterator[str]:
     if contest.limit:
         yield f"a quick look: {contest.limit} training images"
-    yield "every way was judged on the same validation images; the test split was scored once, for the best alone"
+    yield f"every way was judged on the same {counted(len(lines[0].outcomes[0].paths), 'validation image')}"
+    if some:
+        yield f"{counted(some, 'validation image')} that not every way can judge (of a class new to it, say) left out"
+    if any(line.test for line in lines):
+        yield "the test split was scored once, for the best on validation alone; that one is the best of many there"
+    networks = [line for line in lines if line.way.head is None]
+    if networks:
+        yield f"networks choose their best epoch on the validation images, and end {PATIENCE} epochs after it"
+    for line in networks:
+        cut = [outcome.epochs for outcome in line.outcomes if outcome.cut_short]
+        if cut:
+            yield f"cut short by the budget: {line.way.name}, {cut[0][0]} of {cut[0][1]} epochs"
     yield "base seconds are the pictures by this machine's measured rate, whether they were in the store already or not"
 
 
-def _slice(contest: Contest, left: Sequence[Way], used: float) -> float | None:
-    """Seconds for the next network, of what is left; cached heads take what they take."""
-    if contest.minutes is None or left[0].head is not None:
-        return None
-    weights = [way.weight for way in left if way.head is None]
-    return max(0.0, contest.minutes * 60 - used) * left[0].weight / sum(weights) * 0.9
-
-
-def _open(contest: Contest) -> Dataset:
+def _open(contest: Contest, store: Store) -> Dataset:
     dataset = open_dataset(contest.data, contest.dataset)
     if contest.limit is None:
         return dataset
-    digests = digest_all(dataset, None).values
+    digests = digest_all(dataset, store.scan_folder).values
     splits, random = dataset.split_of(digests), np.random.default_rng(contest.dataset.seed)
     chosen = []
     for code, most in ((0, contest.limit), (1, -(-contest.limit // 2)), (2, -(-contest.limit // 2))):
@@ -102,11 +172,11 @@ def _open(contest: Contest) -> Dataset:
 
 def _run(contest: Contest, way: Way, seed: int, store: Path, out: Path, seconds: float | None, aloud: bool) -> Outcome:
     """In a process of its own."""
-    dataset, place = _open(contest), Store.open(store)
-    progress: Progress = for_stream() if aloud else silent
+    place = Store.open(store)
+    dataset, progress = _open(contest, place), for_stream() if aloud else silent
     if way.head is not None:
         return _cached(dataset, way, seed, place, progress)
-    options = LiveOptions(batch_size=32, patience=5, seed=seed, seconds=seconds)
+    options = LiveOptions(batch_size=32, patience=PATIENCE, seed=seed, seconds=seconds)
     return _network(dataset, replace(way.plan, options=options), place, out, progress)
 
 
@@ -117,16 +187,19 @@ def _cached(dataset: Dataset, way: Way, seed: int, store: Store, progress: Progr
         progress=progress,
     )  # fmt: skip
     best = compared.best
+    images = _trained_and_judged(dataset, store, request.views)
+    share = images / sum(spec.hits + spec.computed + spec.rejected for spec in done.report.specs)
+    seconds = best.cost.image_seconds
     return Outcome(
         probabilities=best.probabilities,
         answers=best.answers,
         paths=best.paths,
         classes=compared.classes,
-        base_seconds=best.cost.image_seconds,
+        base_seconds=None if seconds is None else share * seconds,
         train_seconds=best.cost.choose_seconds,
-        base_images=sum(spec.hits + spec.computed for spec in done.report.specs),
-        peak_bytes=_peak(),
-        bytes=best.cost.feature_bytes,
+        base_images=images,
+        peak_bytes=machine.peak_memory(),
+        bytes=round(share * best.cost.feature_bytes),
     )
 
 
@@ -143,33 +216,23 @@ def _network(dataset: Dataset, plan: LivePlan, store: Store, out: Path, progress
         peak_bytes=found.peak_bytes,
         bytes=found.bytes,
         epochs=(len(found.epoch_seconds), sum(stage.epochs for stage in plan.stages)),
+        cut_short=found.cut_short,
         bundle=found.bundle,
     )
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _tested(
-    standing: Standing, contest: Contest, dataset: Dataset, store: Store, out: Path, progress: Progress
-) -> Standing:
-    """The standing with the one score on the test split, if there is one."""
-    best = standing.best
+    best: Line, dataset: Dataset, store: Store, out: Path, progress: Progress
+) -> tuple[Metrics | None, Path | None]:
+    """The one score on the test split, if there is one, and the bundle of the best way."""
     if best.way.head is not None:
-        options = TrainOptions(seed=0)
         _, compared = train_on(
-            dataset, [best.way.plan.request], [best.way.head], store=store, bundles=out / "bundles", options=options,
-            progress=progress,
-        )  # fmt: skip
-        test, bundle = compared.best.test, compared.best.bundle
-    else:
-        bundle = best.outcomes[0].bundle
-        has_test = (dataset.splits == SPLITS.index("test")).any() or (dataset.splits < 0).any()
-        test = None
-        if bundle is not None and has_test:
-            [found] = evaluate_on(dataset, [bundle], split="test", store=store, progress=progress).results
-            test = found.metrics
-    outcomes = (replace(best.outcomes[0], bundle=bundle), *best.outcomes[1:])
-    tested = replace(best, outcomes=outcomes, test=test)
-    return replace(standing, lines=tuple(tested if line is best else line for line in standing.lines))
+            dataset, [best.way.plan.request], [best.way.head], store=store, bundles=out / "bundles", progress=progress
+        )
+        return compared.best.test, compared.best.bundle
+    bundle = best.outcomes[0].bundle
+    splits = dataset.split_of(digest_all(dataset, store.scan_folder).values)
+    if bundle is None or not (splits[dataset.labels >= 0] == SPLITS.index("test")).any():
+        return None, bundle
+    [found] = evaluate_on(dataset, [bundle], split="test", store=store, progress=progress).results
+    return found.metrics, bundle

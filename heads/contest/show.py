@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 
-from featstore.errors import from_os_error
 from featstore.show import duration, grid, size
-from featstore.wording import counted, visible
+from featstore.whole import write_whole
 from heads.contest.standing import Line, Standing
 from heads.evaluation.compare import SIGNIFICANT
-from heads.report.canvas import Plot, Theme, draw
+from heads.report.canvas import Plot, Theme, draw, legend
+from heads.report.html import part, template
 from heads.report.terminal import plain, with_interval
+
+_HERE = Path(__file__).parent
 
 NAME = "compare.html"
 """The page's name in its folder."""
@@ -31,12 +28,17 @@ _WIDE = 130
 
 
 def front(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """The ways that no other beats in both accuracy and time (Pareto), from the quickest on."""
+    """The ways that no other beats in both accuracy and time (Pareto), from the quickest on; without unknown times."""
     found: list[Line] = []
-    for line in sorted(lines, key=lambda one: (one.seconds, -_accuracy(one))):
-        if not found or _accuracy(line) > _accuracy(found[-1]):
+    for _, line in sorted(_timed(lines), key=lambda pair: (pair[0], -pair[1].accuracy)):
+        if not found or line.accuracy > found[-1].accuracy:
             found.append(line)
     return tuple(found)
+
+
+def _timed(lines: Sequence[Line]) -> list[tuple[float, Line]]:
+    """Those whose time is known, with it."""
+    return [(line.seconds, line) for line in lines if line.seconds is not None]
 
 
 def terminal(standing: Standing, width: int = _WIDE) -> Table:
@@ -66,7 +68,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         with_interval(line.held_out.accuracy) + several,
         with_interval(line.test.accuracy) if line.test else "–",
         _verdict(line),
-        duration(line.seconds) + (" and the base" if first.base_seconds is None else ""),
+        f"{duration(first.train_seconds)} and the base" if line.seconds is None else duration(line.seconds),
         str(first.base_images),
         size(first.peak_bytes),
         size(first.bytes),
@@ -81,30 +83,28 @@ def _verdict(line: Line) -> str:
     return f"{ahead:+d} images, p = {line.pair.adjusted:.2g}{sure}"
 
 
-def _accuracy(line: Line) -> float:
-    return float(np.mean(line.accuracies))
-
-
 def picture(standing: Standing) -> Plot:
     """Validation accuracy with its interval against all seconds, and the front."""
-    lines, on_front = standing.lines, front(standing.lines)
+    lines, on_front, timed = standing.lines, front(standing.lines), _timed(standing.lines)
 
     def paint(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
-        steps = [(line.seconds, _accuracy(line)) for line in on_front]
-        steps.append((max(line.seconds for line in lines), steps[-1][1]))
-        axes.step(*zip(*steps, strict=True), where="post", color=theme.muted, linewidth=1.2, zorder=1)
-        for place, line in enumerate(lines):
+        steps = [(seconds, line.accuracy) for line in on_front for seconds, other in timed if other is line]
+        steps += [(max(seconds for seconds, _ in timed), steps[-1][1])] if steps else []
+        if steps:
+            axes.step(*zip(*steps, strict=True), where="post", color=theme.muted, linewidth=1.2, zorder=1)
+        for seconds, line in timed:
+            place = lines.index(line)
             low, high = line.held_out.accuracy.interval
             marked = line in on_front
             colour = theme.series[0] if line.way.head else theme.series[1]
-            axes.plot([line.seconds] * 2, [low, high], color=colour, linewidth=1.2, alpha=0.6)
+            axes.plot([seconds] * 2, [low, high], color=colour, linewidth=1.2, alpha=0.6)
             axes.plot(
-                line.seconds, _accuracy(line), "o", color=colour, markersize=8 if marked else 6, zorder=3,
+                seconds, line.accuracy, "o", color=colour, markersize=8 if marked else 6, zorder=3,
                 markeredgecolor=theme.ink if marked else theme.surface, markeredgewidth=1.6 if marked else 0.6,
             )  # fmt: skip
             axes.annotate(
-                str(place + 1), (line.seconds, _accuracy(line)), (6, 5), textcoords="offset points", fontsize=8.5,
+                str(place + 1), (seconds, line.accuracy), (6, 5), textcoords="offset points", fontsize=8.5,
                 color=theme.ink,
             )  # fmt: skip
         axes.set_xscale("log")
@@ -113,49 +113,45 @@ def picture(standing: Standing) -> Plot:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="seconds, base and training together", ylabel="accuracy on validation")
 
-    words = ", ".join(f"{place + 1} {line.way.name}: {_accuracy(line):.3f}" for place, line in enumerate(lines))
+    words = ", ".join(f"{place + 1} {line.way.name}: {line.accuracy:.3f}" for place, line in enumerate(lines))
     return draw("accuracy-against-cost", f"accuracy on validation against seconds: {words}", paint, (7.2, 4.2))
 
 
+def by_views(standing: Standing) -> Plot | None:
+    """Accuracy against the number of cached views, beside the frozen base on views that are always new."""
+    curve = [line for line in standing.lines if line.way.head == standing.lines[0].way.head]
+    live = [line for line in standing.lines if line.way.head is None and line.way.plan.way == "frozen"]
+    if len(curve) < 2:
+        return None
+
+    def paint(figure: Figure, theme: Theme) -> None:
+        axes = figure.add_subplot()
+        views = [line.way.plan.request.views for line in curve]
+        intervals = np.array([line.held_out.accuracy.interval for line in curve])
+        axes.plot(views, [line.accuracy for line in curve], "o-", color=theme.series[0], label="cached views, logreg")
+        axes.fill_between(views, *intervals.T, color=theme.series[0], alpha=0.15, linewidth=0)
+        for line in live:
+            axes.axhline(line.accuracy, color=theme.series[1], linestyle="--", label=line.way.name)
+        axes.set(xlabel="views of each training image", ylabel="accuracy on validation", xticks=views)
+        legend(figure, axes.get_legend_handles_labels())
+
+    words = ", ".join(f"{line.way.plan.request.views}: {line.accuracy:.3f}" for line in curve)
+    return draw(
+        "accuracy-against-views", f"accuracy on validation by the number of cached views: {words}", paint, (4.6, 4.2)
+    )
+
+
 def write_page(folder: Path, standing: Standing) -> Path:
-    """Write ``folder``/compare.html, one file that loads nothing, and its picture as PNG; returns the page's path.
+    """Write ``folder``/compare.html, one file that loads nothing, and its plots as PNG files; returns the page's path.
 
     Raises StorageError or one of its kin if the folder cannot be written.
     """
-    plot = picture(standing)
+    plots = (picture(standing), *filter(None, [by_views(standing)]))
     rows = [(line in front(standing.lines), line is standing.best, _cells(line)) for line in standing.lines]
-    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    text = _template().render(
-        standing=standing, best=standing.best, rows=rows, plot=plot, css=css, cells=_cells(standing.best),
-        light=_data(plot.light), dark=_data(plot.dark), counted=counted, csp=_hash(css),
-    )  # fmt: skip
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in ((f"{plot.name}.png", plot.png), (NAME, text.encode())):
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            temporary.write_bytes(data)
-            temporary.replace(folder / name)
-    except OSError as error:
-        raise from_os_error(error, "write the page", folder) from error
+    css, allowed = part(_HERE / "page.css")
+    page = template(_HERE / "page.html").render(
+        standing=standing, best=standing.best, rows=rows, plots=plots, cells=_cells(standing.best), css=css, csp=allowed
+    )
+    for name, data in {**{f"{plot.name}.png": plot.png for plot in plots}, NAME: page.encode()}.items():
+        write_whole(folder / name, "write the page", data)
     return folder / NAME
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
-    return environment.get_template("page.html")
-
-
-def _shown(value: Any) -> Any:
-    return value if hasattr(value, "__html__") else visible(str(value))
-
-
-def _data(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
-
-
-def _hash(part: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(part.encode()).digest()).decode("ascii")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class Outcome:
     base_seconds : running the base over what is cached of it, by its measured rate (None if not measured);
         train_seconds : everything after. base_images : how many pictures go through the base.
     peak_bytes : the most memory of its process. bytes : cached features, or what was saved.
-    epochs : that were trained, and how many were planned; 0 for cached heads. bundle : where it was saved, if it was.
+    epochs : that were trained, and how many were planned; 0 for cached heads. cut_short : whether some are missing for
+        want of time. bundle : where it was saved, if it was.
     """
 
     probabilities: npt.NDArray[np.float64]
@@ -36,6 +38,7 @@ class Outcome:
     peak_bytes: int
     bytes: int
     epochs: tuple[int, int] = (0, 0)
+    cut_short: bool = False
     bundle: Path | None = None
 
     @property
@@ -44,9 +47,15 @@ class Outcome:
         return np.asarray(self.probabilities.argmax(axis=1) == self.answers)
 
     @property
-    def seconds(self) -> float:
-        """All of it."""
-        return (self.base_seconds or 0.0) + self.train_seconds
+    def seconds(self) -> float | None:
+        """All of it; None if nobody knows how long the base takes."""
+        return None if self.base_seconds is None else self.base_seconds + self.train_seconds
+
+    def only(self, paths: Sequence[str]) -> Outcome:
+        """On these validation images alone, in this order."""
+        places = {path: place for place, path in enumerate(self.paths)}
+        rows = np.array([places[path] for path in paths], np.int64)
+        return replace(self, probabilities=self.probabilities[rows], answers=self.answers[rows], paths=tuple(paths))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +74,15 @@ class Line:
         return tuple(float(outcome.right.mean()) for outcome in self.outcomes)
 
     @property
-    def seconds(self) -> float:
+    def accuracy(self) -> float:
         """The mean of the seeds."""
-        return float(np.mean([outcome.seconds for outcome in self.outcomes]))
+        return float(np.mean(self.accuracies))
+
+    @property
+    def seconds(self) -> float | None:
+        """The mean of the seeds; None if nobody knows how long the base takes."""
+        known = [outcome.seconds for outcome in self.outcomes if outcome.seconds is not None]
+        return float(np.mean(known)) if len(known) == len(self.outcomes) else None
 
     def to_json(self) -> dict[str, Any]:
         """One of the ``results`` of ``featstore compare --json``."""
@@ -79,13 +94,14 @@ class Line:
             "held_out": self.held_out.to_json(),
             "against_cheapest": self.pair.to_json() if self.pair else None,
             "test": self.test.to_json() if self.test else None,
-            "seconds": round(self.seconds, 3),
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
             "base_seconds": first.base_seconds,
             "train_seconds": round(first.train_seconds, 3),
             "base_images": first.base_images,
             "peak_bytes": first.peak_bytes,
             "bytes": first.bytes,
             "epochs": list(first.epochs),
+            "cut_short": any(outcome.cut_short for outcome in self.outcomes),
             "bundle": str(first.bundle) if first.bundle else None,
         }
 
@@ -104,8 +120,8 @@ class Standing:
 
     @property
     def best(self) -> Line:
-        """By validation accuracy (the mean of the seeds); of equals the cheaper."""
-        return max(self.lines, key=lambda line: (round(float(np.mean(line.accuracies)), 12), -line.seconds))
+        """By validation accuracy, the mean of the seeds; of equals the first, for the ways begin with the cheapest."""
+        return max(self.lines, key=lambda line: round(line.accuracy, 12))
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``featstore compare --json`` prints."""

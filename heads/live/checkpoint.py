@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import secrets
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featstore.errors import from_os_error
+from featstore.whole import write_whole
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Arrays by name; those of one group are called ``group_0``, ``group_1``, …"""
@@ -59,16 +56,4 @@ def read_checkpoint(path: Path | None, key: str) -> tuple[State, Arrays | None]:
 def write_checkpoint(path: Path, key: str, state: State, arrays: Arrays) -> None:
     """Put a checkpoint in the place of the one before, all of it or nothing."""
     text = np.frombuffer(json.dumps({"key": key, **asdict(state)}).encode(), np.uint8)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            np.savez(file, allow_pickle=False, state=text, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise from_os_error(error, "keep a checkpoint", path) from error
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+    write_whole(path, "keep a checkpoint", lambda file: np.savez(file, allow_pickle=False, state=text, **arrays))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from featstore.errors import InputError, from_os_error
+from featstore.errors import InputError
+from featstore.whole import write_whole
 from featstore.wording import printable
 from heads.predict import Prediction
 
@@ -75,15 +74,4 @@ def write_file(data: bytes, path: Path, *, force: bool = False) -> None:
     Raises what :func:`check_target` raises, and ReadOnlyError, NoSpaceError or StorageError.
     """
     check_target(path, force=force)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise from_os_error(error, "write this file", path) from error
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+    write_whole(path, "write this file", data)

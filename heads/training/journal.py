@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from featstore.errors import from_os_error
 from featstore.table import Table
+from featstore.whole import write_whole
 from heads.evaluation.scores import Score, Trial
 from heads.kinds.head import params_from_json
 from heads.kinds.problem import Curve, HeadKind
@@ -51,15 +50,7 @@ class Journal:
         if self._folder is None:
             return
         target = self._folder / f"{key}.npz"
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **_arrays(choice))
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise from_os_error(error, "keep a choice", target) from error
+        write_whole(target, "keep a choice", lambda file: np.savez(file, **_arrays(choice)))
 
 
 def key_of(kind: HeadKind, train: Table, validation: Table | None, *, balanced: bool, seed: int) -> str:

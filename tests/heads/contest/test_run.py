@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from featstore import DatasetOptions, Request, Store
+import featstore
+from featstore import DatasetOptions, Request, Store, open_dataset
 from featstore.errors import InputError
 from heads.contest import run as module
 from heads.contest.plan import Contest, Way
 from heads.contest.run import compare_ways
 from heads.contest.standing import Standing
 from heads.live.plan import LivePlan
-from tests.pictures import class_folders
+from tests.pictures import class_folders, png
+from tests.stubs import Bases
 
 VGG = Request("vgg16", weights="random:0", image_size=32, precision="float32")
 
@@ -25,13 +31,15 @@ def photos(tmp_path: Path) -> Path:
     return class_folders(tmp_path / "photos")
 
 
+CACHED = Way("cached", LivePlan("frozen", VGG), "logreg")
+NETWORK = Way("network", LivePlan("scratch", VGG, epochs=2, hidden=(4,)))
+IMPOSSIBLE = Way("impossible", LivePlan("finetune", VGG, layer="block9"))
+
+
 @pytest.fixture
 def few_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cached head, a network, and one that cannot be trained."""
-    plain = LivePlan("scratch", VGG, epochs=2, hidden=(4,))
-    nowhere = LivePlan("finetune", VGG, layer="block9")
-    ways = (Way("cached", plain, "logreg"), Way("network", plain), Way("impossible", nowhere))
-    monkeypatch.setattr(Contest, "ways", ways)
+    monkeypatch.setattr(Contest, "ways", (CACHED, NETWORK, IMPOSSIBLE))
 
 
 def compared(photos: Path, tmp_path: Path, **given: Any) -> Standing:
@@ -50,7 +58,10 @@ def test_every_way_is_judged_on_the_same_images_and_only_the_best_is_tested(
     assert [line.test is not None for line in found.lines] == [line is found.best for line in found.lines]
     assert any("left out: impossible: unknown layer" in note for note in found.notes)
     assert (cached.epochs, network.epochs) == ((0, 0), (2, 2))
-    assert cached.base_images == 36
+    assert cached.base_images == 24, "training and validation images, as for the networks"
+    assert network.base_images == 0
+    assert any("scored once" in note for note in found.notes)
+    assert not any("cut short" in note for note in found.notes)
     assert cached.peak_bytes > 10**8
     assert found.best.outcomes[0].bundle is not None
 
@@ -58,28 +69,91 @@ def test_every_way_is_judged_on_the_same_images_and_only_the_best_is_tested(
 def test_a_budget_that_is_used_up_leaves_networks_out(photos: Path, tmp_path: Path, few_ways: None) -> None:
     found = compared(photos, tmp_path, minutes=0.01)
     assert [line.way.name for line in found.lines] == ["cached"]
-    assert "left out for want of time: network" in found.notes
+    assert any(note.startswith("left out for want of time: network (it would get") for note in found.notes)
 
 
-def test_a_limit_takes_a_part_of_the_training_images_and_half_as_many_to_judge(photos: Path) -> None:
-    contest = Contest(str(photos), DatasetOptions(), VGG, limit=6)
-    dataset = module._open(contest)
+def test_a_class_that_only_validation_has_does_not_mix_up_the_images(
+    photos: Path, tmp_path: Path, few_ways: None
+) -> None:
+    (photos / "validation" / "birds").mkdir()
+    for i in range(3):
+        (photos / "validation" / "birds" / f"{i}.png").write_bytes(png(900 + i))
+    found = compared(photos, tmp_path)
+    cached, network = (line.outcomes[0] for line in found.lines)
+    assert cached.paths == network.paths
+    assert len(cached.paths) == found.lines[0].held_out.n == 12
+    assert any("3 validation images that not every way can judge" in note for note in found.notes)
+
+
+def test_a_way_whose_process_is_killed_is_left_out_and_the_others_go_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does when memory runs out."""
+    plain = module._in_a_process
+
+    def killed(contest: Contest, way: Way, *rest: Any) -> Any:
+        if way.head is None:
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                return process.submit(os._exit, 9).result()
+        return plain(contest, way, *rest)
+
+    monkeypatch.setattr(Contest, "ways", (CACHED, NETWORK))
+    monkeypatch.setattr(module, "_in_a_process", killed)
+    found = compared(photos, tmp_path)
+    assert [line.way.name for line in found.lines] == ["cached"]
+    assert any("network: its process was ended from outside" in note for note in found.notes)
+
+
+def test_a_dataset_without_test_images_has_no_test_score_and_no_note_of_one(tmp_path: Path, few_ways: None) -> None:
+    found = compared(class_folders(tmp_path / "p", splits=("train", "validation")), tmp_path)
+    assert [line.test for line in found.lines] == [None, None]
+    assert not any("scored once" in note for note in found.notes)
+
+
+def test_a_limit_takes_a_part_of_the_training_images_and_half_as_many_to_judge(photos: Path, tmp_path: Path) -> None:
+    contest, store = Contest(str(photos), DatasetOptions(), VGG, limit=6), Store.open(tmp_path / "store")
+    dataset = module._open(contest, store)
     counts = [int((dataset.splits == code).sum()) for code in range(3)]
     assert counts == [6, 3, 3]
-    assert module._open(contest).paths == dataset.paths
-    assert module._open(replace(contest, limit=1000)).paths == module._open(replace(contest, limit=None)).paths
+    assert module._open(contest, store).paths == dataset.paths
+    many, every = (module._open(replace(contest, limit=limit), store) for limit in (1000, None))
+    assert many.paths == every.paths
 
 
-def test_the_budget_is_shared_by_weight_among_what_is_left() -> None:
-    contest = Contest("photos", DatasetOptions(), VGG, minutes=10, views=1)
-    ways = contest.ways
-    assert module._slice(contest, ways, 0) is None  # a cached head takes what it takes
+class TestTheBudget:
+    ways = Contest("photos", DatasetOptions(), VGG, views=1).ways
     networks = ways[2:]
-    shares = [module._slice(contest, networks[i:], 0) for i in range(len(networks))]
-    assert shares[0] == pytest.approx(600 * 2 / 8.5 * 0.9)
-    assert shares[-1] == pytest.approx(540)
-    assert module._slice(contest, networks, 700) == 0
-    assert module._slice(replace(contest, minutes=None), networks, 0) is None
+
+    def fits(self, left: Sequence[Way], remaining: float | None, extraction: float = 0.0) -> tuple[float | None, str]:
+        return module._fits(left, remaining, extraction, is_first=False)
+
+    def test_is_shared_by_weight_among_the_networks_that_are_left(self) -> None:
+        assert self.fits(self.networks, 600)[0] == pytest.approx(600 * 2 / 8.5 * 0.9)
+        assert self.fits(self.networks[-1:], 600)[0] == pytest.approx(540)
+
+    def test_pays_for_extraction_too(self) -> None:
+        assert self.fits(self.networks[-1:], 600, 500) == (pytest.approx(40), "")
+        assert "would get 0.0 s" in self.fits(self.networks[-1:], 600, 590)[1]
+        assert "extraction takes about 11 min" in self.fits(self.ways, 600, 660)[1]
+        assert self.fits(self.ways, 600, 500) == (None, "")
+
+    def test_never_leaves_out_the_cheapest_way(self) -> None:
+        assert module._fits(self.ways, -5, 1000, is_first=True) == (None, "")
+
+    def test_that_was_not_asked_for_limits_nothing(self) -> None:
+        assert self.fits(self.networks, None, 1e9) == (None, "")
+
+
+def test_what_a_way_needs_of_the_base_is_estimated_before_it_runs(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    store, dataset = Store.open(tmp_path / "store"), open_dataset(photos)
+    views = Way("views", LivePlan("frozen", replace(VGG, views=3)), "logreg")
+    maps = Way("maps", LivePlan("finetune", replace(VGG, views=3), on_maps=True))
+    before = [module._extraction_seconds(dataset, way, store) for way in (CACHED, views, maps, NETWORK)]
+    assert before[1] == pytest.approx(before[0] * 60 / 36)
+    assert before[2] == pytest.approx(before[0] * 48 / 36)
+    assert before[3] == 0
+    featstore.extract(photos, VGG, store=store)
+    assert module._extraction_seconds(dataset, CACHED, store) == 0
 
 
 def test_nothing_to_compare_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from rich.console import Console
 from featstore import DatasetOptions, Request
 from featstore.errors import StorageError
 from heads.contest.plan import Contest
-from heads.contest.show import front, picture, terminal, write_page
+from heads.contest.show import by_views, front, picture, terminal, write_page
 from heads.contest.standing import Line, Outcome, Standing
 from heads.evaluation.compare import against_first
 from heads.evaluation.metrics import measure
@@ -72,6 +74,55 @@ def test_a_page_holds_every_way_and_loads_nothing(tmp_path: Path) -> None:
 
 def test_the_picture_names_every_way_for_those_who_cannot_see_it() -> None:
     assert all(line.way.name in picture(standing()).alt for line in standing().lines)
+
+
+def test_a_way_of_unknown_cost_is_in_the_table_but_not_on_the_front(tmp_path: Path) -> None:
+    found = standing()
+    first = found.lines[0]
+    unknown = tuple(replace(outcome, base_seconds=None) for outcome in first.outcomes)
+    found = replace(found, lines=(replace(first, outcomes=unknown), *found.lines[1:]))
+    assert found.lines[0] not in front(found.lines)
+    assert "0.5 s and the base" in text(found)
+    assert found.to_json()["results"][0]["seconds"] is None
+    write_page(tmp_path, found)
+    nothing = tuple(replace(line, outcomes=unknown) for line in found.lines)
+    assert picture(replace(found, lines=nothing)).png.startswith(b"\x89PNG")
+
+
+def test_the_curve_over_views_is_drawn_where_there_is_one() -> None:
+    assert by_views(standing()) is None
+    plain = Contest("photos", DatasetOptions(), Request("vgg16"), views=4).ways
+    lines = standing().lines
+    several = tuple(
+        replace(line, way=way) for line, way in zip(lines, (plain[0], plain[2], plain[3], plain[5]), strict=True)
+    )
+    drawn = by_views(replace(standing(), lines=several))
+    assert drawn is not None
+    assert drawn.alt.endswith("1: 0.900, 2: 0.950, 4: 0.800")
+
+
+def test_a_browser_shows_every_way_and_both_plots_and_loads_nothing(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    plain = Contest("photos", DatasetOptions(), Request("vgg16"), views=4).ways
+    lines = tuple(replace(line, way=way) for line, way in zip(standing().lines, plain[2:6], strict=True))
+    page_file = write_page(tmp_path, replace(standing(), lines=lines))
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        asked, said = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(page_file.as_uri())
+        names = [row.inner_text().split("\t")[1] for row in page.locator("tbody tr").all()]
+        drawn = page.eval_on_selector_all("img.plot", "images => images.map(i => i.complete && i.naturalWidth > 100)")
+        browser.close()
+    assert names == [line.way.name for line in lines]
+    assert drawn == [True, True]
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
 def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featstore import whole
 from featstore.errors import InputError, ReadOnlyError
 from featstore.weights.keras_io import float32_policy, import_keras
-from heads.live import checkpoint
 from heads.live import training as module
 from heads.live.batches import MapBatches, Views
 from heads.live.plan import LiveOptions, Stage
@@ -222,7 +222,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch
     def full(*given: Any, **named: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(whole.os, "fsync", full)
     model, prepare = network()
     with pytest.raises(ReadOnlyError, match="keep a checkpoint"):
         trained(model, prepare, checkpoint=tmp_path / "state.npz")
