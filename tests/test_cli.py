@@ -15,9 +15,11 @@ import pytest
 import typer
 
 import cli
-from featstore import load_table
+from featstore import Request, load_table
 from featstore.folders import default_store
 from heads.bundles.bundle import read_bundle
+from heads.contest.plan import Contest, Way
+from heads.live.plan import LivePlan
 from tests.commands import ROOT, good, paths_of, run, segments, spawn
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, stub_base
@@ -249,6 +251,32 @@ def test_sweep_prints_what_the_documentation_says_and_goes_on_where_it_stopped(
     again = good(*words).json
     seconds = [[result["choose_seconds"] for result in found["results"]] for found in (value, again)]
     assert seconds[0] == seconds[1]
+
+
+SMALL = ("--weights", "random:0", "--image-size", "32", "--precision", "float32")
+
+
+def test_live_prints_what_the_documentation_says(photos: Path, tmp_path: Path, own_cache: None) -> None:
+    done = good("live", photos, *SMALL, "--way", "scratch", "--epochs", "1", "--out", tmp_path / "out", "--json")
+    fields = {"name", "way", "curve", "trainable", "total", "seconds", "cut_short", "base_images", "base_seconds"}
+    check("live", done.json, {*fields, "peak_bytes", "bytes", "bundle", "base", *members("held_out", METRICS)})
+
+
+def test_compare_prints_what_the_documentation_says(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None
+) -> None:
+    request = Request("vgg16", weights="random:0", image_size=32, precision="float32")
+    ways = (
+        Way("cached", LivePlan("frozen", request), "logreg"),
+        Way("scratch", LivePlan("scratch", request, epochs=1)),
+    )
+    monkeypatch.setattr(Contest, "ways", ways)
+    done = good("compare", photos, *SMALL, "--out", tmp_path / "out", "--json")
+    fields = {"name", "head", "seconds", "base_seconds", "train_seconds", "base_images", "peak_bytes", "cut_short"}
+    told = {"against_cheapest", "held_out", "test", "bytes", "epochs", "bundle", "accuracies"}
+    check("compare", done.json, {"dataset", "best", "notes", "page", *members("results[]", fields | told)})
+    assert Path(done.json["page"]).is_file()
+    assert "against cheapest" in done.err
 
 
 def test_train_without_splits_of_ones_own_has_one_by_content(tmp_path: Path, bases: Bases) -> None:

@@ -47,7 +47,7 @@ HEADS_LADDER = [
     ["apply", "augmented", "compose", "demo"],
     ["evaluate", "submit", "export"],
     ["contest"],
-    ["cli_bundles", "cli_live"],
+    ["cli_apply", "cli_bundles", "cli_live"],
     ["cli"],
 ]
 
@@ -82,6 +82,7 @@ OWNERS = {
         "featstore.command",
         "featstore.options",
         "heads.cli",
+        "heads.cli_apply",
         "heads.cli_bundles",
         "heads.cli_live",
     },

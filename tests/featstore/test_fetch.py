@@ -38,12 +38,17 @@ def archive(extra: dict[str, bytes] | None = None, leave_out: str = "") -> bytes
 Behave = Callable[[BaseHTTPRequestHandler, bytes, int], None]
 
 
-def honest(handler: BaseHTTPRequestHandler, data: bytes, start: int) -> None:
+def announce(handler: BaseHTTPRequestHandler, data: bytes, start: int) -> None:
+    """The headers for everything from ``start`` on."""
     handler.send_response(206 if start else 200)
     if start:
         handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
     handler.send_header("Content-Length", str(len(data) - start))
     handler.end_headers()
+
+
+def honest(handler: BaseHTTPRequestHandler, data: bytes, start: int) -> None:
+    announce(handler, data, start)
     handler.wfile.write(data[start:])
 
 
@@ -100,11 +105,7 @@ def cut(at: int) -> Behave:
     """Announce all, send a part, hang up."""
 
     def behave(handler: BaseHTTPRequestHandler, data: bytes, start: int) -> None:
-        handler.send_response(206 if start else 200)
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        handler.send_header("Content-Length", str(len(data) - start))
-        handler.end_headers()
+        announce(handler, data, start)
         handler.wfile.write(data[start : start + at])
 
     return behave
@@ -249,5 +250,6 @@ def test_the_command_says_where_the_images_are(serve: Callable[..., Server], tmp
     serve(archive())
     done = run("fetch", "pets", "--to", tmp_path / "pets", "--json")
     assert done.code == 0
+    assert done.json.keys() == {"folder", "images", "sha256", "known"}
     assert done.json["images"] == 6
     assert "6 images" in done.err

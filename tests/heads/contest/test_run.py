@@ -23,6 +23,8 @@ from heads.live.plan import LivePlan
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 VGG = Request("vgg16", weights="random:0", image_size=32, precision="float32")
 
 
