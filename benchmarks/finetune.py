@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from harness import report, row
 
-sys.path.remove(str(Path(__file__).resolve().parent))  # there `heads` is a benchmark, not the package
+sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]  # its `heads` is a benchmark
 
 import featstore
 from featstore import Request, Store, open_dataset
@@ -76,7 +76,7 @@ def main() -> None:
 
     started = time.perf_counter()
     plan = LivePlan("finetune", request, on_maps=True, layer=_STAGE.unfreeze)
-    maps = live._maps(plan, networks[0], splits, store, featstore.progress.for_stream())
+    maps, _ = live._maps(plan, networks[0], splits, store, featstore.progress.for_stream())
     preparing = time.perf_counter() - started
     from_files = Pictures(dataset, job.spec.pixels, keep=False)
     whole = live._live(LivePlan("finetune", request, augment="tutorial"), networks[1], splits, from_files)

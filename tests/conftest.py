@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from featstore.folders import cache_folder
+from featstore.weights import resolve
 
 pytest_plugins = ["tests.stubs"]
 
@@ -44,6 +48,18 @@ def own_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
 
 
+@pytest.fixture
+def linked_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that has the user's ImageNet weights, and that goes with the test and the bases that it trains."""
+    resolve("vgg16")
+    weights = tmp_path / "cache" / "featstore" / "weights"
+    weights.mkdir(parents=True)
+    for file in (cache_folder() / "weights").iterdir():
+        if not file.name.startswith(("own-", ".")):
+            (weights / file.name).symlink_to(file)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real photographs and broken images; tests that need it are skipped where it is missing."""
@@ -57,6 +73,18 @@ def real_data() -> Path:
 def photographs(real_data: Path) -> Path:
     """1,399 photographs of cats and dogs in train/validation/test folders."""
     return real_data / "cats-and-dogs"
+
+
+@pytest.fixture
+def few_photographs(photographs: Path, tmp_path: Path) -> Path:
+    """Of each class 16 to train on, and 8 to validate and 8 to test on."""
+    for split, count in (("train", 16), ("validation", 8), ("test", 8)):
+        for source in sorted((photographs / split).iterdir()):
+            target = tmp_path / "few" / split / source.name
+            target.mkdir(parents=True)
+            for file in sorted(source.iterdir())[:count]:
+                shutil.copyfile(file, target / file.name)
+    return tmp_path / "few"
 
 
 @pytest.fixture(scope="session")

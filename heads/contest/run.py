@@ -40,8 +40,8 @@ from heads.training.train import TrainOptions
 LEAST_SECONDS = 20.0
 """A network that would get less of the budget is left out."""
 
-PATIENCE = 5
-"""Epochs without a better validation loss after which a network's stage ends."""
+PATIENCE = 0.5
+"""Early stopping: the share of its epochs that a network may go on without a better validation loss."""
 
 
 def compare_ways(contest: Contest, *, store: Store, out: Path, progress: Progress = silent) -> Standing:
@@ -148,7 +148,7 @@ def _reading(contest: Contest, lines: Sequence[Line], some: int) -> Iterator[str
         yield "the test split was scored once, for the best on validation alone; that one is the best of many there"
     networks = [line for line in lines if line.way.head is None]
     if networks:
-        yield f"networks choose their best epoch on the validation images, and end {PATIENCE} epochs after it"
+        yield "networks keep their best epoch on the validation images; half their epochs without a better one end them"
     for line in networks:
         cut = [outcome.epochs for outcome in line.outcomes if outcome.cut_short]
         if cut:
@@ -176,7 +176,8 @@ def _run(contest: Contest, way: Way, seed: int, store: Path, out: Path, seconds:
     dataset, progress = _open(contest, place), for_stream() if aloud else silent
     if way.head is not None:
         return _cached(dataset, way, seed, place, progress)
-    options = LiveOptions(batch_size=32, patience=PATIENCE, seed=seed, seconds=seconds)
+    patience = max(1, round(PATIENCE * way.plan.epochs))
+    options = LiveOptions(batch_size=32, patience=patience, seed=seed, seconds=seconds)
     return _network(dataset, replace(way.plan, options=options), place, out, progress)
 
 

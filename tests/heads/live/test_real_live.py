@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from featstore import Request, Store, open_dataset
-from featstore.folders import cache_folder
-from featstore.weights import resolve
 from heads.live import run as module
 from heads.live.batches import Views
 from heads.live.plan import LiveOptions, LivePlan
@@ -20,21 +17,14 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-def private_cache() -> None:
-    """The user's, where the ImageNet weights are."""
+def private_cache(linked_cache: None) -> None:
+    """With the ImageNet weights."""
 
 
 def test_fine_tuning_vgg16_on_stored_maps_is_fine_tuning_it_on_the_pictures(
-    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for split, count in (("train", 16), ("validation", 8)):
-        for source in sorted((photographs / split).iterdir()):
-            target = tmp_path / "few" / split / source.name
-            target.mkdir(parents=True)
-            for file in sorted(source.iterdir())[:count]:
-                shutil.copyfile(file, target / file.name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(_linked_cache(tmp_path)))
-    dataset, store = open_dataset(tmp_path / "few"), Store.open(tmp_path / "store")
+    dataset, store = open_dataset(few_photographs), Store.open(tmp_path / "store")
     both = {"epochs": 1, "tuning_epochs": 1, "options": LiveOptions(batch_size=16)}
     request = Request("vgg16", image_size=150, precision="float32", views=2)
     maps = train_live(dataset, LivePlan("finetune", request, on_maps=True, **both), store=store, out=tmp_path / "maps")
@@ -46,14 +36,3 @@ def test_fine_tuning_vgg16_on_stored_maps_is_fine_tuning_it_on_the_pictures(
     np.testing.assert_allclose(maps.curve.loss, live.curve.loss, atol=1e-3)
     np.testing.assert_allclose(maps.curve.held_out_loss, live.curve.held_out_loss, atol=1e-3)
     np.testing.assert_allclose(maps.probabilities, live.probabilities, atol=1e-3)
-
-
-def _linked_cache(tmp_path: Path) -> Path:
-    """A cache of its own that has the user's ImageNet weights: the fine-tuned bases go with the test."""
-    resolve("vgg16")
-    cache = tmp_path / "cache"
-    (cache / "featstore" / "weights").mkdir(parents=True)
-    for file in (cache_folder() / "weights").iterdir():
-        if not file.name.startswith(("own-", ".")):
-            (cache / "featstore" / "weights" / file.name).symlink_to(file)
-    return cache
