@@ -1,12 +1,12 @@
 """The well-known tutorials' experiments by name, on any labelled dataset, with the published figures beside ours.
 
-    python benchmarks/recipes.py DATA [--recipe NAME …] [--scale 1.0] [--epoch-scale S] [--json | --save]
+    python benchmarks/recipes.py DATA [--recipe NAME …] [--scale 1.0] [--epoch-scale S] [--weights W] [--json | --save]
 
 --scale makes them fit the machine: that share of the images, and of the epochs of networks unless --epoch-scale says
 another; each row says what was really trained. The published figures are the tutorials', with their 2,000 training
 images: another dataset or a smaller scale gives others. kaggle-vgg16 takes the first 1,500 images of each class and
 splits them 2:1, and writes a submission for the images of DATA/test or DATA/test1. Without its weights an experiment is
-left out, with the reason. --save keeps the rows in benchmarks/results/recipes.json and writes their table to
+left out, with the reason; --weights names others (a file, random:0), and then the figures are not the tutorials'. --save keeps the rows in benchmarks/results/recipes.json and writes their table to
 docs/recipes.md; rows of recipes that were not run stay.
 """
 
@@ -132,6 +132,7 @@ class Place:
     out: Path
     scale: float = 1.0
     epoch_scale: float = 1.0
+    weights: str = "imagenet"
 
 
 def of_kaggle(dataset: Dataset) -> Dataset:
@@ -164,11 +165,12 @@ def scaled(plan: LivePlan, scale: float) -> LivePlan:
 def run(one: Experiment, dataset: Dataset, place: Place) -> dict[str, Any]:
     """What was trained and what came of it: "validation" and "test" are accuracies with their intervals."""
     if isinstance(one.what, Whole):
-        return {"trained": _seen(one.what, dataset)}
+        return {"trained": _seen(one.what, dataset, place.weights)}
     if isinstance(one.what, Cached):
         found, trained = _cached(one.what, dataset, place)
         return {"validation": _told(found), "trained": trained}
     plan = scaled(one.what, place.epoch_scale)
+    plan = replace(plan, request=replace(plan.request, weights=place.weights))
     live = train_live(
         dataset, plan, store=place.store, out=place.out, with_test=bool(one.test), progress=for_stream()
     )  # fmt: skip
@@ -180,7 +182,7 @@ def run(one: Experiment, dataset: Dataset, place: Place) -> dict[str, Any]:
 def _cached(what: Cached, dataset: Dataset, place: Place) -> tuple[Metrics, str]:
     bundles = place.out / "bundles" if what.submits else None
     _, compared = train_on(
-        dataset, [what.request], [what.head], store=place.store, bundles=bundles, progress=for_stream()
+        dataset, [replace(what.request, weights=place.weights)], [what.head], store=place.store, bundles=bundles, progress=for_stream()
     )
     trained = "as published"
     contest = next((folder for name in ("test", "test1") if (folder := place.data / name).is_dir()), None)
@@ -191,9 +193,9 @@ def _cached(what: Cached, dataset: Dataset, place: Place) -> tuple[Metrics, str]
     return compared.best.held_out, trained
 
 
-def _seen(what: Whole, dataset: Dataset) -> str:
+def _seen(what: Whole, dataset: Dataset, weights: str) -> str:
     first = [int(np.flatnonzero(dataset.labels == label)[0]) for label in range(len(dataset.classes))]
-    look = top5(dataset.select(first), what.backbone, progress=for_stream())
+    look = top5(dataset.select(first), what.backbone, weights, progress=for_stream())
     return "; ".join(f"{seen.path}: {', '.join(guess.name for guess in seen.classes)}" for seen in look.images)
 
 
@@ -263,15 +265,16 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="may repeat (default: all)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the images, and of the epochs")
     parser.add_argument("--epoch-scale", type=float, help="share of the epochs of networks (default: as --scale)")
+    parser.add_argument("--weights", default="imagenet", help="as of `featstore extract`")
     parser.add_argument("--out", type=Path, default=Path("recipes"), help="what is trained goes here")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="keep the rows, and write the table to docs/recipes.md")
     given = parser.parse_args()
     epochs = given.scale if given.epoch_scale is None else given.epoch_scale
-    place = Place(given.data, Store.open(default_store()), given.out, given.scale, epochs)
+    place = Place(given.data, Store.open(default_store()), given.out, given.scale, epochs, given.weights)
     found = list(rows(given.recipe or list(RECIPES), place))
     host = machine.describe()
-    about = {"benchmark": "recipes", "machine": {"cpu": host.cpu, "cores": host.cores, "flags": host.flags}}
+    about = {"benchmark": "recipes", "weights": given.weights, "machine": {"cpu": host.cpu, "cores": host.cores, "flags": host.flags}}
     if given.save:
         save(found, about)
     print(json.dumps({**about, "rows": found}, indent=2) if given.json else table(found))

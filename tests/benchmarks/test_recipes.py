@@ -128,6 +128,16 @@ def test_chollets_recipe_runs_on_photographs(few_photographs: Path, tmp_path: Pa
     assert (cached["train_images"], cached["validation_images"]) == (32, 16)
 
 
+@pytest.mark.usefixtures("own_cache")
+def test_the_resnet_stack_runs_with_any_weights(tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "data", ("train", "validation"), count=2)
+    rows = _run(data, tmp_path / "out", "--recipe", "resnet50-stack", "--epoch-scale", "0", "--weights", "random:0")
+    assert [row.get("problem") for row in rows] == [None] * 3
+    whole, stack, tuned = rows
+    assert [len(one.split(": ")[1].split(", ")) for one in whole["trained"].split("; ")] == [5, 5]
+    assert (stack["trained"], tuned["trained"]) == ("as published", "2 of 10 epochs")
+
+
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
 def test_kaggles_recipe_submits_a_line_for_every_image_of_the_contest(few_photographs: Path, tmp_path: Path) -> None:
