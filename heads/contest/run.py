@@ -6,13 +6,15 @@ split is scored once, at the end, for the way that was best on validation.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -81,8 +83,20 @@ def compare_ways(contest: Contest, *, store: Store, out: Path, progress: Progres
 def _in_a_process(
     contest: Contest, way: Way, seed: int, store: Path, out: Path, seconds: float | None, aloud: bool
 ) -> Outcome:
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as process:
         return process.submit(_run, contest, way, seed, store, out, seconds, aloud).result()
+
+
+def _end_with_parent() -> None:
+    """In the process of a way: end as soon as the process that asked for it is gone, even if it was killed."""
+    parent = parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _fits(
