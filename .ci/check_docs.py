@@ -1,7 +1,8 @@
-"""Hold the documentation against the code: the README's two commands, the CLI reference, the links."""
+"""Hold the documentation against the code: the README's two commands, the CLI reference, the links, the tables."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -58,6 +59,15 @@ def broken_links() -> list[str]:
     ]
 
 
+def tables_hold() -> bool:
+    """Whether docs/benchmarks.md shows what the benchmarks have kept."""
+    spec = importlib.util.spec_from_file_location("harness", ROOT / "benchmarks" / "harness.py")
+    harness = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harness)
+    page = harness.DOCS.read_text()
+    return harness.with_tables(page) == page
+
+
 def main() -> None:
     """Check everything, or do one thing that is asked for."""
     if "--print-test-command" in sys.argv:
@@ -70,9 +80,11 @@ def main() -> None:
     problems = [f"link to nowhere: {link}" for link in broken_links()]
     if not REFERENCE.exists() or REFERENCE.read_text() != reference():
         problems.append("docs/CLI.md is not what the commands say: run python .ci/check_docs.py --write")
+    if not tables_hold():
+        problems.append("docs/benchmarks.md is not what benchmarks/results/ holds: run the benchmark with --save")
     if problems:
         sys.exit("\n".join(problems))
-    print("docs: the commands, the reference and the links hold")
+    print("docs: the commands, the reference, the links and the tables hold")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import report, row
+from harness import add_options, report, row
 
 sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]  # its `heads` is a benchmark
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--images", type=int, help="training images, the first so many (default: all)")
     parser.add_argument("--store", type=Path)
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     given = parser.parse_args()
     dataset, store = open_dataset(given.data), Store.open(given.store or default_store())
     request = Request("vgg16", image_size=150, precision="float32", views=given.views)
@@ -100,7 +100,13 @@ def main() -> None:
     }
     # the first epoch of each side pays for TensorFlow's start
     ours, baseline = (state.seconds[1:] or state.seconds for state in states)
-    report("finetune", [row(case, ours, baseline, "s", same, **facts)], ("tensorflow", "keras"), as_json=given.json)
+    report(
+        "finetune",
+        [row(case, ours, baseline, "s", same, **facts)],
+        ("tensorflow", "keras"),
+        as_json=given.json,
+        save=given.save,
+    )
 
 
 if __name__ == "__main__":

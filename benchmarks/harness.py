@@ -1,15 +1,21 @@
-"""What the benchmarks share: rows of two sides' measurements, and the report of them."""
+"""What the benchmarks share: rows of two sides' measurements, the report of them, and their tables in the docs."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
+import re
 import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from featstore import machine
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DOCS = RESULTS.parent.parent / "docs" / "benchmarks.md"
 
 
 def row(
@@ -33,15 +39,55 @@ def row(
     }
 
 
-def report(benchmark: str, rows: Sequence[dict[str, Any]], libraries: Sequence[str], *, as_json: bool) -> None:
-    """Print the rows, for people or as JSON with the machine and the versions of the ``libraries``."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every benchmark."""
+    parser.add_argument("--json", action="store_true", help="print the rows and the machine as JSON")
+    parser.add_argument("--save", action="store_true", help="keep them, and write their table into docs/benchmarks.md")
+
+
+def report(
+    benchmark: str, rows: Sequence[dict[str, Any]], libraries: Sequence[str], *, as_json: bool, save: bool = False
+) -> None:
+    """Print the rows, for people or as JSON with the machine and the versions of the ``libraries``; keep them."""
+    about = machine.describe()
+    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+    where = {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, "memory": about.memory, **versions}
+    found = {"benchmark": benchmark, "machine": where, "peak_bytes": machine.peak_memory(), "rows": list(rows)}
+    if save:
+        (RESULTS / f"{benchmark}.json").write_text(json.dumps(found, indent=2) + "\n")
+        DOCS.write_text(with_tables(DOCS.read_text()))
     if not as_json:
         for one in rows:
             same = "the same result" if one["same_result"] else "ANOTHER RESULT"
             print(f"{one['case']}: {one['ours']:.2f} against {one['baseline']:.2f} {one['unit']}, ", end="")
             print(f"x {one['ratio']:.2f}, {same}")
         return
-    about = machine.describe()
-    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-    where = {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, **versions}
-    print(json.dumps({"benchmark": benchmark, "machine": where, "rows": list(rows)}, indent=2))
+    print(json.dumps(found, indent=2))
+
+
+def with_tables(page: str) -> str:
+    """The ``page`` with the table of every kept benchmark below its mark, ``<!-- table: NAME -->``."""
+    for mark in re.findall(r"^<!-- table: [a-z]+ -->\n", page, re.MULTILINE):
+        name = mark.split()[2]
+        before, _, after = page.partition(mark)
+        rest = after.lstrip("\n")
+        while rest.startswith("|"):
+            rest = rest.partition("\n")[2]
+        kept = json.loads((RESULTS / f"{name}.json").read_text())
+        page = f"{before}{mark}\n{table(kept['rows'])}\n{rest}"
+    return page
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as Markdown: medians with their spread."""
+    lines = ["| case | featstore | baseline | ratio | same result |", "|---|---|---|---|---|"]
+    for one in rows:
+        sides = (_spread(one, side) for side in ("ours", "baseline"))
+        same = "yes" if one["same_result"] else "**no**"
+        lines.append(f"| {one['case']} | {' | '.join(sides)} | {one['ratio']:.2f} | {same} |")
+    return "\n".join(lines)
+
+
+def _spread(one: dict[str, Any], side: str) -> str:
+    low, high = one["spread"][side]
+    return f"{one[side]:,.4g} {one['unit']} ({low:,.4g} to {high:,.4g})"

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import report, row
+from harness import add_options, report, row
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
@@ -168,12 +168,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    add_options(parser)
     given = parser.parse_args()
     wide, narrow = everything(given.data, "vgg16", "flatten"), everything(given.data, "xception", "avg")
     ours(replace(narrow, X=narrow.X[:, :64], widths=(64,)), _LONG)  # what has to be imported is, on both sides
     rows = [*together(wide, given.repeats), *path(narrow, given.repeats)]
-    report("heads", rows, ("numpy", "scipy", "scikit-learn"), as_json=given.json)
+    report("heads", rows, ("numpy", "scipy", "scikit-learn"), as_json=given.json, save=given.save)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@
 another; each row says what was really trained. The published figures are the tutorials', with their 2,000 training
 images: another dataset or a smaller scale gives others. kaggle-vgg16 takes the first 1,500 images of each class and
 splits them 2:1, and writes a submission for the images of DATA/test or DATA/test1. Without its weights an experiment is
-left out, with the reason; --weights names others (a file, random:0), and then the figures are not the tutorials'. --save keeps the rows in benchmarks/results/recipes.json and writes their table to
-docs/recipes.md; rows of recipes that were not run stay.
+left out, with the reason; --weights names others (a file, random:0), and then the figures are not the tutorials'.
+--save keeps the rows in benchmarks/results/recipes.json and writes their table to docs/recipes.md; rows of recipes that
+were not run stay.
 """
 
 from __future__ import annotations
@@ -182,7 +183,12 @@ def run(one: Experiment, dataset: Dataset, place: Place) -> dict[str, Any]:
 def _cached(what: Cached, dataset: Dataset, place: Place) -> tuple[Metrics, str]:
     bundles = place.out / "bundles" if what.submits else None
     _, compared = train_on(
-        dataset, [replace(what.request, weights=place.weights)], [what.head], store=place.store, bundles=bundles, progress=for_stream()
+        dataset,
+        [replace(what.request, weights=place.weights)],
+        [what.head],
+        store=place.store,
+        bundles=bundles,
+        progress=for_stream(),
     )
     trained = "as published"
     contest = next((folder for name in ("test", "test1") if (folder := place.data / name).is_dir()), None)
@@ -274,7 +280,11 @@ def main() -> None:
     place = Place(given.data, Store.open(default_store()), given.out, given.scale, epochs, given.weights)
     found = list(rows(given.recipe or list(RECIPES), place))
     host = machine.describe()
-    about = {"benchmark": "recipes", "weights": given.weights, "machine": {"cpu": host.cpu, "cores": host.cores, "flags": host.flags}}
+    about = {
+        "benchmark": "recipes",
+        "weights": given.weights,
+        "machine": {"cpu": host.cpu, "cores": host.cores, "flags": host.flags},
+    }
     if given.save:
         save(found, about)
     print(json.dumps({**about, "rows": found}, indent=2) if given.json else table(found))

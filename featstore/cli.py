@@ -16,7 +16,9 @@ from featstore.progress import for_stream
 from featstore.wording import counted, visible
 
 app = typer.Typer(cls=Group)
-store_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after a store: list, verify, export.")
+store_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Look after a store: list, check, compact, clean, export."
+)
 weights_app = typer.Typer(cls=Group, no_args_is_help=True, help="Look after the cached ImageNet weights.")
 app.add_typer(store_app, name="store")
 app.add_typer(weights_app, name="weights")
@@ -36,6 +38,7 @@ def extract(
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to list rejected images.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Reading threads (default: one a core).")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went, and what would help.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run frozen bases once over the images that the store does not know yet.
@@ -59,8 +62,16 @@ def extract(
         progress=for_stream(),
     )
     show.extraction(done.report)
+    printed = done.report.to_json()
+    if profile:
+        from featstore import machine
+        from featstore.extraction import profile as profile_of
+
+        found = profile_of(done.report, machine.describe())
+        show.profile(found)
+        printed["profile"] = found.to_json()
     if as_json:
-        print_json(done.report.to_json())
+        print_json(printed)
 
 
 @app.command()
@@ -180,6 +191,52 @@ def store_verify(
         print_json(result.to_json())
     if not result.sound:
         raise typer.Exit(1)
+
+
+@store_app.command("compact")
+def store_compact(store: StorePath = None, as_json: Json = False) -> None:
+    """Join many small segments into few large ones: the same rows, sooner opened; rows that are there twice go.
+
+    It may run beside anything else.
+
+    Example: featstore store compact
+    """
+    from featstore.store import compact
+
+    done = compact(open_store(store), progress=for_stream())
+    show.compaction(done, results(as_json))
+    if as_json:
+        print_json(done.to_json())
+
+
+@store_app.command("gc")
+@with_option_bags
+def store_gc(
+    dataset: DatasetFlags,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="DATA", help="Drop the rows of all other images; may repeat."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what serves no row: damaged segments set aside, leftovers of killed runs, caches of folders that are gone.
+
+    With --keep also the rows of images that are in none of the named datasets. It may run beside anything else.
+
+    Examples:
+      featstore store gc
+
+      featstore store gc --keep photos/ --keep more-photos.zip --dry-run
+    """
+    from featstore.garbage import collect
+
+    kept = [open_data(data, dataset) for data in keep or []]
+    done = collect(open_store(store), kept, dry_run=dry_run, progress=for_stream())
+    show.garbage(done, results(as_json))
+    if as_json:
+        print_json(done.to_json())
 
 
 @store_app.command("export")

@@ -13,6 +13,10 @@ Digests = npt.NDArray[np.uint8]
 
 DIGEST_BYTES = 32
 
+RACY_NS = 2_000_000_000
+"""Two seconds: the coarsest clock of a file system in use (FAT). A file that was changed less than this before it was
+looked at can change again without a new time."""
+
 SPLITS = ("train", "validation", "test", "unlabelled")
 """The names of the splits; a dataset stores a split as its index in this tuple."""
 
@@ -61,3 +65,8 @@ class Stamp:
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+
+def as_text(digests: Digests) -> npt.NDArray[np.bytes_]:
+    """Digests (N, 32) as S32 (N,), which NumPy sorts and compares byte by byte (zeros at the end included)."""
+    return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").reshape(-1)

@@ -22,10 +22,7 @@ from featstore import records
 from featstore.dataset import Dataset
 from featstore.formats import MAX_FILE_BYTES
 from featstore.progress import Progress, silent
-from featstore.records import DIGEST_BYTES, Reason, Rejected, Stamp
-
-RACY_NS = 2_000_000_000
-"""Two seconds: the coarsest clock of a file system in use (FAT)."""
+from featstore.records import DIGEST_BYTES, RACY_NS, Reason, Rejected, Stamp
 
 _ENTRY = np.dtype(
     [("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<u8"), ("digest", f"V{DIGEST_BYTES}")]
@@ -95,6 +92,18 @@ def known_files(folder: Path) -> dict[bytes, Path]:
             continue
         found.update((digest, Path(location, path)) for path, (_, digest) in entries.items())
     return {digest: path for digest, path in found.items() if path.is_file()}
+
+
+def lost_caches(folder: Path) -> list[Path]:
+    """The caches in ``folder`` (STORE/scan) of places that are not there any more, or that cannot be read."""
+    return [cache for cache in sorted(folder.glob("*.npz")) if not _place_exists(cache)]
+
+
+def _place_exists(cache: Path) -> bool:
+    try:
+        return Path(_read(cache)[0]).exists()
+    except Exception:  # as in StatCache.load
+        return False
 
 
 def _read(file: Path) -> tuple[str, dict[str, tuple[Stamp, bytes]]]:

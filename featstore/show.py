@@ -19,10 +19,11 @@ if TYPE_CHECKING:  # the command line shows reports, and must not load what make
 
     from featstore.dataset import Dataset
     from featstore.doctor import Examination
-    from featstore.extraction import ExtractReport
+    from featstore.extraction import ExtractReport, Profile
+    from featstore.garbage import GarbageReport
     from featstore.planning import Plan
     from featstore.recompute import StoreCheck
-    from featstore.store import Summary
+    from featstore.store import CompactReport, Summary
     from featstore.table import Table as FeatureTable
     from featstore.top5 import Seen
     from featstore.weights import Base, Verdict
@@ -130,6 +131,21 @@ def extraction(report: ExtractReport) -> None:
         out.print(f"[yellow]rejected[/yellow] {escape(f'{images}: {reasons}{where}')}", soft_wrap=True)
 
 
+def profile(found: Profile) -> None:
+    """Where the time of a run went, and what would help."""
+    out = console()
+    numbers = ("seconds", "of the run", "images/s alone")
+    table = grid("stage", "", *numbers, right=numbers)
+    for stage in found.stages:
+        rate = f"{stage.images_per_second:.0f}" if stage.seconds >= 0.001 else ""
+        name = f"[bold]{stage.name}[/bold]" if stage.name == found.limit else stage.name
+        table.add_row(name, stage.about, f"{stage.seconds:.2f}", f"{100 * stage.share:.0f} %", rate)
+    out.print(table)
+    out.print(f"the base was busy for {100 * found.busy:.0f} % of the time after the start")
+    for line in found.advice:
+        out.print(f"[yellow]advice[/yellow] {escape(line)}", soft_wrap=True)
+
+
 def plan(result: Plan, out: Console) -> None:
     """What a run would do, and why."""
     counts = ("hits", "rejected", "to compute", "bytes", "time")
@@ -214,6 +230,31 @@ def verification(result: StoreCheck, out: Console) -> None:
     if report.problems:
         out.print("[yellow]to do[/yellow] run extract again: it sets damaged segments aside and computes their rows")
     out.print("sound" if result.sound else "[red]not sound[/red]")
+
+
+def compaction(done: CompactReport, out: Console) -> None:
+    """What a compaction did."""
+    if done.segments_before == done.segments_after and not done.dropped:
+        out.print(f"{counted(done.segments_after, 'segment')}: nothing to join")
+        return
+    out.print(
+        f"{counted(done.segments_before, 'segment')} → {done.segments_after}, "
+        f"{size(done.bytes_before)} → {size(done.bytes_after)}"
+        + (f"; {counted(done.dropped, 'row')} that another one outranks dropped" if done.dropped else "")
+    )
+
+
+def garbage(done: GarbageReport, out: Console) -> None:
+    """What was cleared away, or would be."""
+    named = (
+        counted(done.quarantined, "segment set aside", "segments set aside"),
+        counted(done.leftovers, "leftover of a killed run", "leftovers of killed runs"),
+        counted(done.caches, "cache of a folder that is gone", "caches of folders that are gone"),
+        counted(done.rows, "row"),
+    )
+    parts = [words for words in named if not words.startswith("0 ")]
+    would = "would go" if done.dry_run else "removed"
+    out.print(f"{', '.join(parts)} {would}: {size(done.bytes)}" if parts else "nothing to remove")
 
 
 def exported(tables: Mapping[str, FeatureTable], path: Path) -> None:

@@ -71,14 +71,20 @@ def good(*arguments: object) -> Done:
     return done
 
 
-def start(*arguments: object, env: Mapping[str, object] | None = None) -> subprocess.Popen[str]:
-    """Start ``featstore ARGUMENTS`` as a process, with ``env`` beside the environment that there is."""
+def start(
+    *arguments: object, env: Mapping[str, object] | None = None, own_group: bool = False
+) -> subprocess.Popen[str]:
+    """Start ``featstore ARGUMENTS`` as a process, with ``env`` beside the environment that there is.
+
+    own_group : as the leader of a group, which a terminal's Ctrl-C reaches as a whole.
+    """
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         errors="surrogateescape",
+        start_new_session=own_group,
         env={**os.environ, "PYTHONPATH": str(ROOT), **{k: str(v) for k, v in (env or {}).items()}},
     )
 

@@ -64,7 +64,8 @@ EXTRACT = {
     *("images", "specs[]", "rejects[]", "reasons", "seconds", "stages", "store", "ledger"),
     *members("specs[]", SPEC | {"hits", "computed", "rejected", "seconds", "images_per_second"}),
     *members("rejects[]", {"path", "digest", "reason"}),
-    *members("stages", {"read", "decode", "startup", "backbone", "write"}),
+    *members("stages", {"scan", "read", "decode", "startup", "backbone", "write"}),
+    "workers",
     *members("store", {"path", "bytes", "quarantined"}),
 }
 PLAN = {
@@ -388,6 +389,16 @@ def test_submit_writes_the_file_whole_once_and_prints_what_the_documentation_say
     }
 
 
+def test_extract_profile_says_where_the_time_went(photos: Path, bases: Bases) -> None:
+    done = good("extract", photos, "--profile", "--json")
+    found = {"stages[]", "limit", "busy", "advice", *members("stages[]", {"name", "seconds", "share"})}
+    check("extract", done.json, {"specs[]", "stages", *members("profile", found)})
+    assert "the base was busy for" in done.err
+    again = good("extract", photos, "--profile", "--json").json["profile"]
+    assert again["limit"] == "scan"
+    assert again["advice"] == ["nearly all of it was looking at files: nothing was left to compute"]
+
+
 def test_store_ls_prints_what_the_documentation_says(photos: Path, bases: Bases) -> None:
     assert good("store", "ls", "--json").json == {"namespaces": []}
     good("extract", photos, "-b", "vgg16", "-b", "xception", "--image-size", "80")
@@ -425,6 +436,32 @@ def test_damage_is_set_aside_computed_again_and_then_sound(photos: Path, bases: 
     assert done["specs"][0]["computed"] == ROWS
     value = good("store", "verify", "--read-data", "--json").json
     assert (value["sound"], value["quarantined"], value["rows"]) == (True, 1, ROWS)
+
+
+def test_store_compact_prints_what_the_documentation_says(photos: Path, bases: Bases) -> None:
+    for split in ("train", "validation", "test"):
+        good("extract", photos / split)
+    done = good("store", "compact", "--json").json
+    check("store compact", done, {"dropped", *members("segments", {"before", "after"}), *members("bytes", {"before"})})
+    assert done["segments"] == {"before": 3, "after": 1}
+    assert good("extract", photos, "--json").json["specs"][0]["computed"] == 0
+    assert good("store", "compact").out == "1 segment: nothing to join\n"
+    assert good("store", "verify", "--read-data", "--json").json["sound"]
+
+
+def test_store_gc_prints_what_the_documentation_says(photos: Path, bases: Bases) -> None:
+    good("extract", photos)
+    damage_a_segment()
+    good("extract", photos)
+    before = good("store", "ls", "--json").json
+    counted = good("store", "gc", "--keep", photos / "train", "--dry-run", "--json").json
+    check("store gc", counted, {"quarantined", "leftovers", "caches", "rows", "bytes", "dry_run"})
+    assert (counted["quarantined"], counted["rows"], counted["dry_run"]) == (1, ROWS - 12, True)
+    assert good("store", "ls", "--json").json == before
+    assert "1 segment set aside, 24 rows removed: " in good("store", "gc", "--keep", photos / "train").out
+    assert good("store", "gc").out == "nothing to remove\n"
+    assert good("extract", photos / "train", "--json").json["specs"][0]["computed"] == 0
+    assert good("extract", photos, "--json").json["specs"][0]["computed"] == ROWS - 12
 
 
 @pytest.mark.parametrize("ending", ["h5", "npz", "parquet"])

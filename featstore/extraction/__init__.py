@@ -6,6 +6,7 @@ One stage a file: reader (threads: read, digest, decode) → lane (one a spec: b
 
 from featstore.extraction.lane import MemorySink
 from featstore.extraction.ledger import write_ledger
+from featstore.extraction.profile import Profile, profile
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
 from featstore.extraction.run import Extraction, ExtractOptions, extract
 
@@ -14,8 +15,10 @@ __all__ = [
     "ExtractReport",
     "Extraction",
     "MemorySink",
+    "Profile",
     "RejectedImage",
     "SpecReport",
     "extract",
+    "profile",
     "write_ledger",
 ]

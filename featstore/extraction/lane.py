@@ -1,10 +1,16 @@
-"""A lane carries one spec through a run: pixels → fixed batches → features → rows in the store."""
+"""A lane carries one spec through a run: pixels → fixed batches → features → rows in the store.
+
+The base computes in a thread of its own, one batch at a time for all lanes. A lane hands it a full batch and, while
+that is computed, keeps the rows of the one before and gathers the next: the base waits for nobody, and two batches of a
+lane at most are under way.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -63,20 +69,27 @@ class MemorySink:
         """Nothing to do."""
 
 
+_Computed = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_], float]
+"""Rows of features, which of them are finite, and the seconds that the base took."""
+
+
 class Lane:
-    """One spec of a run, with the views that its job asks for.
+    """One spec of a run, with the views that its job asks for. For one thread; ``base`` is where its base computes.
 
     ``computed`` counts the rows of features that this run added, ``rejected`` holds its rejects by (digest, view),
     ``seconds`` its wall time by stage ("startup", "backbone", "write").
     """
 
-    def __init__(self, job: Job, store: Store, *, retry_rejected: bool = False, sink: Sink | None = None) -> None:
+    def __init__(
+        self, job: Job, store: Store, base: Executor, *, retry_rejected: bool = False, sink: Sink | None = None
+    ) -> None:
         self.job = job
         self.rows = CachedRows(store, job.spec)
         self.computed = 0
         self.rejected: dict[tuple[bytes, int], Reason] = {}
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._store = store
+        self._base = base
         self._retry = retry_rejected
         self._sink = sink
         self._wrote = False
@@ -84,6 +97,7 @@ class Lane:
         self._policy = Policy.from_text(job.spec.augmentation) if job.spec.augmentation else None
         self._claimed: set[bytes] = set()
         self._batch: list[tuple[bytes, int, npt.NDArray[np.uint8]]] = []
+        self._computing: deque[tuple[list[tuple[bytes, int]], Future[_Computed]]] = deque()
 
     @property
     def committed(self) -> int:
@@ -117,10 +131,10 @@ class Lane:
         return fresh
 
     def push(self, digest: bytes, view: int, pixels: npt.NDArray[np.uint8]) -> None:
-        """Queue uint8 (H, W, 3); a full batch runs at once."""
+        """Queue uint8 (H, W, 3); a full batch is handed to the base."""
         self._batch.append((digest, view, pixels))
         if len(self._batch) == BATCH_SIZE:
-            self._run_batch()
+            self._send()
 
     def reject(self, digest: bytes, view: int, reason: Reason) -> None:
         """Record that this view of the image cannot become features."""
@@ -131,39 +145,62 @@ class Lane:
     def finish(self) -> None:
         """Run the last, padded batch and commit every row."""
         if self._batch:
-            self._run_batch()
+            self._send()
         self.close()
 
     def close(self) -> None:
-        """Commit the rows that are complete; drop the images still waiting for a batch."""
+        """Commit the rows that are complete or being computed; drop the images still waiting for a batch."""
         self._batch.clear()
-        if self._sink is not None:
-            with self._timed("write"):
-                self._sink.close()
+        try:
+            while self._computing:
+                self._keep_first()
+        finally:
+            if self._sink is not None:
+                with self._timed("write"):
+                    self._sink.close()
 
-    def _run_batch(self) -> None:
+    def _send(self) -> None:
         if self._sink is None:  # a store that cannot be written costs no computing
             self._store.check_writable()
         runtime = self._open_runtime()
-        writer = self._writer()
+        self._writer()
         digests, views, pixels = zip(*self._batch, strict=True)
         self._batch.clear()
-        started = time.monotonic()
-        with self._timed("backbone"):
-            features = runtime(np.stack(pixels))
-            if self.job.spec.pooling == "flatten":
-                features = pool(features, "flatten")
-            with np.errstate(over="ignore"):  # what overflows the stored dtype is not finite: rejected below
-                rows = features.astype(self.job.spec.dtype, copy=False)
-            finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
-        for digest, view, row, good in zip(digests, views, rows, finite, strict=True):
+        keys = list(zip(digests, views, strict=True))
+        self._computing.append((keys, self._base.submit(self._compute, runtime, np.stack(pixels))))
+        if len(self._computing) > 1:
+            self._keep_first()
+
+    def _compute(self, runtime: Runtime, images: npt.NDArray[np.uint8]) -> _Computed:
+        """In the base's thread."""
+        started = time.perf_counter()
+        features: npt.NDArray[np.floating] = runtime(images)
+        if self.job.spec.pooling == "flatten":
+            features = pool(features, "flatten")
+        with np.errstate(over="ignore"):  # what overflows the stored dtype is not finite: rejected below
+            rows = features.astype(self.job.spec.dtype, copy=False)
+        finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+        return rows, finite, time.perf_counter() - started
+
+    def _keep_first(self) -> None:
+        """Wait for the batch that was handed over first, and give its rows to the writer."""
+        keys, future = self._computing[0]
+        try:
+            rows, finite, seconds = future.result()
+        except Exception:
+            self._computing.popleft()
+            raise
+        self._computing.popleft()  # not before: an interrupted wait leaves it to be kept at the end
+        self.seconds["backbone"] += seconds
+        writer = self._writer()
+        for (digest, view), row, good in zip(keys, rows, finite, strict=True):
             if not good:
                 self.reject(digest, view, Reason.NOT_FINITE)
                 continue
             with self._timed("write"):
                 writer.add(digest, view, row)
             self.computed += 1
-        if time.monotonic() - started >= SECONDS_PER_COMMIT:  # a slow base: do not wait for the next batch to commit
+        if seconds >= SECONDS_PER_COMMIT:  # a slow base: do not wait for the next batch to commit
             with self._timed("write"):
                 writer.flush()
 

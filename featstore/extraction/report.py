@@ -49,8 +49,9 @@ class RejectedImage:
 class ExtractReport:
     """A whole run.
 
-    ``seconds`` is wall time; ``stages`` are seconds by stage, read and decode summed over threads. ``quarantined``
-    counts segments that were found damaged and set aside; their rows were computed again. ``ledger`` lists ``rejects``.
+    ``seconds`` is wall time; ``stages`` are seconds by stage, read and decode summed over ``workers`` threads.
+    ``quarantined`` counts segments that were found damaged and set aside; their rows were computed again. ``ledger``
+    lists ``rejects``.
     """
 
     images: int
@@ -58,6 +59,7 @@ class ExtractReport:
     rejects: tuple[RejectedImage, ...]
     seconds: float
     stages: Mapping[str, float]
+    workers: int
     store: Path
     store_bytes: int
     quarantined: int
@@ -77,6 +79,7 @@ class ExtractReport:
             "reasons": self.reasons,
             "seconds": self.seconds,
             "stages": dict(self.stages),
+            "workers": self.workers,
             "store": {"path": str(self.store), "bytes": self.store_bytes, "quarantined": self.quarantined},
             "ledger": str(self.ledger) if self.ledger else None,
         }

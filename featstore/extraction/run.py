@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -96,10 +97,13 @@ class _Run:
     ) -> None:
         self.started = time.perf_counter()
         self.dataset, self.store, self.options = dataset, store, options
-        self.lanes = [Lane(job, store, retry_rejected=options.retry_rejected, sink=memory) for job in jobs]
+        self.base = ThreadPoolExecutor(1, thread_name_prefix="featstore-base")
+        retry = options.retry_rejected
+        self.lanes = [Lane(job, store, self.base, retry_rejected=retry, sink=memory) for job in jobs]
         self.cache = StatCache.load(store.scan_folder, dataset.source.location)
         self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds = defaultdict(float, scan=time.perf_counter() - self.started)
+        self.workers = options.workers or machine.describe().cores
         self.saved = time.monotonic()
 
     def go(self, progress: Progress) -> Extraction:
@@ -126,11 +130,10 @@ class _Run:
         return np.flatnonzero(needed)
 
     def _compute(self, todo: npt.NDArray[np.intp], advance: Advance) -> None:
-        workers = self.options.workers or machine.describe().cores
         read = partial(prepare, self.dataset, wanted=self._wanted)
         ahead = max(1, _AHEAD // sum(len(lane.job.views) for lane in self.lanes))
         try:
-            for image in in_order(read, todo.tolist(), workers=workers, ahead=ahead):
+            for image in in_order(read, todo.tolist(), workers=self.workers, ahead=ahead):
                 self._take(image)
                 advance(1)
                 if image.rejected and self.options.on_error == "fail":
@@ -149,6 +152,7 @@ class _Run:
             self._close_lanes()
             raise
         finally:
+            self.base.shutdown()
             self.cache.save()
 
     def _wanted(self, index: int, digest: bytes) -> frozenset[Picture]:
@@ -206,6 +210,7 @@ class _Run:
             rejects=rejects,
             seconds=time.perf_counter() - self.started,
             stages=dict(self.seconds),
+            workers=self.workers,
             store=self.store.path,
             store_bytes=self.store.size(),
             quarantined=sum(lane.quarantined for lane in self.lanes),

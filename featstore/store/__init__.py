@@ -10,6 +10,7 @@ array([ 0,  0, -1], dtype=int16)
 Cheap to import: HDF5 is loaded once a segment is opened or written. Exporting is in :mod:`featstore.store.export`.
 """
 
+from featstore.store.compact import CompactReport, compact
 from featstore.store.namespace import Namespace, Summary
 from featstore.store.rows import FORMAT_VERSION, SECONDS_PER_COMMIT, Damage, Rows
 from featstore.store.snapshot import Snapshot
@@ -20,6 +21,7 @@ from featstore.store.writer import Writer
 __all__ = [
     "FORMAT_VERSION",
     "SECONDS_PER_COMMIT",
+    "CompactReport",
     "Damage",
     "Namespace",
     "Rows",
@@ -28,5 +30,6 @@ __all__ = [
     "Summary",
     "VerifyReport",
     "Writer",
+    "compact",
     "verify",
 ]

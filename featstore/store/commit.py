@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -51,6 +51,15 @@ def commit(data: bytes, folder: Path, private: Path) -> str:
             _publish(temporary, target, name)
         fsync_folder(folder)
     return name
+
+
+def remove(paths: Sequence[Path], folder: Path) -> None:
+    """Remove files of ``folder``, durably; what is gone already is no error. Raises ReadOnlyError or StorageError."""
+    with explained("remove files", folder):
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        fsync_folder(folder)
 
 
 def write_text(text: str, target: Path, private: Path) -> None:
@@ -94,16 +103,22 @@ def probe(private: Path) -> None:
         pass
 
 
-def sweep(private: Path) -> int:
-    """Remove the private files that killed processes left a day ago or earlier; returns how many. Never raises."""
-    removed = 0
+def sweep(private: Path) -> None:
+    """Remove :func:`leftovers`. Never raises."""
+    for file in leftovers(private):
+        with suppress(OSError):
+            os.unlink(file)
+
+
+def leftovers(private: Path) -> list[Path]:
+    """The private files that killed processes left a day ago or earlier. Never raises."""
+    found = []
     with suppress(OSError):
         for entry in list(os.scandir(private)):
             with suppress(OSError):
                 if entry.is_file(follow_symlinks=False) and _age(entry) > _LEFTOVER_SECONDS:
-                    os.unlink(entry.path)
-                    removed += 1
-    return removed
+                    found.append(Path(entry.path))
+    return found
 
 
 def _age(entry: os.DirEntry[str]) -> float:

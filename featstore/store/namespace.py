@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SEGMENT_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 
 _LISTINGS = 10
-"""How often a listing is repeated because a segment vanished between being listed and being opened."""
+"""How often a listing is repeated because segments came or went meanwhile."""
 
 _Stamp = tuple[int, int, int, int]
 Opened = dict[Path, tuple[_Stamp, bool, "Segment | Damage"]]
@@ -70,6 +70,7 @@ class Namespace:
         self.spec = spec
         self.fingerprint = spec.fingerprint
         self.path = store.path / "ns" / self.fingerprint
+        self.segment_folder = self.path / "seg"
         self._store = store
         self._opened = opened
 
@@ -86,11 +87,14 @@ class Namespace:
 
         Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
         """
-        for _ in range(_LISTINGS - 1):
-            segments, damaged, complete = self._open_all(read_data)
-            if complete:
+        for _ in range(_LISTINGS):
+            paths = self._paths()
+            segments, damaged = self._open_all(paths, read_data)
+            complete = len(segments) + len(damaged) == len(paths)
+            # a listing is no moment: it may miss an old segment, and the new one that has its rows now, but not twice
+            if complete and {*self._paths()} <= {*paths}:
                 break
-        return Snapshot(self.spec, segments, damaged)
+        return Snapshot(self.spec, segments, damaged, lambda: self.snapshot(read_data=read_data))
 
     def writer(self, recorded: Mapping[str, str], codec: Codec = "none") -> Writer:
         """A writer of rows.
@@ -101,21 +105,21 @@ class Namespace:
         Raises ReadOnlyError, NoSpaceError or StorageError.
         """
         self._store.check_writable()
-        make_folder(self.path / "seg", self._store.path)
+        make_folder(self.segment_folder, self._store.path)
         description = self.path / "spec.json"
         if not _holds(description, self.spec.to_json()):
             write_text(self.spec.to_json(), description, self._store.private_folder)
         for damage in self.snapshot(read_data=False).damaged:
             self.quarantine(damage.name)
         sweep(self._store.private_folder)
-        return Writer(self.spec, self.path / "seg", self._store.private_folder, recorded, codec)
+        return Writer(self.spec, self.segment_folder, self._store.private_folder, recorded, codec)
 
     def quarantine(self, name: str) -> None:
         """Take the segment ``name`` out of service: moved, not deleted. Nothing happens if it is not there any more.
 
         Raises ReadOnlyError, NoSpaceError or StorageError.
         """
-        source = self.path / "seg" / (name + SEGMENT_ENDING)
+        source = self.segment_folder / (name + SEGMENT_ENDING)
         target = self.path / "quarantine" / source.name
         make_folder(target.parent, self._store.path)
         with explained("set a damaged segment aside", source):
@@ -142,16 +146,18 @@ class Namespace:
     def _list(self) -> Iterator[os.DirEntry[str]]:
         """The entries of ``seg/`` that have a segment's name."""
         try:
-            with os.scandir(self.path / "seg") as entries:
+            with os.scandir(self.segment_folder) as entries:
                 yield from (entry for entry in entries if SEGMENT_NAME.fullmatch(entry.name))
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise from_os_error(error, "list the segments", self.path / "seg") from error
+            raise from_os_error(error, "list the segments", self.segment_folder) from error
 
-    def _open_all(self, read_data: bool) -> tuple[list[Segment], list[Damage], bool]:
-        """Every listed segment, opened or found damaged; False if one vanished meanwhile (compacted, set aside)."""
-        paths = sorted(Path(entry.path) for entry in self._list())
+    def _paths(self) -> list[Path]:
+        return sorted(Path(entry.path) for entry in self._list())
+
+    def _open_all(self, paths: Sequence[Path], read_data: bool) -> tuple[list[Segment], list[Damage]]:
+        """Every listed segment, opened or found damaged; what vanished meanwhile (compacted, set aside) is left out."""
         workers = min(len(paths), os.cpu_count() or 1)
         if workers < 2:
             results = [self._open(path, read_data) for path in paths]
@@ -160,7 +166,7 @@ class Namespace:
                 results = list(pool.map(lambda path: self._open(path, read_data), paths))
         damaged = [r for r in results if isinstance(r, Damage)]
         segments = [r for r in results if r is not None and not isinstance(r, Damage)]
-        return segments, damaged, len(segments) + len(damaged) == len(paths)
+        return segments, damaged
 
     def _open(self, path: Path, read_data: bool) -> Segment | Damage | None:
         """What is at ``path``, None if nothing is; asked of the disk again only if the file has changed."""

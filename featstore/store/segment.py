@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import stat
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import DamageError, FeatstoreError, InputError, from_os_error
-from featstore.records import Digests
+from featstore.records import RACY_NS, Digests
 from featstore.spec import Spec
 from featstore.store.rows import Features
 from featstore.store.structure import Malformed, check_structure
 
 _CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError)
 """What h5py raises on a file that HDF5 cannot make sense of."""
+
+_FRESH_SECONDS = 60.0
+"""So long the check of a file's bytes stands for those that are read; after that HDF5's checksums are asked again."""
 
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 """Failures to read that say nothing against the file: calling it damaged would throw good rows away."""
@@ -34,7 +39,9 @@ class Segment:
     """An opened segment: its keys in memory, its N rows of features on disk.
 
     digests uint8 (N, 32), views uint16 (N,), status uint8 (N,); ``feature_shape`` is (D,), (H, W, C), or None if
-    every row is a reject; ``chunk_rows`` rows are checked and read at a time; ``recorded`` is what its maker noted.
+    every row is a reject; ``chunk_rows`` rows are checked and read at a time; ``recorded`` is what its maker noted;
+    ``written_ns`` is the file's time of modification. ``checked`` tells when every byte of it was seen to be right;
+    None if that was not asked for, or if the file was so new that it could change again without a new time.
     """
 
     path: Path
@@ -45,6 +52,8 @@ class Segment:
     chunk_rows: int
     recorded: Mapping[str, str]
     bytes: int
+    written_ns: int = 0
+    checked: _Checked | None = None
 
     @property
     def name(self) -> str:
@@ -54,18 +63,28 @@ class Segment:
     def read_into(self, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> None:
         """Put the features of this segment's ``rows`` (n,) at ``out[places]``, a chunk at a time.
 
-        ``out`` is C-contiguous, (M, *feature_shape). Each chunk's checksum is checked again as it is read.
-        Raises DamageError if it does not hold, or if the file is no longer there.
+        ``out`` is C-contiguous, (M, *feature_shape). If every byte of the file was checked less than a minute ago and
+        it has not changed since, its bytes go straight into ``out``; otherwise by way of HDF5, which checks each
+        chunk's checksum once more. Raises DamageError if one does not hold, FileNotFoundError if the file is not there.
         """
         order = np.argsort(rows, kind="stable")
         rows, places = rows[order], places[order]
+        starts = np.arange(0, len(self.digests), self.chunk_rows)
+        cuts = np.searchsorted(rows, [*starts, len(self.digests)])
+        parts = [
+            (number, places[first:last], rows[first:last] - start)
+            for number, (start, first, last) in enumerate(zip(starts.tolist(), cuts[:-1], cuts[1:], strict=True))
+            if first < last
+        ]
+        if self.checked is not None and self.checked.is_fresh():
+            with _raw(self.path) as handle:
+                if self.checked.stamp == _stamp(os.fstat(handle)):
+                    for number, into, within in parts:
+                        _read_raw(handle, int(self.checked.offsets[number]), out, into, within)
+                    return
         with _hdf5(self.path) as file:
-            dataset = file["features"]
-            starts = np.arange(0, len(self.digests), self.chunk_rows)
-            cuts = np.searchsorted(rows, [*starts, len(self.digests)])
-            for start, first, last in zip(starts.tolist(), cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-                if first < last:
-                    _read_chunk(dataset, start, self.chunk_rows, out, places[first:last], rows[first:last])
+            for number, into, within in parts:
+                _read_chunk(file["features"], int(starts[number]), self.chunk_rows, out, into, within)
 
     def check_features(self) -> None:
         """Read every chunk once, so that HDF5 checks and decompresses all of them. Raises DamageError."""
@@ -75,6 +94,21 @@ class Segment:
             dataset = file["features"]
             for start in range(0, len(self.digests), self.chunk_rows):
                 dataset[start : start + self.chunk_rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Checked:
+    """A look at all bytes of a file: when it was (seconds of the monotonic clock), the file's stamp, and where in it
+    the chunks of features begin, int64 (chunks,).
+    """
+
+    at: float
+    stamp: tuple[int, ...]
+    offsets: npt.NDArray[np.int64]
+
+    def is_fresh(self) -> bool:
+        """Whether it was so short a time ago that the bytes need not be checked again."""
+        return time.monotonic() - self.at < _FRESH_SECONDS
 
 
 def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
@@ -90,11 +124,14 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
     InputError : it needs a newer featstore, or a codec that is not installed.
     ReadOnlyError, StorageError : it may not be read, or there is no handle or memory to read it with.
     """
-    size = _check_bytes(path, path.stem if read_data else None)
+    now = time.monotonic()
+    about = _check_bytes(path, path.stem if read_data else None)
     with _hdf5(path) as file:
-        datasets, recorded = check_structure(file, size, spec)
+        datasets, recorded = check_structure(file, about.st_size, spec)
         status = datasets["status"][:]
         features = datasets.get("features")
+        settled = time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) > RACY_NS
+        offsets = _offsets(features) if read_data and settled and features is not None else None
         if features is None and not status.all():
             raise Malformed("there are no features, yet not every row is a reject")
         return Segment(
@@ -105,12 +142,14 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
             feature_shape=None if features is None else features.shape[1:],
             chunk_rows=1 if features is None else features.chunks[0],
             recorded=recorded,
-            bytes=size,
+            bytes=about.st_size,
+            written_ns=about.st_mtime_ns,
+            checked=None if offsets is None else _Checked(now, _stamp(about), offsets),
         )
 
 
-def _check_bytes(path: Path, name: str | None) -> int:
-    """The size in bytes of the regular file at ``path``, whose content has the SHA-256 ``name`` (None: not asked)."""
+def _check_bytes(path: Path, name: str | None) -> os.stat_result:
+    """The status of the regular file at ``path``, whose content has the SHA-256 ``name`` (None: not asked)."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait
         try:
@@ -128,7 +167,7 @@ def _check_bytes(path: Path, name: str | None) -> int:
         raise
     except OSError as error:
         raise _unreadable(path, error, f"it cannot be read: {error.strerror}") from error
-    return about.st_size
+    return about
 
 
 @contextmanager
@@ -149,13 +188,64 @@ def _hdf5(path: Path) -> Iterator[Any]:
 def _read_chunk(
     dataset: Any, start: int, length: int, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]
 ) -> None:
-    """Read the chunk of ``length`` rows from ``start`` on; put ``rows`` (ascending, all in it) at ``out[places]``."""
+    """Read the chunk of ``length`` rows from ``start`` on; put its ``rows`` (ascending) at ``out[places]``."""
     stop = min(start + length, len(dataset))
     first = int(places[0])
-    if np.array_equal(rows, np.arange(start, stop)) and np.array_equal(places, np.arange(first, first + len(rows))):
+    if len(rows) == stop - start and _is_run(rows) and _is_run(places):
         dataset.read_direct(out, np.s_[start:stop], np.s_[first : first + len(rows)])
     else:
-        out[places] = dataset[start:stop][rows - start]
+        out[places] = dataset[start:stop][rows]
+
+
+def _read_raw(
+    handle: int, offset: int, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]
+) -> None:
+    """The same, of the uncompressed chunk whose bytes begin at ``offset`` of the file."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    straight = _is_run(rows) and _is_run(places)
+    target = out[places[0] : places[0] + len(rows)] if straight else np.empty((last - first, *out.shape[1:]), out.dtype)
+    left = target.data.cast("B")
+    at = offset + first * (target.nbytes // len(target))
+    while left:
+        count = os.preadv(handle, [left], at)
+        if not count:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+        left, at = left[count:], at + count
+    if not straight:
+        out[places] = target[rows - first]
+
+
+def _is_run(numbers: npt.NDArray[np.intp]) -> bool:
+    """Whether they are n, n + 1, n + 2 …"""
+    return bool((np.diff(numbers) == 1).all())
+
+
+def _offsets(features: Any) -> npt.NDArray[np.int64] | None:
+    """Where the chunks begin, in their order; None if their bytes are not those of an array in memory."""
+    if features.id.get_create_plist().get_nfilters() != 1 or sys.byteorder != "little" or not hasattr(os, "preadv"):
+        return None
+    step = features.chunks[0]
+    coordinates = ((start, *(0,) * (features.ndim - 1)) for start in range(0, len(features), step))
+    return np.array([features.id.get_chunk_info_by_coord(at).byte_offset for at in coordinates], np.int64)
+
+
+@contextmanager
+def _raw(path: Path) -> Iterator[int]:
+    """The file at ``path``, open for reading; failures within the block become typed errors."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error, f"it cannot be read: {error.strerror}") from error
+
+
+def _stamp(about: os.stat_result) -> tuple[int, ...]:
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
 def _unreadable(path: Path, error: Exception, problem: str) -> FeatstoreError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -12,12 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import DamageError, InputError
-from featstore.records import DIGEST_BYTES, Digests
+from featstore.records import DIGEST_BYTES, Digests, as_text
 from featstore.spec import Spec
 from featstore.store.rows import Damage, Features
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
+
+_RENEWALS = 5
+"""How often rows whose segment has gone are looked for in a new snapshot."""
+
+_WORTH_THREADS = 2**24
+"""Bytes of features from which on segments are read side by side."""
 
 _Index = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.intp]]
 """Distinct digests in ascending order, S32 (K,), and the row of the snapshot that serves each, (K,)."""
@@ -29,10 +38,18 @@ class Snapshot:
     If several segments hold the same (digest, view), features outrank a reject; among equals the segment with the
     smallest name wins, and in it the first row. So the answer depends on the set of segments alone, not on who wrote
     them when. ``damaged`` lists the segments that are not what their name promises: none of their rows is served.
+    ``renew`` takes a new snapshot, for rows whose segment was compacted since: they lie, bit for bit, in another.
     """
 
-    def __init__(self, spec: Spec, segments: Sequence[Segment], damaged: Sequence[Damage]) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        segments: Sequence[Segment],
+        damaged: Sequence[Damage],
+        renew: Callable[[], Snapshot] | None = None,
+    ) -> None:
         self.spec = spec
+        self._renew = renew
         usable, misfits = _agreeing(sorted(segments, key=lambda s: s.name))
         self._segments = usable
         self.damaged = (*damaged, *misfits)
@@ -98,22 +115,37 @@ class Snapshot:
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owner, kind="stable")
         present, first = np.unique(owner[order], return_index=True)
-        for number, places in zip(present.tolist(), np.split(order, first[1:]), strict=False):
-            self._read_segment(number, out, places, rows[places])
+
+        def read(number: int, places: npt.NDArray[np.intp]) -> None:
+            try:
+                self._segments[number].read_into(out, places, rows[places] - self._starts[number])
+            except FileNotFoundError as error:
+                out[places] = self._read_elsewhere(digests[places], view, self._segments[number].path, error)
+
+        parts = zip(present.tolist(), np.split(order, first[1:]), strict=False)
+        if out.nbytes < _WORTH_THREADS or len(present) < 2:
+            for part in parts:
+                read(*part)
+        else:
+            with ThreadPoolExecutor(min(len(present), os.cpu_count() or 1), "featstore-read") as threads:
+                list(threads.map(lambda part: read(*part), parts))
         return out
 
-    def _read_segment(
-        self, number: int, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]
-    ) -> None:
-        segment = self._segments[number]
-        try:
-            segment.read_into(out, places, rows - self._starts[number])
-        except FileNotFoundError as error:
-            raise DamageError(
-                "a segment was removed since this snapshot was taken",
-                where=segment.path,
-                todo="run the same command again",
-            ) from error
+    def parts(self) -> list[tuple[Segment, npt.NDArray[np.bool_]]]:
+        """Its segments, each with which of its rows are served, bool (n,); the others are there twice."""
+        served = np.zeros(self.rows, np.bool_)
+        for view in np.unique(np.concatenate([np.zeros(0, np.uint16), *(s.views for s in self._segments)])).tolist():
+            served[self._index(view)[1]] = True
+        return list(zip(self._segments, np.split(served, self._starts[1:]), strict=True)) if self._segments else []
+
+    def _read_elsewhere(self, digests: Digests, view: int, path: Path, gone: FileNotFoundError) -> Features:
+        for renew in [self._renew] * _RENEWALS if self._renew else ():
+            fresh = renew()
+            if not fresh.lookup(digests, view).any():
+                return fresh.read(digests, view)
+        raise DamageError(
+            "a segment was removed since this snapshot was taken", where=path, todo="run the same command again"
+        ) from gone
 
     def _room(self, count: int, out: Features | None) -> Features:
         """The array to read ``count`` rows into. With nothing stored, nothing is asked for, and (0, 0) holds it."""
@@ -138,7 +170,7 @@ class Snapshot:
         keys, rows = self._index(view)
         if not len(keys):
             return np.full(len(digests), -1, np.intp)
-        wanted = _as_text(digests)
+        wanted = as_text(digests)
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, rows[at], -1)
 
@@ -151,7 +183,7 @@ class Snapshot:
     def _make_index(self, view: int) -> _Index:
         rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(s.views == view for s in self._segments)]))
         rows = rows[np.argsort(self._status[rows] != 0, kind="stable")]  # features first, then by segment name
-        keys, first = np.unique(_as_text(self._digests[rows]), return_index=True)  # the first of equals
+        keys, first = np.unique(as_text(self._digests[rows]), return_index=True)  # the first of equals
         return keys, rows[first]
 
     @cached_property
@@ -166,11 +198,6 @@ class Snapshot:
     def _starts(self) -> npt.NDArray[np.intp]:
         """The first row of each segment."""
         return np.cumsum([0, *(len(s.digests) for s in self._segments)])[:-1]
-
-
-def _as_text(digests: Digests) -> npt.NDArray[np.bytes_]:
-    """Digests (N, 32) as S32 (N,), which NumPy sorts and compares byte by byte (zeros at the end included)."""
-    return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").reshape(-1)
 
 
 def _agreeing(segments: Sequence[Segment]) -> tuple[tuple[Segment, ...], list[Damage]]:

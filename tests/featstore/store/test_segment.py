@@ -12,6 +12,7 @@ import pytest
 
 from featstore.errors import DamageError, StorageError
 from featstore.spec import Spec
+from featstore.store import segment as module
 from featstore.store.encode import encode
 from featstore.store.rows import Rows
 from featstore.store.segment import Segment, open_segment
@@ -31,8 +32,25 @@ def rows(make_rows: Any) -> Rows:
 
 
 @pytest.fixture
-def segment(rows: Rows, spec: Spec, tmp_path: Path) -> Segment:
+def segment(rows: Rows, spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Segment:
+    """Checked in full, and old enough for its times to be trusted."""
+    monkeypatch.setattr(module, "RACY_NS", -(10**18))
     return open_segment(saved(encode(rows, spec, {}), tmp_path), spec)
+
+
+@pytest.fixture(params=["straight from the file", "by way of HDF5"])
+def either(request: pytest.FixtureRequest, segment: Segment, monkeypatch: pytest.MonkeyPatch) -> Segment:
+    """The segment, read in either way; the other one is an error."""
+
+    def unwanted(*given: Any) -> None:
+        raise AssertionError("this is not the way that was asked for")
+
+    if request.param == "by way of HDF5":
+        monkeypatch.setattr(module, "_FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(module, "_read_raw", unwanted)
+    else:
+        monkeypatch.setattr(module, "_read_chunk", unwanted)
+    return segment
 
 
 def test_it_knows_its_keys_shape_and_size(segment: Segment, rows: Rows) -> None:
@@ -45,7 +63,7 @@ def test_it_knows_its_keys_shape_and_size(segment: Segment, rows: Rows) -> None:
 @pytest.mark.parametrize(
     "kind", ["all", "reversed", "shuffled", "every third", "repeated", "one twice", "one", "none", "shifted"]
 )
-def test_rows_land_where_they_are_wanted(segment: Segment, rows: Rows, kind: str) -> None:
+def test_rows_land_where_they_are_wanted(either: Segment, rows: Rows, kind: str) -> None:
     every = np.arange(1000)
     wanted = {
         "all": every,
@@ -59,7 +77,7 @@ def test_rows_land_where_they_are_wanted(segment: Segment, rows: Rows, kind: str
         "shifted": every[5:905],
     }[kind]
     out = np.full((len(wanted) + 2, 2048), -1, np.float32)
-    segment.read_into(out, np.arange(len(wanted)) + 1, wanted)
+    either.read_into(out, np.arange(len(wanted)) + 1, wanted)
     assert rows.features is not None
     assert (out[1:-1] == rows.features[wanted]).all()
     assert (out[[0, -1]] == -1).all()
@@ -129,7 +147,9 @@ def test_what_is_gone_is_simply_gone(spec: Spec, tmp_path: Path) -> None:
         open_segment(tmp_path / f"{'0' * 64}.h5", spec)
 
 
-def test_damage_after_opening_is_noticed_when_the_rows_are_read(segment: Segment) -> None:
+def test_damage_after_opening_is_noticed_when_the_rows_are_read(rows: Rows, spec: Spec, tmp_path: Path) -> None:
+    segment = open_segment(saved(encode(rows, spec, {}), tmp_path), spec)
+    assert segment.checked is None, "just written: it can be written again within one tick of the clock"
     content = bytearray(segment.path.read_bytes())
     content[len(content) // 2] ^= 1
     segment.path.write_bytes(content)
@@ -162,3 +182,30 @@ def test_reading_takes_no_lock(segment: Segment, spec: Spec) -> None:
     with open(segment.path, "rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert len(open_segment(segment.path, spec).digests) == 1000
+
+
+def test_a_file_that_has_changed_since_it_was_checked_is_checked_again_as_it_is_read(
+    segment: Segment, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_read_raw", None)  # calling it would be an error
+    os.utime(segment.path, (1, 1))
+    out = np.empty((1000, 2048), np.float32)
+    segment.read_into(out, np.arange(1000), np.arange(1000))
+    np.testing.assert_array_equal(out, rows.features)
+
+
+def test_without_a_look_at_every_byte_rows_come_by_way_of_hdf5(
+    segment: Segment, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_read_raw", None)
+    light = open_segment(segment.path, spec, read_data=False)
+    out = np.empty((1, 2048), np.float32)
+    light.read_into(out, np.array([0]), np.array([7]))
+    assert light.checked is None
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_damage(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "preadv", lambda *given: 0)
+    out = np.empty((1, 2048), np.float32)
+    with pytest.raises(DamageError, match="shorter than it was"):
+        segment.read_into(out, np.array([0]), np.array([7]))

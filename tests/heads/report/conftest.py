@@ -72,7 +72,7 @@ def make_material(folder: Path, counts: Mapping[str, int], classes: tuple[str, .
     sets = [TrainingSet("vgg16", "avg", (Origin("vgg16"),), lambda: tables, feature_bytes=9_000, image_seconds=2.5)]
     comparison = train(sets, ["logreg", "ridge", "knn"], bundles=folder.parent / "bundles", options=TrainOptions())
     rejects = (RejectedImage("broken <i>.png", "ab", Reason.TRUNCATED),)
-    report = ExtractReport(len(y), (), rejects, 1.0, {}, folder, 0, 0)
+    report = ExtractReport(len(y), (), rejects, 1.0, {}, 1, folder, 0, 0)
     known, none = np.ones(len(y), bool), np.zeros((0, len(y)))
     done = Extraction(report, (), digests, known, none.astype(np.int16), none.astype(bool))
     return Material(comparison, dataset, done, tables)

@@ -1,0 +1,107 @@
+"""What a store could do without: damaged segments set aside, leftovers, and rows of images that nobody has any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.dataset import Dataset
+from featstore.errors import InputError
+from featstore.progress import Progress, silent
+from featstore.records import Digests, as_text
+from featstore.scan import digest_all, lost_caches
+from featstore.store import Store, compact
+from featstore.store.commit import explained, leftovers
+from featstore.wording import counted
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageReport:
+    """What was removed, or would be: segments in quarantine, private leftovers of killed processes, stat caches of
+    places that are gone, rows of other images than those to keep; and the bytes that all this took.
+    """
+
+    quarantined: int
+    leftovers: int
+    caches: int
+    rows: int
+    bytes: int
+    dry_run: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``featstore store gc --json`` prints."""
+        return asdict(self)
+
+
+def collect(
+    store: Store, keep: Sequence[Dataset] = (), *, dry_run: bool = False, progress: Progress = silent
+) -> GarbageReport:
+    """Remove what serves no row and, with ``keep``, the rows of all images that are in none of these datasets.
+
+    It may run beside anything else. ``dry_run`` only counts; of rows, the bytes of their features.
+
+    Raises
+    ------
+    InputError : an image to keep cannot be read, so that its rows would go with the others.
+    ReadOnlyError, NoSpaceError, StorageError : the store cannot be changed.
+    """
+    wanted = _Kept(store, keep, progress) if keep else None
+    quarantined = [file for folder in sorted(store.path.glob("ns/*/quarantine")) for file in sorted(folder.iterdir())]
+    private, caches = leftovers(store.private_folder), lost_caches(store.scan_folder)
+    files = [*quarantined, *private, *caches]
+    freed = sum(file.stat().st_size for file in files if file.exists())
+    rows = 0
+    if not dry_run:
+        _remove(files)  # first: on a full disk it makes room for what follows
+    if wanted is not None and dry_run:
+        rows, size = _not_wanted(store, wanted)
+        freed += size
+    elif wanted is not None:
+        done = compact(store, wanted=wanted, progress=progress)
+        rows, freed = done.dropped, freed + done.bytes_before - done.bytes_after
+    return GarbageReport(len(quarantined), len(private), len(caches), rows, freed, dry_run)
+
+
+class _Kept:
+    """Which digests are of images to keep."""
+
+    def __init__(self, store: Store, keep: Sequence[Dataset], progress: Progress) -> None:
+        each = []
+        for dataset in keep:
+            found = digest_all(dataset, store.scan_folder, progress=progress)
+            if not found.known.all():
+                first = dataset.paths[int(np.argmin(found.known))]
+                raise InputError(
+                    f"{counted(int((~found.known).sum()), 'image')} to keep cannot be read",
+                    where=dataset.source.location,
+                    received=f"the first is {first}",
+                    todo="make it readable or move it away: its rows would be dropped",
+                )
+            each.append(found.values)
+        self._sorted = np.unique(as_text(np.concatenate(each)))
+
+    def __call__(self, digests: Digests) -> npt.NDArray[np.bool_]:
+        return np.isin(as_text(digests), self._sorted)
+
+
+def _not_wanted(store: Store, wanted: _Kept) -> tuple[int, int]:
+    """How many rows would be dropped, and the bytes of their features."""
+    rows = size = 0
+    for namespace in store.namespaces():
+        for segment, served in namespace.snapshot(read_data=False).parts():
+            going = int(np.count_nonzero(~(served & wanted(segment.digests))))
+            rows += going
+            width = int(np.prod(segment.feature_shape or (0,)))
+            size += going * width * np.dtype(namespace.spec.dtype).itemsize
+    return rows, size
+
+
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        with explained("remove a file", file):
+            file.unlink(missing_ok=True)

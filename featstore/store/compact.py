@@ -1,0 +1,189 @@
+"""Compaction: many small segments become few large ones that give the same answers, at every moment and after a kill.
+
+No lock is taken. A compaction removes only segments whose rows it has itself written, durably, into new ones, and no
+two compactions write a segment of the same name: so however many run at once, the copy of a row that was written last
+is removed by nobody. Of rows that are there twice the one that is served stays. What decides between equals is the
+smallest name, so the segments that hold such rows go one by one, the largest name first: whichever copy answers in
+between, it is the same bits.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.progress import Advance, Progress, silent
+from featstore.records import Digests
+from featstore.store.commit import commit, remove
+from featstore.store.namespace import Namespace
+from featstore.store.rows import BYTES_PER_COMMIT, Rows
+from featstore.store.store import Store
+
+if TYPE_CHECKING:
+    from featstore.store.segment import Segment
+
+SEGMENT_BYTES = BYTES_PER_COMMIT
+"""Features of a compacted segment, at most, unless one row is larger; a third of the memory that making it takes."""
+
+_Part = tuple["Segment", npt.NDArray[np.bool_]]
+"""A segment, and which of its rows stay, bool (N,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """Segments and bytes before and after; ``dropped`` rows were there twice, outranked or not wanted."""
+
+    segments_before: int
+    segments_after: int
+    bytes_before: int
+    bytes_after: int
+    dropped: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``featstore store compact --json`` prints."""
+        return {
+            "segments": {"before": self.segments_before, "after": self.segments_after},
+            "bytes": {"before": self.bytes_before, "after": self.bytes_after},
+            "dropped": self.dropped,
+        }
+
+
+Wanted = Callable[[Digests], npt.NDArray[np.bool_]]
+"""Which of the images with these digests, uint8 (N, 32), are to stay: bool (N,)."""
+
+
+def compact(store: Store, *, wanted: Wanted | None = None, progress: Progress = silent) -> CompactReport:
+    """Compact every namespace. Reading and writing go on beside it; damaged segments are left where they are.
+
+    With ``wanted`` the rows of all other images are dropped. It takes room for one large segment at a time, and once
+    for all those that hold rows to drop.
+    Raises InputError (a newer format, a codec that is not installed), ReadOnlyError, NoSpaceError or StorageError.
+    """
+    store.check_writable()
+    done = [_Compaction(namespace, store, wanted).run(progress) for namespace in store.namespaces()]
+    return CompactReport(*map(sum, zip(*map(astuple, done), strict=True))) if done else CompactReport(0, 0, 0, 0, 0)
+
+
+class _Compaction:
+    """Of one namespace."""
+
+    def __init__(self, namespace: Namespace, store: Store, wanted: Wanted | None) -> None:
+        self._namespace, self._spec = namespace, namespace.spec
+        self._folder, self._private = namespace.segment_folder, store.private_folder
+        self._wanted = wanted
+
+    def run(self, progress: Progress) -> CompactReport:
+        before = self._namespace.snapshot()
+        with progress(f"compact {self._spec.backbone}", len(before.names), "segments") as advance:
+            while True:
+                try:
+                    self._join(advance)
+                    break
+                except FileNotFoundError:  # another compaction was quicker: see what it has left
+                    continue
+        after = self._namespace.snapshot()
+        dropped = before.rows - after.rows
+        return CompactReport(len(before.names), len(after.names), before.bytes, after.bytes, dropped)
+
+    def _join(self, advance: Advance) -> None:
+        loose = self._loose()
+        if loose:  # first, and together: afterwards no two segments have the same row
+            for path in sorted(self._rewrite(list(self._groups(loose)), advance), reverse=True):
+                remove([path], self._folder)
+        small = [part for part in self._parts() if self._bytes(part) < SEGMENT_BYTES // 2]
+        for group in self._groups(small):
+            if len(group) > 1:
+                remove(self._rewrite([group], advance), self._folder)
+
+    def _parts(self) -> list[_Part]:
+        """The segments that are there now, and which of their rows stay."""
+        return [self._staying(part) for part in self._namespace.snapshot().parts()]
+
+    def _staying(self, part: _Part) -> _Part:
+        segment, served = part
+        return segment, served if self._wanted is None else served & self._wanted(segment.digests)
+
+    def _loose(self) -> list[_Part]:
+        """The segments with rows that do not stay, or that are there twice, even where this is the copy that is served:
+        relying on a segment that somebody else may remove would be relying on luck.
+        """
+        parts = self._namespace.snapshot().parts()
+        twice = np.concatenate([np.zeros(0, "S34"), *(_keys(segment)[~served] for segment, served in parts)])
+        return [
+            (segment, stays)
+            for segment, stays in map(self._staying, parts)
+            if not stays.all() or np.isin(_keys(segment), twice).any()
+        ]
+
+    def _groups(self, parts: Sequence[_Part]) -> Iterator[list[_Part]]:
+        """Parts that fit one segment, in the order in which they were written: rows of a run stay side by side."""
+        group: list[_Part] = []
+        size = 0
+        for part in sorted(parts, key=lambda part: (part[0].written_ns, part[0].name)):
+            if group and size + self._bytes(part) > SEGMENT_BYTES:
+                yield group
+                group, size = [], 0
+            group.append(part)
+            size += self._bytes(part)
+        if group:
+            yield group
+
+    def _bytes(self, part: _Part) -> int:
+        """Of the features that stay."""
+        segment, stays = part
+        row = int(np.prod(segment.feature_shape or (0,))) * np.dtype(self._spec.dtype).itemsize
+        return int(np.count_nonzero(stays)) * row
+
+    def _rewrite(self, groups: Sequence[Sequence[_Part]], advance: Advance) -> list[Path]:
+        """Write each group as one segment; the files that are of no use any more."""
+        from featstore.store.encode import encode
+
+        for group in groups:
+            rows = self._merged(group)
+            if rows is not None:
+                commit(encode(rows, self._spec, _recorded(group)), self._folder, self._private)
+            advance(len(group))
+        return [segment.path for group in groups for segment, _ in group]
+
+    def _merged(self, group: Sequence[_Part]) -> Rows | None:
+        """The rows that stay of all parts, one after another; None if there are none."""
+        chosen = [(segment, np.flatnonzero(stays)) for segment, stays in group]
+        status = np.concatenate([segment.status[rows] for segment, rows in chosen])
+        if not len(status):
+            return None
+        features = None
+        if not status.all():
+            [shape] = {segment.feature_shape for segment, _ in chosen if segment.feature_shape}
+            features = np.zeros((len(status), *shape), self._spec.dtype)
+            start = 0
+            for segment, rows in chosen:
+                if segment.feature_shape and len(rows):
+                    segment.read_into(features, np.arange(start, start + len(rows)), rows)
+                start += len(rows)
+        return Rows(
+            digests=np.concatenate([segment.digests[rows] for segment, rows in chosen]),
+            views=np.concatenate([segment.views[rows] for segment, rows in chosen]),
+            status=status,
+            features=features,
+        )
+
+
+def _recorded(group: Sequence[_Part]) -> dict[str, str]:
+    """What the makers noted, where they differ all that they said; and a token that makes the name its own."""
+    said: dict[str, set[str]] = {}
+    for segment, _ in group:
+        for name, value in segment.recorded.items():
+            said.setdefault(name, set()).update(value.split(", "))
+    return {name: ", ".join(sorted(values)) for name, values in said.items()} | {"compaction": secrets.token_hex(8)}
+
+
+def _keys(segment: Segment) -> npt.NDArray[np.bytes_]:
+    """Digest and view of every row as one text, S34 (N,)."""
+    views = segment.views.astype(">u2").view(np.uint8).reshape(-1, 2)
+    return np.concatenate([segment.digests, views], axis=1).view("S34").reshape(-1)

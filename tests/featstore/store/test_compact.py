@@ -1,0 +1,297 @@
+"""Compaction: the same answers before, after, at every moment in between, and whenever it is cut off."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from featstore.errors import NoSpaceError
+from featstore.records import Reason
+from featstore.spec import Spec
+from featstore.store import Namespace, Rows, Store, compact, verify
+from featstore.store import commit as committing
+from featstore.store.commit import commit
+from featstore.store.encode import encode
+
+MODULE = import_module("featstore.store.compact")  # the package has a function of that name
+
+Answers = dict[tuple[bytes, int], tuple[int, bytes]]
+
+
+def put(store: Store, namespace: Namespace, rows: Rows, recorded: str = "test") -> str:
+    """One segment of exactly these rows, whatever is there already."""
+    store.check_writable()
+    namespace.writer({})
+    data = encode(rows, namespace.spec, {"featstore": recorded})
+    return commit(data, namespace.segment_folder, store.private_folder)
+
+
+def answers(path: Path, spec: Spec, digests: npt.NDArray[np.uint8]) -> Answers:
+    """What a process that opens the store now is told of every digest in views 0 to 2."""
+    snapshot = Store.open(path).namespace(spec).snapshot()
+    assert not snapshot.damaged
+    found: Answers = {}
+    for view in range(3):
+        status = snapshot.lookup(digests, view)
+        good = np.flatnonzero(status == 0)
+        features = snapshot.read(digests[good], view)
+        rows = dict(zip(good.tolist(), features, strict=True))
+        for i, code in enumerate(status.tolist()):
+            found[digests[i].tobytes(), view] = (code, rows[i].tobytes() if i in rows else b"")
+    return found
+
+
+@pytest.fixture
+def digests() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(5).integers(0, 256, (30, 32), dtype=np.uint8)
+
+
+@pytest.fixture(params=range(3))
+def crowded(
+    request: pytest.FixtureRequest, store: Store, namespace: Namespace, digests: npt.NDArray[np.uint8]
+) -> Store:
+    """Twelve segments that overlap: the same row with other bits, rejects that others have features for, views."""
+    random = np.random.default_rng(request.param)
+    for number in range(12):
+        count = int(random.integers(1, 12))
+        status = np.where(random.random(count) < 0.3, Reason.TRUNCATED, 0).astype(np.uint8)
+        features = random.random((count, 4)).astype(np.float32)
+        features[status != 0] = 0
+        rows = Rows(
+            digests=digests[random.integers(0, len(digests), count)],
+            views=random.integers(0, 3, count).astype(np.uint16),
+            status=status,
+            features=None if status.all() else features,
+        )
+        put(store, namespace, rows, f"run {number}")
+    return store
+
+
+def test_a_compacted_store_gives_the_same_answers_from_one_segment(
+    crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8]
+) -> None:
+    before = answers(crowded.path, spec, digests)
+    rows = crowded.namespace(spec).snapshot().rows
+    report = compact(crowded)
+    assert answers(crowded.path, spec, digests) == before
+    snapshot = crowded.namespace(spec).snapshot()
+    assert (report.segments_before, report.segments_after, len(snapshot.names)) == (12, 1, 1)
+    assert report.dropped == rows - snapshot.rows > 0
+    assert report.bytes_after == snapshot.bytes < report.bytes_before
+    assert all(served.all() for _, served in snapshot.parts())
+    assert verify(crowded, read_data=True).sound
+
+
+def test_a_second_compaction_finds_nothing_to_do(crowded: Store, spec: Spec) -> None:
+    compact(crowded)
+    names = crowded.namespace(spec).snapshot().names
+    report = compact(crowded)
+    assert crowded.namespace(spec).snapshot().names == names
+    assert (report.segments_before, report.segments_after, report.dropped) == (1, 1, 0)
+
+
+def test_nothing_is_written_for_an_empty_store(store: Store) -> None:
+    assert compact(store).segments_after == 0
+
+
+def test_answers_are_the_same_after_every_single_removal(
+    crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = answers(crowded.path, spec, digests)
+    unlink, moments = os.unlink, 0
+
+    def watched(path: Any, *more: Any, **named: Any) -> None:
+        nonlocal moments
+        unlink(path, *more, **named)
+        if str(path).endswith(".h5"):
+            moments += 1
+            assert answers(crowded.path, spec, digests) == before
+
+    monkeypatch.setattr(committing.os, "unlink", watched)
+    compact(crowded)
+    assert moments >= 12
+
+
+@pytest.mark.parametrize("after", range(0, 14, 2))
+def test_cut_off_anywhere_it_has_lost_nothing_and_the_next_one_ends_it(
+    crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    before = answers(crowded.path, spec, digests)
+    unlink, left = os.unlink, after
+
+    def dying(path: Any, *more: Any, **named: Any) -> None:
+        nonlocal left
+        if str(path).endswith(".h5"):
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        unlink(path, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(committing.os, "unlink", dying)
+        if after < 12:
+            with pytest.raises(KeyboardInterrupt):
+                compact(crowded)
+    assert answers(crowded.path, spec, digests) == before
+    compact(Store.open(crowded.path))
+    assert answers(crowded.path, spec, digests) == before
+    assert len(crowded.namespace(spec).snapshot().names) == 1
+
+
+@pytest.mark.parametrize("moment", range(1, 13, 3))
+def test_another_compaction_at_any_moment_loses_nothing(
+    crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    before = answers(crowded.path, spec, digests)
+    unlink, left = os.unlink, moment
+
+    def interrupted(path: Any, *more: Any, **named: Any) -> None:
+        nonlocal left
+        left -= str(path).endswith(".h5")
+        if left == 0:
+            left = -1
+            compact(Store.open(crowded.path))
+            assert answers(crowded.path, spec, digests) == before
+        unlink(path, *more, **named)
+
+    monkeypatch.setattr(committing.os, "unlink", interrupted)
+    compact(crowded)
+    assert left < 0
+    assert answers(crowded.path, spec, digests) == before
+
+
+def test_on_a_full_disk_nothing_is_removed(
+    crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, names = answers(crowded.path, spec, digests), crowded.namespace(spec).snapshot().names
+
+    def full(*given: Any) -> str:
+        raise NoSpaceError("no space left", where=crowded.path)
+
+    monkeypatch.setattr(MODULE, "commit", full)
+    with pytest.raises(NoSpaceError):
+        compact(crowded)
+    assert crowded.namespace(spec).snapshot().names == names
+    assert answers(crowded.path, spec, digests) == before
+
+
+def test_segments_stay_below_the_size_aimed_at_and_large_ones_are_left_alone(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "SEGMENT_BYTES", 100 * 16)  # of rows of four float32
+    large = put(store, namespace, make_rows(60, seed=99))
+    for seed in range(10):
+        put(store, namespace, make_rows(30, seed=seed))
+    compact(store)
+    snapshot = namespace.snapshot()
+    assert large in snapshot.names
+    assert sorted(len(segment.digests) for segment, _ in snapshot.parts()) == [30, 60, 90, 90, 90]
+    names = snapshot.names
+    compact(store)
+    assert namespace.snapshot().names == names
+
+
+def test_rows_stay_in_the_order_in_which_they_were_written(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows]
+) -> None:
+    written = [make_rows(5, seed=seed) for seed in range(8)]
+    for number, rows in enumerate(written):
+        name = put(store, namespace, rows)
+        os.utime(namespace.segment_folder / f"{name}.h5", ns=(number * 10**9, number * 10**9))
+    compact(store)
+    [(segment, _)] = Store.open(store.path).namespace(namespace.spec).snapshot().parts()
+    np.testing.assert_array_equal(segment.digests, np.concatenate([rows.digests for rows in written]))
+
+
+def test_rejects_alone_and_maps_are_joined_too(store: Store, spec: Spec, make_rows: Callable[..., Rows]) -> None:
+    maps = store.namespace(spec.but(pooling="map"))
+    for seed in range(3):
+        put(store, store.namespace(spec), make_rows(4, seed=seed, rejects=range(4)))
+        put(store, maps, make_rows(4, seed=seed, shape=(2, 2, 3), rejects=[0]))
+    report = compact(store)
+    assert (report.segments_before, report.segments_after, report.dropped) == (6, 2, 0)
+    rows = make_rows(4, seed=1, shape=(2, 2, 3), rejects=[0])
+    np.testing.assert_array_equal(maps.snapshot().read(rows.digests[1:]), rows.features[1:])
+    assert maps.snapshot().lookup(rows.digests).tolist() == [Reason.TRUNCATED, 0, 0, 0]
+    assert store.namespace(spec).snapshot().rejects == 12
+
+
+def test_damaged_segments_are_left_for_the_writer_to_set_aside(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows]
+) -> None:
+    names = [put(store, namespace, make_rows(4, seed=seed)) for seed in range(3)]
+    broken = namespace.segment_folder / f"{names[0]}.h5"
+    data = bytearray(broken.read_bytes())
+    data[-1] ^= 1
+    broken.write_bytes(data)
+    report = compact(Store.open(store.path))
+    assert (report.segments_before, report.segments_after) == (2, 1)
+    assert broken.read_bytes() == data
+
+
+def test_what_the_makers_noted_is_kept(crowded: Store, spec: Spec) -> None:
+    compact(crowded)
+    [(segment, _)] = crowded.namespace(spec).snapshot().parts()
+    assert segment.recorded["featstore"] == ", ".join(sorted(f"run {number}" for number in range(12)))
+
+
+def test_a_reader_from_before_reads_on(crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8]) -> None:
+    snapshot = crowded.namespace(spec).snapshot()
+    good = digests[snapshot.lookup(digests) == 0]
+    expected = snapshot.read(good)
+    compact(Store.open(crowded.path))
+    np.testing.assert_array_equal(snapshot.read(good), expected)
+
+
+def test_readers_writers_and_two_compactions_do_not_disturb_one_another(
+    store: Store, spec: Spec, make_rows: Callable[..., Rows], write: Callable[[Namespace, Rows], None]
+) -> None:
+    written = [make_rows(3, seed=seed) for seed in range(40)]
+    write(store.namespace(spec), written[0])
+    done, errors = threading.Event(), []
+
+    def guarded(work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                while not done.is_set():
+                    work()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def read() -> None:
+        snapshot = Store.open(store.path).namespace(spec).snapshot()
+        for rows in written:
+            status = snapshot.lookup(rows.digests)
+            if not status.any():
+                np.testing.assert_array_equal(snapshot.read(rows.digests), rows.features)
+
+    threads = [
+        guarded(read),
+        guarded(lambda: void(compact(Store.open(store.path)))),
+        guarded(lambda: void(compact(store))),
+    ]
+    for rows in written:
+        write(Store.open(store.path).namespace(spec), rows)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    snapshot = Store.open(store.path).namespace(spec).snapshot()
+    for rows in written:
+        np.testing.assert_array_equal(snapshot.read(rows.digests), rows.features)
+
+
+def void(_: object) -> None:
+    """Throw a result away."""
