@@ -141,7 +141,8 @@ def profile(found: Profile) -> None:
         name = f"[bold]{stage.name}[/bold]" if stage.name == found.limit else stage.name
         table.add_row(name, stage.about, f"{stage.seconds:.2f}", f"{100 * stage.share:.0f} %", rate)
     out.print(table)
-    out.print(f"the base was busy for {100 * found.busy:.0f} % of the time after the start")
+    if found.busy:
+        out.print(f"the base was busy for {100 * found.busy:.0f} % of the time after the start")
     for line in found.advice:
         out.print(f"[yellow]advice[/yellow] {escape(line)}", soft_wrap=True)
 

@@ -62,7 +62,8 @@ def profile(report: ExtractReport, machine: Machine) -> Profile:
     )
     could = report.seconds - alone["scan"] - alone["startup"]
     busy = min(1.0, alone["backbone"] / could) if could > 0 else 0.0
-    limit = _limit(alone, report.seconds, busy)
+    computed = any(spec.computed for spec in report.specs)
+    limit: Limit = _limit(alone, report.seconds, busy) if computed else max(("scan", "read"), key=alone.__getitem__)
     return Profile(stages, limit, busy, tuple(_advice(limit, report, machine)))
 
 
@@ -77,9 +78,10 @@ def _limit(alone: dict[Limit, float], total: float, busy: float) -> Limit:
 
 def _advice(limit: Limit, report: ExtractReport, machine: Machine) -> list[str]:
     computed = [spec for spec in report.specs if spec.computed]
+    if not computed:
+        return ["nothing was left to compute: the time went into looking at files"]
     if limit == "scan":
-        return ["nearly all of it was looking at files: nothing was left to compute" if not computed else
-                "looking at files took longer than computing: a folder on a local disk is quicker"]  # fmt: skip
+        return ["looking at files took longer than computing: a folder on a local disk is quicker"]
     if limit == "startup":
         return ["most of it was opening the base: more images in one run cost no more of that"]
     if limit == "read":

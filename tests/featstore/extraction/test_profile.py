@@ -65,5 +65,5 @@ def test_what_would_help_a_base_depends_on_the_machine(machine: Machine, precisi
 
 def test_a_run_that_computed_nothing_says_so() -> None:
     found = profile(report(1.0, computed=0, scan=0.9), LAPTOP)
-    assert found.advice == ("nearly all of it was looking at files: nothing was left to compute",)
+    assert found.advice == ("nothing was left to compute: the time went into looking at files",)
     assert found.to_json()["limit"] == "scan"
