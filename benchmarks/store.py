@@ -114,6 +114,7 @@ def reading(digests: np.ndarray, features: np.ndarray, repeats: int) -> Iterator
         featstore_writer(folder, digests, features)
         compact(Store.open(folder / "store"))
         np.save(folder / "all.npy", features)
+        time.sleep(2.5)  # files that were written just now are looked at more closely than others
         ways: dict[str, Callable[[], np.ndarray]] = {
             "np.load": lambda: np.load(folder / "all.npy"),
             "all checksums on": lambda: _read(folder, digests, read_data=True),

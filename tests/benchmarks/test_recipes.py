@@ -129,13 +129,17 @@ def test_chollets_recipe_runs_on_photographs(few_photographs: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_resnet_stack_runs_with_any_weights(tmp_path: Path) -> None:
-    data = class_folders(tmp_path / "data", ("train", "validation"), count=2)
-    rows = _run(data, tmp_path / "out", "--recipe", "resnet50-stack", "--epoch-scale", "0", "--weights", "random:0")
-    assert [row.get("problem") for row in rows] == [None] * 3
-    whole, stack, tuned = rows
-    assert [len(one.split(": ")[1].split(", ")) for one in whole["trained"].split("; ")] == [5, 5]
-    assert (stack["trained"], tuned["trained"]) == ("as published", "2 of 10 epochs")
+def test_the_resnet_stack_runs_with_any_weights(recipes: ModuleType, tmp_path: Path) -> None:
+    place = recipes.Place(
+        class_folders(tmp_path / "data", ("train", "validation"), count=2), Store.open(tmp_path / "store"),
+        tmp_path / "out", weights="random:0",
+    )  # fmt: skip
+    whole, stack, tuned = recipes.RECIPES["resnet50-stack"]
+    dataset = open_dataset(place.data)
+    seen = recipes.run(whole, dataset, place)["trained"]
+    assert [len(one.split(": ")[1].split(", ")) for one in seen.split("; ")] == [5, 5]
+    assert recipes.run(stack, dataset, place)["trained"] == "as published"
+    assert tuned.what.stages[-1].unfreeze == "all", "the tests of heads.live train such plans"
 
 
 @pytest.mark.real
