@@ -74,7 +74,8 @@ def with_tables(page: str) -> str:
         while rest.startswith("|"):
             rest = rest.partition("\n")[2]
         kept = json.loads((RESULTS / f"{name}.json").read_text())
-        page = f"{before}{mark}\n{table(kept['rows'])}\n{rest}"
+        end = "\n\n" if rest else "\n"
+        page = before + mark + "\n" + table(kept["rows"]) + end + rest.lstrip("\n")
     return page
 
 
@@ -90,4 +91,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _spread(one: dict[str, Any], side: str) -> str:
     low, high = one["spread"][side]
-    return f"{one[side]:,.4g} {one['unit']} ({low:,.4g} to {high:,.4g})"
+    return f"{_number(one[side])} {one['unit']} ({_number(low)} to {_number(high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
