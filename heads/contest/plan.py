@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from featstore.dataset import DatasetOptions
+from featstore.errors import InputError
 from featstore.job import Request
 from heads.live.plan import LivePlan
 
@@ -40,6 +42,11 @@ class Contest:
     seeds: int = 1
     minutes: float | None = None
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a budget that is no time."""
+        if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise InputError("this is no budget", where="--budget", expected="minutes, above 0", received=self.minutes)
 
     @property
     def ways(self) -> tuple[Way, ...]:

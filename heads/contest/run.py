@@ -6,21 +6,16 @@ split is scored once, at the end, for the way that was best on validation.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 
 import featstore
 from featstore import machine, rates
-from featstore.dataset import Dataset, open_dataset
+from featstore.dataset import Dataset, open_dataset, require_trainable
 from featstore.errors import DamageError, InputError
 from featstore.job import resolve_jobs
 from featstore.progress import Progress, for_stream, silent
@@ -31,12 +26,14 @@ from featstore.store import Store
 from featstore.wording import counted
 from heads.compose import train_on
 from heads.contest.plan import Contest, Way
+from heads.contest.process import EndedError, in_a_process
 from heads.contest.standing import Line, Outcome, Standing
 from heads.evaluate import evaluate_on
 from heads.evaluation.compare import against_first
 from heads.evaluation.metrics import Metrics, measure
 from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
+from heads.live.splits import require_held_out
 from heads.training.train import TrainOptions
 
 LEAST_SECONDS = 20.0
@@ -50,25 +47,12 @@ def compare_ways(contest: Contest, *, store: Store, out: Path, progress: Progres
     """Run every way that fits into the budget; killed, the same call goes on with the networks where they were.
 
     A way that cannot be run, for itself or because its process is ended from outside, is left out, with a note.
-    Raises InputError if none can be run, and what the first of them raises for want of permission or space.
+    Raises InputError for a dataset without enough images to train or validate on, or if no way can be run, and what
+    the first of them raises for want of permission or space.
     """
     dataset = _open(contest, store)
-    started, notes, ran = time.monotonic(), [], dict[Way, tuple[Outcome, ...]]()
-    for place, way in enumerate(contest.ways):
-        left = None if contest.minutes is None else contest.minutes * 60 - (time.monotonic() - started)
-        seconds, why = _fits(contest.ways[place:], left, _extraction_seconds(dataset, way, store), is_first=not ran)
-        if why:
-            notes.append(f"left out for want of time: {way.name}{why}")
-            continue
-        seeds = range(contest.seeds if way.head != "logreg" else 1)
-        each = None if seconds is None else seconds / len(seeds)
-        aloud = progress is not silent
-        try:
-            ran[way] = tuple(_in_a_process(contest, way, seed, store.path, out, each, aloud) for seed in seeds)
-        except (InputError, DamageError) as error:
-            notes.append(f"left out: {way.name}: {error.what}")
-        except BrokenProcessPool:
-            notes.append(f"left out: {way.name}: its process was ended from outside, perhaps for want of memory")
+    _require_comparable(dataset, store)
+    ran, notes = _run_all(contest, dataset, store, out, aloud=progress is not silent)
     if not ran:
         raise InputError("nothing could be compared", where=contest.data, received="; ".join(notes))
     lines, some = _judged(ran)
@@ -77,26 +61,42 @@ def compare_ways(contest: Contest, *, store: Store, out: Path, progress: Progres
     test, bundle = _tested(best, dataset, store, out, progress)
     tested = replace(best, test=test, outcomes=(replace(best.outcomes[0], bundle=bundle), *best.outcomes[1:]))
     lines = tuple(tested if line is best else line for line in lines)
-    return replace(standing, lines=lines, notes=(*_reading(contest, lines, some), *notes))
+    return replace(standing, lines=lines, notes=(*_reading(contest, dataset, lines, some), *notes))
 
 
-def _in_a_process(
-    contest: Contest, way: Way, seed: int, store: Path, out: Path, seconds: float | None, aloud: bool
-) -> Outcome:
-    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as process:
-        return process.submit(_run, contest, way, seed, store, out, seconds, aloud).result()
+def _require_comparable(dataset: Dataset, store: Store) -> None:
+    """Raise now, and once, what every way would."""
+    splits = dataset.split_of(digest_all(dataset, store.scan_folder).values)
+    require_trainable(dataset, splits)
+    require_held_out(dataset, splits)
 
 
-def _end_with_parent() -> None:
-    """In the process of a way: end as soon as the process that asked for it is gone, even if it was killed."""
-    parent = parent_process()
+_Ran = dict[Way, tuple[Outcome, ...]]
 
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
 
-    Thread(target=wait, daemon=True).start()
+def _run_all(contest: Contest, dataset: Dataset, store: Store, out: Path, *, aloud: bool) -> tuple[_Ran, list[str]]:
+    """What came of every way that fits, in their order, and a note on each of the others."""
+    started, ran, notes = time.monotonic(), _Ran(), list[str]()
+    waiting = dict.fromkeys(contest.ways, "")
+    for _ in range(2):  # what finds no room is asked once more, when it is known what the others have left over
+        ways, waiting = list(waiting), {}
+        for place, way in enumerate(ways):
+            left = None if contest.minutes is None else contest.minutes * 60 - (time.monotonic() - started)
+            seconds, why = _fits(ways[place:], left, _extraction_seconds(dataset, way, store), is_first=not ran)
+            if why:
+                waiting[way] = why
+                continue
+            seeds = range(contest.seeds if way.head != "logreg" else 1)
+            each = None if seconds is None else seconds / len(seeds)
+            given = (store.path, out, each, aloud)
+            try:
+                ran[way] = tuple(in_a_process(_run, contest, way, seed, *given) for seed in seeds)
+            except (InputError, DamageError) as error:
+                notes.append(f"left out: {way.name}: {error.what}")
+            except EndedError:
+                notes.append(f"left out: {way.name}: its process was ended from outside, perhaps for want of memory")
+    notes += [f"left out for want of time: {way.name}{why}" for way, why in waiting.items()]
+    return {way: ran[way] for way in contest.ways if way in ran}, notes
 
 
 def _fits(
@@ -152,9 +152,10 @@ def _judged(ran: dict[Way, tuple[Outcome, ...]]) -> tuple[tuple[Line, ...], int]
     return (lines[0], *rest), len(every) - len(paths)
 
 
-def _reading(contest: Contest, lines: Sequence[Line], some: int) -> Iterator[str]:
+def _reading(contest: Contest, dataset: Dataset, lines: Sequence[Line], some: int) -> Iterator[str]:
     if contest.limit:
-        yield f"a quick look: {contest.limit} training images"
+        train, *others = (int((dataset.splits == code).sum()) for code in range(3))
+        yield f"a quick look: {counted(train, 'image')} to train on, {others[0]} to validate and {others[1]} to test"
     yield f"every way was judged on the same {counted(len(lines[0].outcomes[0].paths), 'validation image')}"
     if some:
         yield f"{counted(some, 'validation image')} that not every way can judge (of a class new to it, say) left out"
@@ -168,6 +169,7 @@ def _reading(contest: Contest, lines: Sequence[Line], some: int) -> Iterator[str
         if cut:
             yield f"cut short by the budget: {line.way.name}, {cut[0][0]} of {cut[0][1]} epochs"
     yield "base seconds are the pictures by this machine's measured rate, whether they were in the store already or not"
+    yield "memory is what a process really held: a cached way whose rows are all in the store does without the base"
 
 
 def _open(contest: Contest, store: Store) -> Dataset:

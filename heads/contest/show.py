@@ -24,7 +24,7 @@ NAME = "compare.html"
 """The page's name in its folder."""
 
 _WIDE = 130
-"""Columns of a terminal from which all costs are shown."""
+"""Columns of a terminal from which everything is shown."""
 
 
 def front(lines: Sequence[Line]) -> tuple[Line, ...]:
@@ -44,19 +44,34 @@ def _timed(lines: Sequence[Line]) -> list[tuple[float, Line]]:
 def terminal(standing: Standing, width: int = _WIDE) -> Table:
     """A line for each way; those on the front are marked, the best is bold.
 
-    Less than 130 columns of ``width`` leave out what it costs but time.
+    In less than 130 columns of ``width``: accuracy, the test against the cheapest way in short, and time.
     """
-    numbers: tuple[str, ...] = ("validation", "test", "against cheapest", "time", "images", "memory", "disk")
-    numbers = numbers if width >= _WIDE else numbers[:4]
+    wide = width >= _WIDE
+    numbers = (
+        ("validation", "test", "against cheapest", "time", "images", "memory", "disk")
+        if wide
+        else ("validation", "ahead, p", "time")
+    )
     table = grid("", "way", *numbers, right=numbers)
     best, on_front = standing.best, front(standing.lines)
     for line in standing.lines:
-        cells = ("*" if line in on_front else "", *_cells(line)[: 1 + len(numbers)])
+        cells = ("*" if line in on_front else "", *(_cells(line) if wide else _few_cells(line)))
         table.add_row(*map(plain, cells), style="bold" if line is best else "")
-    images = "; images: pictures through the base, or its frozen part" if width >= _WIDE else ""
-    table.caption = f"* no other way is better and quicker{images}"
+    notes = ["* no other way is better and quicker"]
+    if wide:
+        notes.append("images: pictures through the base, or its frozen part")
+    else:
+        notes.append("ahead: images called rightly more than by the cheapest way, and McNemar's p")
+        notes += [f"the best on test: {with_interval(best.test.accuracy)}"] if best.test else []
+    table.caption = "\n".join(notes)
     table.caption_justify = "left"
     return table
+
+
+def _few_cells(line: Line) -> tuple[str, ...]:
+    pair = line.pair
+    ahead = "–" if pair is None else f"{pair.only_second - pair.only_first:+d}, {pair.adjusted:.1g}"
+    return line.way.name, with_interval(line.held_out.accuracy), ahead, _time(line)
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -68,11 +83,16 @@ def _cells(line: Line) -> tuple[str, ...]:
         with_interval(line.held_out.accuracy) + several,
         with_interval(line.test.accuracy) if line.test else "–",
         _verdict(line),
-        f"{duration(first.train_seconds)} and the base" if line.seconds is None else duration(line.seconds),
+        _time(line),
         str(first.base_images),
         size(first.peak_bytes),
         size(first.bytes),
     )
+
+
+def _time(line: Line) -> str:
+    train = line.outcomes[0].train_seconds
+    return f"{duration(train)} and the base" if line.seconds is None else duration(line.seconds)
 
 
 def _verdict(line: Line) -> str:

@@ -66,3 +66,12 @@ def test_ctrl_c_ends_a_comparison_in_one_sentence(comparing: subprocess.Popen[st
     assert done.code == 130, done.err
     assert "Traceback" not in done.err, done.err
     assert gone(worker)
+
+
+def test_an_interrupt_of_the_comparison_alone_ends_its_worker_too(comparing: subprocess.Popen[str]) -> None:
+    worker = worker_of(comparing)  # at once: it is still importing
+    comparing.send_signal(signal.SIGINT)
+    done = finish(comparing)
+    assert done.code == 130, done.err
+    assert "Traceback" not in done.err, done.err
+    assert gone(worker)

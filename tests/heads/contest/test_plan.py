@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from featstore import DatasetOptions, Request
+from featstore.errors import InputError
 from heads.contest.plan import Contest
 
 
@@ -30,6 +33,12 @@ def test_the_cheapest_way_comes_first_and_the_dearest_last() -> None:
 def test_the_curve_over_views_goes_by_powers_of_two(views: int, counts: list[int]) -> None:
     ways = [way for way in contest(views=views).ways if way.head == "logreg"]
     assert [way.plan.request.views for way in ways] == [1, *counts]
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, math.nan, math.inf])
+def test_a_budget_that_is_no_time_is_refused(minutes: float) -> None:
+    with pytest.raises(InputError, match="no budget"):
+        contest(minutes=minutes)
 
 
 def test_every_network_is_trained_as_asked_for() -> None:

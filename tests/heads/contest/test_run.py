@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +90,13 @@ def test_a_way_whose_process_is_killed_is_left_out_and_the_others_go_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the kernel does when memory runs out."""
-    plain = module._in_a_process
+    plain = module.in_a_process
 
-    def killed(contest: Contest, way: Way, *rest: Any) -> Any:
-        if way.head is None:
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                return process.submit(os._exit, 9).result()
-        return plain(contest, way, *rest)
+    def killed(work: Any, contest: Contest, way: Way, *rest: Any) -> Any:
+        return plain(os._exit, 9) if way.head is None else plain(work, contest, way, *rest)
 
     monkeypatch.setattr(Contest, "ways", (CACHED, NETWORK))
-    monkeypatch.setattr(module, "_in_a_process", killed)
+    monkeypatch.setattr(module, "in_a_process", killed)
     found = compared(photos, tmp_path)
     assert [line.way.name for line in found.lines] == ["cached"]
     assert any("network: its process was ended from outside" in note for note in found.notes)
@@ -120,6 +116,40 @@ def test_a_limit_takes_a_part_of_the_training_images_and_half_as_many_to_judge(p
     assert module._open(contest, store).paths == dataset.paths
     many, every = (module._open(replace(contest, limit=limit), store) for limit in (1000, None))
     assert many.paths == every.paths
+
+
+def test_what_found_no_room_is_run_at_the_end_if_time_is_left_over(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = Way("another", NETWORK.plan, weight=20.0)
+    monkeypatch.setattr(Contest, "ways", (CACHED, NETWORK, another))
+    contest, plain = Contest(str(photos), DatasetOptions(), VGG), module.in_a_process
+    outcome = plain(module._run, contest, CACHED, 0, tmp_path / "store", tmp_path / "out", None, False)
+    order: list[str] = []
+
+    def at_once(work: Any, contest: Contest, way: Way, *rest: Any) -> Any:
+        order.append(way.name)
+        return outcome
+
+    monkeypatch.setattr(module, "in_a_process", at_once)
+    found = compared(photos, tmp_path, minutes=5)
+    assert order == ["cached", "another", "network"], "it would have got 13 s at first"
+    assert [line.way.name for line in found.lines] == ["cached", "network", "another"]
+    assert not any("want of time" in note for note in found.notes)
+
+
+def test_without_validation_images_nothing_is_run(tmp_path: Path, few_ways: None) -> None:
+    with pytest.raises(InputError, match="needs validation images"):
+        compared(class_folders(tmp_path / "p", splits=("train", "test")), tmp_path)
+
+
+def test_what_cannot_be_trained_is_said_once_and_with_advice(tmp_path: Path, few_ways: None) -> None:
+    photos = class_folders(tmp_path / "p")
+    for split in photos.iterdir():
+        shutil.rmtree(split / "dogs")
+    with pytest.raises(InputError, match="nothing can be trained") as caught:
+        compared(photos, tmp_path)
+    assert caught.value.todo
 
 
 class TestTheBudget:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,21 @@ def test_a_table_tells_accuracy_cost_and_chance() -> None:
     assert "may be chance" not in lines[4]
     assert "over 2 seeds" in lines[1]
     assert "1.0 GiB" in lines[1]
-    assert max(map(len, text(standing(), 80).splitlines())) <= 80 or "memory" not in text(standing(), 80)
+
+
+def test_eighty_columns_hold_every_name_accuracy_and_time_unbroken() -> None:
+    names = [way.name for way in Contest("photos", DatasetOptions(), Request("vgg16"), views=4).ways]
+    few = standing()
+    many = [replace(line, way=replace(line.way, name=name)) for line, name in zip(few.lines * 3, names, strict=False)]
+    shown = text(replace(few, lines=tuple(many)), 80)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(names) == 10
+    for name, line in zip(names, lines[1:], strict=False):
+        assert f" {name} " in line
+        assert line.endswith((" s", " min")) or " s " in line or "min" in line
+        assert re.search(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", line)
+    assert "the best on test: 0.9" in shown
 
 
 def test_a_page_holds_every_way_and_loads_nothing(tmp_path: Path) -> None:
