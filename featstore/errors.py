@@ -122,11 +122,11 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.5)]
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], where: str) -> InputError:
-    """The error for a ``name`` that is none of the ``known`` ones, with the nearest of them."""
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str, most: int | None = _SHOWN) -> InputError:
+    """The error for a ``name`` that is none of the ``known`` ones, with the nearest of them; ``most`` are listed."""
     names = list(known)
     close = nearest(name, names)
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if most and len(names) > most else "")
     return InputError(
         f"unknown {kind} {name!r}" + (f": did you mean {' or '.join(close)}?" if close else ""),
         where=where,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -44,6 +45,8 @@ def augment(
     from heads.augmented import contact_sheet_of
     from heads.report import sheets
 
+    if to.suffix.lower() != ".png":
+        raise typer.BadParameter(f"a contact sheet is a PNG file: {visible(to.stem)}.png?", param_hint=f"--to {to}")
     sheets.check_target(to, force=force)
     sheets.write_file(contact_sheet_of(image, policy, size=parse_image_size(image_size) or 224), to, force=force)
     show.say(f"{visible(str(to))}: a contact sheet of {visible(str(image))}")
@@ -129,6 +132,8 @@ def live(
     )
     found = train_live(images, plan, store=open_store(store), out=out, progress=for_stream())
     show.console().print(terminal.live(found))
+    show.sentences(found.notes)
+    show.say(f"featstore predict {quote(str(found.bundle))} IMAGES…")
     if as_json:
         print_json(found.to_json())
 
@@ -150,7 +155,10 @@ def compare(
     budget: Annotated[
         float | None, typer.Option(metavar="MINUTES", help="What does not fit is cut short or left out.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=4, help="Only N training images: a quick look.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=4, help="A quick look: N images to train on, half as many to judge and test."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each way is run.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of a head, and again of fine-tuning.")] = 10,
     scratch_epochs: Annotated[int, typer.Option(min=1, help="Epochs of a network from scratch.")] = 30,
@@ -192,5 +200,7 @@ def compare(
     page = contest_show.write_page(out, standing)
     show.console().print(contest_show.terminal(standing, show.console().width))
     show.sentences([*standing.notes, f"everything on one page: {page}"])
+    if bundle := standing.best.outcomes[0].bundle:
+        show.say(f"the best: featstore predict {quote(str(bundle))} IMAGES…")
     if as_json:
         print_json({**standing.to_json(), "page": str(page)})

@@ -13,7 +13,7 @@ import numpy as np
 import featstore
 from featstore import machine, rates
 from featstore.cached import CachedRows
-from featstore.dataset import Dataset, require_trainable
+from featstore.dataset import Dataset, require_decodable, require_trainable
 from featstore.errors import FeatstoreError, InputError, from_os_error, unknown_name
 from featstore.extraction import Extraction
 from featstore.job import Job, Request, resolve_jobs
@@ -204,7 +204,9 @@ def _extract(
     require_trainable(dataset)
     _require_writable(results)
     done = featstore.extract(dataset, list(dict.fromkeys(requests)), store=store, progress=progress)
-    usable = np.flatnonzero((done.reasons == 0).any(axis=0))
+    readable = (done.reasons == 0).any(axis=0)
+    require_decodable(dataset, readable)
+    usable = np.flatnonzero(readable)
     require_trainable(dataset.select(usable), dataset.split_of(done.digests)[usable])
     return done
 

@@ -3,6 +3,14 @@
 from featstore.dataset.dataset import Dataset, DatasetOptions
 from featstore.dataset.opening import open_dataset
 from featstore.dataset.sources import Source
-from featstore.dataset.trainable import missing_classes, require_trainable
+from featstore.dataset.trainable import missing_classes, require_decodable, require_trainable
 
-__all__ = ["Dataset", "DatasetOptions", "Source", "missing_classes", "open_dataset", "require_trainable"]
+__all__ = [
+    "Dataset",
+    "DatasetOptions",
+    "Source",
+    "missing_classes",
+    "open_dataset",
+    "require_decodable",
+    "require_trainable",
+]

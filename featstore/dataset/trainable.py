@@ -11,6 +11,7 @@ from featstore.dataset.dataset import BY_DIGEST, Dataset
 from featstore.dataset.listing import some
 from featstore.errors import InputError
 from featstore.records import SPLITS
+from featstore.wording import counted
 
 _LABELLED_SPLITS = SPLITS[:3]
 
@@ -49,6 +50,18 @@ def _strangers(classes: Sequence[str], used: Mapping[str, set[int]]) -> dict[str
         if where and index not in used["train"]:
             strangers.setdefault(where, []).append(name)
     return strangers
+
+
+def require_decodable(dataset: Dataset, readable: npt.NDArray[np.bool_]) -> None:
+    """Raise InputError if there are labelled images and none is ``readable``, bool (N,)."""
+    labelled = dataset.labels >= 0
+    if labelled.any() and not (labelled & readable).any():
+        raise InputError(
+            "none of the images can be decoded",
+            where=dataset.source.location,
+            received=counted(int(labelled.sum()), "broken image"),
+            todo="featstore extract lists them, each with its reason",
+        )
 
 
 def require_trainable(dataset: Dataset, splits: npt.NDArray[np.int8] | None = None) -> None:

@@ -56,8 +56,15 @@ def profile(report: ExtractReport, machine: Machine) -> Profile:
     for name in ("read", "decode"):
         alone[name] /= report.workers
     images = max((spec.computed for spec in report.specs), default=0) or report.images
+    shared = f" (of one of {report.workers} threads)" if report.workers > 1 else ""
     stages = tuple(
-        StageProfile(name, about, alone[name], alone[name] / report.seconds, images / alone[name] if alone[name] else 0)
+        StageProfile(
+            name,
+            about + (shared if name in ("read", "decode") else ""),
+            alone[name],
+            alone[name] / report.seconds,
+            images / alone[name] if alone[name] else 0,
+        )
         for name, about in _STAGES.items()
     )
     could = report.seconds - alone["scan"] - alone["startup"]

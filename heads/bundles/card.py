@@ -70,7 +70,8 @@ class Card:
     held_out, test : its metrics there, before the last fit, and on the test split, which was scored once; None if not.
     fitted_on : the splits of the last fit.
     snapshot : the names of the store's segments when it was trained; with the specs they tell exactly which rows.
-    views, augmentation : of each training image, itself among them; the policy of the others, None if there are none.
+    views, augmentation : of each training image, itself among them, or 0 if every epoch saw another new one, never the
+        image itself; the policy of these, None if there are none.
     rows, rows_digest : how many images it was fitted on, and the SHA-256 (hex) of their sorted digests and labels.
     versions : package name → version of what fitted it.
     """
@@ -194,7 +195,7 @@ def _check(card: Card) -> None:
         "classes": len(set(card.classes)) == len(card.classes) > 1,
         "widths": min(card.widths, default=0) > 0,
         "numbers": type(card.seed) is type(card.rows) is int and card.rows >= 0 and type(card.balanced) is bool,
-        "views": type(card.views) is int and card.views >= 1 and type(card.augmentation) in (str, type(None)),
+        "views": type(card.views) is int and card.views >= 0 and type(card.augmentation) in (str, type(None)),
         "clip": card.clip is None or 0 <= card.clip < 0.5,
         "calibration": len(card.calibration.curves)
         == (len(card.classes) if card.calibration.method == "isotonic" else 0),

@@ -73,7 +73,9 @@ class Evaluated:
             words = f"{len(self.seen)} of the {counted(images, 'image')} were seen in training: {kinds}"
             alone = "; no others are left, so this score says nothing of new images"
             yield words + ("; the score without them stands beside" if self.without_seen else alone)
-        if self.searched < self.fitted:
+        if not self.searched:
+            yield "near copies were not looked for: the store holds no features of the images that it was fitted on"
+        elif self.searched < self.fitted:
             yield (
                 f"near copies were looked for among {self.searched} of the {counted(self.fitted, 'image')} that the "
                 "head was fitted on: the store holds the features of these alone"

@@ -142,7 +142,7 @@ def keep(
         test=test,
         fitted_on=("train",),
         augmentation=policy,
-        views=plan.request.views if plan.on_maps else epochs if plan.augment else 1,
+        views=plan.request.views if plan.on_maps else 0 if plan.augment else 1,
         rows=len(splits.train),
         rows_digest=splits.rows_digest,
         snapshot=rows.names,

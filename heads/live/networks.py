@@ -16,6 +16,9 @@ from featstore.backbone import GraphSpec, build
 from featstore.errors import InputError, unknown_name
 from featstore.weights.keras_io import float32_policy, import_keras, named_layers
 
+LEAST_OF_SCRATCH = 22
+"""Pixels a side of which one is left after three convolutions and poolings."""
+
 INPUT, HEAD = "images", "head"
 """The names of a network's input, and of the part that follows the base."""
 
@@ -67,7 +70,16 @@ def on_every_gpu(devices: Sequence[str] | None = None) -> AbstractContextManager
 def scratch(image_size: tuple[int, int], head: HeadSpec) -> Network:
     """The convolutional network of the tutorials that begin at nothing: 16, 32 and 64 filters of 3 x 3, each with relu
     and followed by max pooling; pixels are scaled to 0 to 1.
+
+    Raises InputError for pictures so small that nothing would be left of them.
     """
+    if min(image_size) < LEAST_OF_SCRATCH:
+        raise InputError(
+            "the images are too small for a network from scratch",
+            where="--image-size",
+            expected=f"at least {LEAST_OF_SCRATCH} pixels a side",
+            received=f"{image_size[0]} × {image_size[1]}",
+        )
     keras = import_keras()
     layers = keras.layers
     with float32_policy():
@@ -135,7 +147,7 @@ def unfreeze(network: Network, layer: str | None) -> None:
     if not network.base:
         return
     if layer not in (None, "all", *network.names):
-        raise unknown_name("layer", str(layer), network.names, "--from")
+        raise _unknown(network, str(layer))
     start = len(network.base) if layer is None else 0 if layer == "all" else network.names[layer]
     for place, one in enumerate(network.base):
         one.trainable = place >= start
@@ -152,7 +164,7 @@ def tail(network: Network, layer: str) -> tuple[str, Any]:
     """
     keras = import_keras()
     if layer not in network.names:
-        raise unknown_name("layer", layer, network.names, "--from")
+        raise _unknown(network, layer)
     first = network.base[network.names[layer]]
     below: Any = first.input if not isinstance(first.input, list) else None
     try:
@@ -167,6 +179,11 @@ def tail(network: Network, layer: str) -> tuple[str, Any]:
         if network.base[place] is source:
             return name, model
     raise _uncut(layer, "nothing below it could be stored but the pictures")
+
+
+def _unknown(network: Network, layer: str) -> InputError:
+    """With every name from the last layer back: the end is where fine-tuning begins."""
+    return unknown_name("layer", layer, ["all", *reversed(list(network.names))], "--from", most=None)
 
 
 def _uncut(layer: str, why: str) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,6 +100,13 @@ class LivePlan:
             problems.append("nothing is frozen here that could be stored")
         if self.layer is not None and self.way != "finetune":
             problems.append(f"{self.way} does not train layers of the base")
+        for name in ("learning_rate", "tuning_rate"):
+            rate = getattr(self, name)
+            if not (math.isfinite(rate) and rate > 0):
+                raise InputError(
+                    "this is no learning rate", where=f"--{name.replace('_', '-')}", expected="a number above 0",
+                    received=rate,
+                )  # fmt: skip
         if problems:
             raise InputError("these options do not go together", received="; ".join(problems))
 
@@ -125,7 +133,7 @@ class LivePlan:
                 f"where does fine-tuning of {self.request.backbone} begin?",
                 where="--from",
                 expected="the name of one of its layers, or all",
-                todo="a name that does not exist lists those that do",
+                todo="--from ? lists them",
             )
         return (first, Stage(self.tuning_epochs, self.tuning_rate, self.optimizer, layer))
 
@@ -142,6 +150,7 @@ class LiveResult:
     base_images : pictures that go through the base, or the frozen part of it, if nothing is in the store yet.
     peak_bytes : the most memory that this process has held. bytes : of what was saved.
     bundle : the saved head; base : the saved base, None if it is the one that was asked for.
+    notes : what was left out, what an earlier call had done, what else lies on the disk.
     """
 
     name: str
@@ -163,6 +172,7 @@ class LiveResult:
     bytes: int
     bundle: Path
     base: Path | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``featstore live --json`` prints."""
@@ -183,4 +193,5 @@ class LiveResult:
             "bytes": self.bytes,
             "bundle": str(self.bundle),
             "base": str(self.base) if self.base else None,
+            "notes": list(self.notes),
         }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,17 @@ from featstore.errors import DamageError
 from featstore.job import resolve_jobs
 from featstore.progress import Progress, silent
 from featstore.scan import digest_all
+from featstore.show import size
 from featstore.spec import PixelSpec
 from featstore.store import Store
 from featstore.table import read_tables
+from featstore.wording import counted
 from heads.live.batches import Batches, MapBatches, PictureBatches, Pictures, Views
 from heads.live.keep import keep
 from heads.live.networks import HeadSpec, Network, counts, on_base, on_every_gpu, scratch, tail, unfreeze
 from heads.live.plan import LivePlan, LiveResult
 from heads.live.splits import Splits
-from heads.live.training import train_network
+from heads.live.training import Trained, train_network
 
 SCRATCH_SIZE = 150
 """Pixels a side of the pictures of a network from scratch, if nothing else is asked for: the tutorials'."""
@@ -63,8 +67,9 @@ def train_live(
     Raises InputError for a dataset without validation images or a layer that the base does not have, and what
     extraction, :func:`heads.live.training.train_network` and :func:`heads.live.keep.keep` raise.
     """
-    started, stages = time.perf_counter(), plan.stages
+    started = time.perf_counter()
     graph, pixels = _graph(dataset, plan, store, progress)
+    stages = plan.stages
     pictures = Pictures(dataset, pixels)
     splits = Splits.of(dataset, pictures, progress)
     with on_every_gpu():
@@ -76,10 +81,12 @@ def train_live(
         else:
             material = _live(plan, network, splits, pictures)
         key = _key(plan, graph, pixels, splits)
+        checkpoint = out / "checkpoints" / f"{key[:32]}.npz"
+        logs = plan.options.tensorboard
+        options = replace(plan.options, tensorboard=logs / f"{plan.way}-{key[:12]}" if logs else None)
         trained = train_network(
             material.model, lambda stage: unfreeze(network, stage.unfreeze), stages, material.train, material.held_out,
-            material.views, plan.options, checkpoint=out / "checkpoints" / f"{key[:32]}.npz", key=key,
-            label=plan.name, progress=progress,
+            material.views, options, checkpoint=checkpoint, key=key, label=plan.name, progress=progress,
         )  # fmt: skip
     kept = keep(
         network, plan, splits, epochs=len(trained.seconds), store=store, out=out, with_test=with_test,
@@ -108,7 +115,17 @@ def train_live(
         bytes=kept.bytes,
         bundle=kept.bundle,
         base=kept.base,
+        notes=(*splits.notes, *_notes(trained, checkpoint)),
     )
+
+
+def _notes(trained: Trained, checkpoint: Path) -> Iterator[str]:
+    if trained.before:
+        done = counted(trained.before, "epoch")
+        yield f"{done} of {len(trained.seconds)} had been done before: the time in all is of this call alone"
+    with suppress(OSError):
+        bytes_of = checkpoint.stat().st_size
+        yield f"{size(bytes_of)} more on disk that only the same call again would use: {checkpoint}"
 
 
 def _graph(dataset: Dataset, plan: LivePlan, store: Store, progress: Progress) -> tuple[GraphSpec | None, PixelSpec]:

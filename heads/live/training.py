@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featstore.errors import InputError
+from featstore.errors import InputError, from_os_error
 from featstore.progress import Progress, silent
 from featstore.weights.keras_io import import_keras
 from heads.kinds.head import Labels
@@ -39,12 +40,14 @@ class Trained:
 
     curve : its learning curve. seconds : the wall time of each epoch. images : how many went through, in all epochs.
     cut_short : whether a stage ended for want of time, and not for its number of epochs or its patience.
+    before : how many of the epochs an earlier call had done.
     """
 
     curve: Curve
     seconds: tuple[float, ...]
     images: int
     cut_short: bool
+    before: int
 
 
 def train_network(
@@ -68,6 +71,7 @@ def train_network(
     """
     run = Run(model, train, held_out, views, options)
     state, kept = read_checkpoint(checkpoint, _key(key, stages, options))
+    before = state.epoch
     total = len(train.y) * (sum(stage.epochs for stage in stages) - state.epoch)
     cut_short = False
     with progress(label, total) as advance:
@@ -90,7 +94,7 @@ def train_network(
             state.stage, state.epochs_of_stage, state.best_loss = number + 1, 0, None
     loss, accuracy, held_loss, held_accuracy = zip(*state.curve, strict=True) if state.curve else ((), (), (), ())
     curve = Curve(loss, accuracy, held_loss, held_accuracy) if held_out is not None else Curve(loss, accuracy)
-    return Trained(curve, tuple(state.seconds), state.epoch * len(train.y), cut_short)
+    return Trained(curve, tuple(state.seconds), state.epoch * len(train.y), cut_short, before)
 
 
 class Run:
@@ -241,6 +245,12 @@ def _tensorboard(folder: Path | None) -> Any:
         ) from error
     import tensorflow as tf
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # TensorFlow's own words for it are none
+            pass
+    except OSError as error:
+        raise from_os_error(error, "write TensorBoard's logs", folder) from error
     return tf.summary.create_file_writer(str(folder))
 
 

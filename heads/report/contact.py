@@ -23,7 +23,7 @@ _VARIED = {
     "rotation_range": ("rotation", 0.0, "{:+.0f}°"),
     "width_shift_range": ("width_shift", 0.0, "{:+.0%}"),
     "height_shift_range": ("height_shift", 0.0, "{:+.0%}"),
-    "shear_range": ("shear", 0.0, "{:+.1f}°"),
+    "shear_range": ("shear", 0.0, "{:+.2f}°"),
     "zoom_range": ("zoom", 1.0, "{:.2f}"),
     "horizontal_flip": ("mirrored", 0.0, ""),
     "vertical_flip": ("upside_down", 0.0, ""),
@@ -83,6 +83,7 @@ def _alone(pixels: _Pixels, policy: Policy) -> Iterator[_Row]:
         ways = [_with(field, value) for value in values]
         pictures = tuple(transformed(pixels, way, policy.fill_mode) for way in ways)
         title = f"{name}={reach:g}" if not isinstance(reach, bool) else name
+        title += " (degrees)" if "°" in words else ""
         yield _Row(f"{title}, alone", pictures, tuple(captions))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
 
+from featstore.catalog import is_own_model
 from featstore.show import grid, size
 from featstore.wording import counted, visible
 from heads.bundles.bundle import Bundle
-from heads.bundles.card import Card
-from heads.bundles.inventory import Found, joined_names, strange_files
+from heads.bundles.card import Card, Origin
+from heads.bundles.inventory import Found, strange_files
 from heads.report.terminal import MEASURES, plain, setting, with_interval
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def inventory(found: Sequence[Found]) -> RenderableType:
         card = one.card
         cells = (
             str(one.path),
-            f"{joined_names(card)} {card.specs[0].pooling}",
+            f"{_short_names(card)} {card.specs[0].pooling}",
             f"{card.kind} {setting(card.params)}",
             str(len(card.classes)),
             with_interval(card.held_out.accuracy),
@@ -81,7 +83,7 @@ def exported(done: Exported) -> Iterator[RenderableType]:
 
 def _about_head(known: Card) -> dict[str, str]:
     features = [
-        f"{origin.backbone} ({origin.weights}) {spec.layer} {'x'.join(map(str, spec.image_size))} {spec.pooling} "
+        f"{_asked_for(origin)} {spec.layer} {'x'.join(map(str, spec.image_size))} {spec.pooling} "
         f"{spec.precision}, {spec.resize} {spec.fit}, preprocessing {spec.preprocessing}, weights {spec.weights[:16]}: "
         f"{counted(width, 'feature')}"
         for spec, origin, width in zip(known.specs, known.origins, known.widths, strict=True)
@@ -94,11 +96,21 @@ def _about_head(known: Card) -> dict[str, str]:
     }
 
 
+def _short_names(card: Card) -> str:
+    """Of a base of one's own only the file's name: its folder is in the bundle's card."""
+    names = (origin.backbone for origin in card.origins)
+    return "+".join(Path(name).stem if is_own_model(name) else name for name in names)
+
+
+def _asked_for(origin: Origin) -> str:
+    """A model of one's own brings its weights along."""
+    return origin.backbone if is_own_model(origin.backbone) else f"{origin.backbone} ({origin.weights})"
+
+
 def _about_training(bundle: Bundle) -> dict[str, str]:
     known = bundle.card
-    views = (
-        {"views": f"{known.views} of each image, itself among them: {known.augmentation}"} if known.augmentation else {}
-    )
+    seen = f"{known.views} of each image, itself among them" if known.views else "a new one of each image every epoch"
+    views = {"views": f"{seen}: {known.augmentation}"} if known.augmentation else {}
     facts = {
         "chosen": f"among {counted(len(known.trials), 'setting')} on {known.chosen_on}",
         "trained on": f"{counted(known.rows, 'image')} of {' and '.join(known.fitted_on)} (seed {known.seed}), "

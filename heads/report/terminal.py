@@ -216,7 +216,7 @@ def live(found: LiveResult) -> Table:
         f"{duration(found.seconds)} in all, {found.base_images} images through the base",
         "memory": f"{size(found.peak_bytes)} at most; {size(found.bytes)} on disk",
         "base": str(found.base) if found.base else "",
-        "head": f"{found.bundle}: featstore predict {quote(str(found.bundle))} IMAGES…",
+        "head": str(found.bundle),
     }
     for name, value in facts.items():
         if value:

@@ -43,6 +43,21 @@ def test_a_policy_that_makes_no_sense_is_refused(image: Path, policy: str, words
         contact_sheet_of(image, policy)
 
 
+def test_a_sheet_of_gigabytes_is_refused_before_any_work(image: Path, tmp_path: Path) -> None:
+    to = tmp_path / "sheet.png"
+    refused = run("augment", image, "--image-size", "100000", "--to", to)
+    assert refused.code == 2
+    assert "at most 1024 pixels a side" in refused.err
+    assert not to.exists()
+
+
+def test_a_sheet_is_written_under_the_name_of_what_it_is(image: Path, tmp_path: Path) -> None:
+    refused = run("augment", image, "--to", tmp_path / "sheet.jpg")
+    assert refused.code == 2
+    assert "sheet.png" in refused.err
+    assert not (tmp_path / "sheet.jpg").exists()
+
+
 def test_a_file_that_is_no_image_is_refused_with_its_reason(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(png(1)[:60])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featstore.dataset import Dataset, missing_classes, require_trainable
+from featstore.dataset import Dataset, missing_classes, require_decodable, require_trainable
 from featstore.dataset.sources import FolderSource
 from featstore.errors import InputError
 
@@ -77,3 +77,12 @@ def test_what_makes_training_impossible_is_said(
 def test_the_splits_that_the_digests_gave_are_what_counts() -> None:
     with pytest.raises(InputError, match="train has one class only"):
         require_trainable(dataset([0, 1], [-1, -1]), np.array([0, 2], np.int8))
+
+
+def test_images_that_are_all_broken_are_said_to_be() -> None:
+    data = dataset([0, 1, -1], [0, 0, 3])
+    with pytest.raises(InputError, match="none of the images can be decoded") as refused:
+        require_decodable(data, np.array([False, False, True]))
+    assert refused.value.received == "2 broken images"
+    require_decodable(data, np.array([True, False, False]))
+    require_decodable(dataset([-1], [3], ()), np.array([False]))

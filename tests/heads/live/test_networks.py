@@ -47,6 +47,23 @@ def test_a_layer_that_does_not_exist_is_named(vgg16: Network) -> None:
             use(vgg16, "block5_conv_1")
 
 
+def test_layers_are_listed_from_the_last_one_back_for_there_tuning_begins(vgg16: Network) -> None:
+    with pytest.raises(InputError) as refused:
+        unfreeze(vgg16, "?")
+    listed = str(refused.value)
+    assert "all, block5_pool, block5_conv3" in listed
+    assert "block1_conv1" in listed
+
+
+@pytest.mark.parametrize(("size", "is_enough"), [((22, 22), True), ((21, 22), False), ((150, 8), False)])
+def test_pictures_too_small_for_a_network_from_scratch_are_refused(size: tuple[int, int], is_enough: bool) -> None:
+    if is_enough:
+        assert scratch(size, HeadSpec(2)).trunk.output_shape[1:3] == (1, 1)
+    else:
+        with pytest.raises(InputError, match="too small for a network from scratch"):
+            scratch(size, HeadSpec(2))
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "below"),
     [("vgg16", "block5_conv1", "block4_pool"), ("xception", "block14_sepconv1", None)],

@@ -11,7 +11,7 @@ import pytest
 
 import featstore
 from featstore import Request, Store, open_dataset
-from featstore.errors import InputError
+from featstore.errors import FeatstoreError, InputError
 from featstore.table import StoredRows
 from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import load_own
@@ -173,6 +173,40 @@ def test_maps_larger_than_memory_stay_in_the_store_and_train_the_same(
     large = trained(photos, store, PLANS["maps"], tmp_path / "large")
     assert kinds == [StoredRows, StoredRows]
     assert large.curve == small.curve
+
+
+def test_a_base_whose_last_block_is_unknown_is_looked_for_before_that_is_asked(
+    photos: Path, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="did you mean"):
+        trained(photos, store, replace(PLANS["live"], request=Request("vgg61")), tmp_path / "out")
+
+
+def test_logs_of_two_plans_are_kept_apart_and_a_file_in_their_place_is_an_error_in_words(
+    photos: Path, store: Store, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    logs = tmp_path / "logs"
+    for seed in (0, 1):
+        options = LiveOptions(8, seed=seed, tensorboard=logs)
+        trained(photos, store, replace(PLANS["scratch"], options=options), tmp_path / "out")
+    assert len(list(logs.glob("scratch-*"))) == 2
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(FeatstoreError) as refused:
+        trained(
+            photos, store, replace(PLANS["scratch"], options=LiveOptions(8, seed=2, tensorboard=file)), tmp_path / "out"
+        )
+    assert "write TensorBoard's logs" in str(refused.value)
+
+
+def test_what_an_earlier_call_had_done_is_said_with_the_checkpoint_that_stays(
+    photos: Path, store: Store, tmp_path: Path
+) -> None:
+    first, again = (trained(photos, store, PLANS["scratch"], tmp_path / "out").notes for _ in range(2))
+    assert [words for words in first if "done before" in words] == []
+    assert "2 epochs of 2 had been done before: the time in all is of this call alone" in again
+    assert any("checkpoints" in words for words in first)
 
 
 def test_without_validation_images_nothing_is_trained(store: Store, tmp_path: Path) -> None:

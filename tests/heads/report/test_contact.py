@@ -35,7 +35,8 @@ def test_it_is_a_png_with_a_row_for_the_policy_and_for_each_of_its_ranges(drawn)
     titles = [title for title, _, _ in drawn]
     assert titles[0] == "the whole policy"
     assert titles[1:] == [f"{name}, alone" for name in (
-        "rotation_range=40", "width_shift_range=0.2", "height_shift_range=0.2", "shear_range=0.2", "zoom_range=0.2",
+        "rotation_range=40 (degrees)", "width_shift_range=0.2", "height_shift_range=0.2",
+        "shear_range=0.2 (degrees)", "zoom_range=0.2",
         "horizontal_flip",
     )]  # fmt: skip
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from featstore.spec import PixelSpec
 from heads.bundles.bundle import HEAD_FILE, read_bundle, write_bundle
-from heads.bundles.card import Card
+from heads.bundles.card import Card, Origin
 from heads.bundles.inventory import find_bundles
 from heads.export.files import Exported
 from heads.export.model import ImageInput
@@ -49,6 +49,20 @@ def test_a_list_has_a_line_a_bundle_and_says_what_is_wrong(
     assert line.count("1.000 [") == 2
     [line] = [line for line in text.splitlines() if other.name in line]
     assert "cannot be used: a file of this bundle was changed" in line
+
+
+def test_a_base_of_ones_own_is_named_by_its_file_and_has_no_other_weights(
+    path: Path, bundles: Path, card: Card, head: LinearHead
+) -> None:
+    origin = Origin("/far/away/live/bases/vgg16-finetune-0123456789ab.keras")
+    own = write_bundle(bundles, replace(card, origins=(origin,), augmentation="flip", views=0), head, DIGESTS)
+    text = shown([inventory(find_bundles([own]))])
+    assert "vgg16-finetune-0123456789ab avg" in text
+    assert "far" not in text.splitlines()[-2].replace(str(own), "")
+    text = shown(card_of(read_bundle(own)))
+    assert "(imagenet)" not in text
+    assert origin.backbone in text
+    assert "a new one of each image every epoch: flip" in text
 
 
 def test_an_empty_list_says_how_to_make_the_first() -> None:
