@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from featstore.progress import Progress, silent
 from featstore.records import Digests, as_text
 from featstore.scan import digest_all, lost_caches
 from featstore.store import Store, compact
-from featstore.store.commit import explained, leftovers
+from featstore.store.commit import leftovers, remove
 from featstore.wording import counted
 
 
@@ -57,7 +56,8 @@ def collect(
     freed = sum(file.stat().st_size for file in files if file.exists())
     rows = 0
     if not dry_run:
-        _remove(files)  # first: on a full disk it makes room for what follows
+        for file in files:  # first: on a full disk it makes room for what follows
+            remove([file], file.parent)
     if wanted is not None and dry_run:
         rows, size = _not_wanted(store, wanted)
         freed += size
@@ -99,9 +99,3 @@ def _not_wanted(store: Store, wanted: _Kept) -> tuple[int, int]:
             width = int(np.prod(segment.feature_shape or (0,)))
             size += going * width * np.dtype(namespace.spec.dtype).itemsize
     return rows, size
-
-
-def _remove(files: Sequence[Path]) -> None:
-    for file in files:
-        with explained("remove a file", file):
-            file.unlink(missing_ok=True)

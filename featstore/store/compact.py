@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from featstore.store.store import Store
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
+    from featstore.store.structure import Codec
 
 SEGMENT_BYTES = BYTES_PER_COMMIT
 """Features of a compacted segment, at most, unless one row is larger; a third of the memory that making it takes."""
@@ -67,7 +68,7 @@ def compact(store: Store, *, wanted: Wanted | None = None, progress: Progress = 
     """
     store.check_writable()
     done = [_Compaction(namespace, store, wanted).run(progress) for namespace in store.namespaces()]
-    return CompactReport(*map(sum, zip(*map(astuple, done), strict=True))) if done else CompactReport(0, 0, 0, 0, 0)
+    return CompactReport(*(sum(getattr(one, field.name) for one in done) for field in fields(CompactReport)))
 
 
 class _Compaction:
@@ -147,7 +148,8 @@ class _Compaction:
         for group in groups:
             rows = self._merged(group)
             if rows is not None:
-                commit(encode(rows, self._spec, _recorded(group)), self._folder, self._private)
+                data = encode(rows, self._spec, _recorded(group), _codec(group))
+                commit(data, self._folder, self._private)
             advance(len(group))
         return [segment.path for group in groups for segment, _ in group]
 
@@ -181,6 +183,11 @@ def _recorded(group: Sequence[_Part]) -> dict[str, str]:
         for name, value in segment.recorded.items():
             said.setdefault(name, set()).update(value.split(", "))
     return {name: ", ".join(sorted(values)) for name, values in said.items()} | {"compaction": secrets.token_hex(8)}
+
+
+def _codec(group: Sequence[_Part]) -> Codec:
+    """Compressed, if any of the parts was."""
+    return "zstd" if any(segment.codec == "zstd" for segment, _ in group) else "none"
 
 
 def _keys(segment: Segment) -> npt.NDArray[np.bytes_]:

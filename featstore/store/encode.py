@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,9 +14,7 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.spec import Spec
 from featstore.store.rows import FORMAT_VERSION, Rows
-from featstore.store.structure import KEYS, ZSTD, feature_type, require_zstd
-
-Codec = Literal["none", "zstd"]
+from featstore.store.structure import KEYS, ZSTD, Codec, feature_type, require_zstd
 
 _CHUNK_BYTES = 2**20
 """Aimed at, uncompressed: small enough to bound the memory of a reader, large enough that HDF5's overhead vanishes."""

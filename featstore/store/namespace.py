@@ -18,9 +18,9 @@ from featstore.store.snapshot import Snapshot
 from featstore.store.writer import Writer
 
 if TYPE_CHECKING:
-    from featstore.store.encode import Codec
     from featstore.store.segment import Segment
     from featstore.store.store import Store
+    from featstore.store.structure import Codec
 
 SEGMENT_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 

@@ -22,7 +22,7 @@ from featstore.errors import DamageError, FeatstoreError, InputError, from_os_er
 from featstore.records import RACY_NS, Digests
 from featstore.spec import Spec
 from featstore.store.rows import Features
-from featstore.store.structure import Malformed, check_structure
+from featstore.store.structure import Codec, Malformed, check_structure, codec_of
 
 _CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError)
 """What h5py raises on a file that HDF5 cannot make sense of."""
@@ -40,8 +40,9 @@ class Segment:
 
     digests uint8 (N, 32), views uint16 (N,), status uint8 (N,); ``feature_shape`` is (D,), (H, W, C), or None if
     every row is a reject; ``chunk_rows`` rows are checked and read at a time; ``recorded`` is what its maker noted;
-    ``written_ns`` is the file's time of modification. ``checked`` tells when every byte of it was seen to be right;
-    None if that was not asked for, or if the file was so new that it could change again without a new time.
+    ``codec`` is that of the features; ``written_ns`` is the file's time of modification. ``checked`` tells when every
+    byte of it was seen to be right; None if that was not asked for, or if the file was so new that it could change
+    again without a new time.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Segment:
     chunk_rows: int
     recorded: Mapping[str, str]
     bytes: int
+    codec: Codec = "none"
     written_ns: int = 0
     checked: _Checked | None = None
 
@@ -143,6 +145,7 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
             chunk_rows=1 if features is None else features.chunks[0],
             recorded=recorded,
             bytes=about.st_size,
+            codec="none" if features is None else codec_of(features),
             written_ns=about.st_mtime_ns,
             checked=None if offsets is None else _Checked(now, _stamp(about), offsets),
         )
@@ -150,24 +153,16 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
 
 def _check_bytes(path: Path, name: str | None) -> os.stat_result:
     """The status of the regular file at ``path``, whose content has the SHA-256 ``name`` (None: not asked)."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait
-        try:
-            about = os.fstat(handle)
-            if not stat.S_ISREG(about.st_mode):
-                raise _damaged(path, "it is not a regular file")
-            if name is not None:
-                with open(handle, "rb", buffering=0, closefd=False) as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-                if found != name:
-                    raise _damaged(path, f"its content has the SHA-256 {found}, which is not its name")
-        finally:
-            os.close(handle)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _unreadable(path, error, f"it cannot be read: {error.strerror}") from error
-    return about
+    with _raw(path) as handle:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise _damaged(path, "it is not a regular file")
+        if name is not None:
+            with open(handle, "rb", buffering=0, closefd=False) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != name:
+                raise _damaged(path, f"its content has the SHA-256 {found}, which is not its name")
+        return about
 
 
 @contextmanager
@@ -222,7 +217,7 @@ def _is_run(numbers: npt.NDArray[np.intp]) -> bool:
 
 def _offsets(features: Any) -> npt.NDArray[np.int64] | None:
     """Where the chunks begin, in their order; None if their bytes are not those of an array in memory."""
-    if features.id.get_create_plist().get_nfilters() != 1 or sys.byteorder != "little" or not hasattr(os, "preadv"):
+    if codec_of(features) != "none" or sys.byteorder != "little" or not hasattr(os, "preadv"):
         return None
     step = features.chunks[0]
     coordinates = ((start, *(0,) * (features.ndim - 1)) for start in range(0, len(features), step))
@@ -233,7 +228,7 @@ def _offsets(features: Any) -> npt.NDArray[np.int64] | None:
 def _raw(path: Path) -> Iterator[int]:
     """The file at ``path``, open for reading; failures within the block become typed errors."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait
         try:
             yield handle
         finally:

@@ -139,10 +139,11 @@ class Snapshot:
         return list(zip(self._segments, np.split(served, self._starts[1:]), strict=True)) if self._segments else []
 
     def _read_elsewhere(self, digests: Digests, view: int, path: Path, gone: FileNotFoundError) -> Features:
-        for renew in [self._renew] * _RENEWALS if self._renew else ():
-            fresh = renew()
-            if not fresh.lookup(digests, view).any():
-                return fresh.read(digests, view)
+        if self._renew is not None:
+            for _ in range(_RENEWALS):
+                fresh = self._renew()
+                if not fresh.lookup(digests, view).any():
+                    return fresh.read(digests, view)
         raise DamageError(
             "a segment was removed since this snapshot was taken", where=path, todo="run the same command again"
         ) from gone

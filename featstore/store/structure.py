@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -16,6 +16,9 @@ from featstore.store.rows import FORMAT_VERSION
 
 ZSTD = 32015
 """The number under which the HDF Group registered the Zstandard filter."""
+
+Codec = Literal["none", "zstd"]
+"""How the features are compressed."""
 
 KEYS: dict[str, np.dtype[Any]] = {"digest": np.dtype("u1"), "view": np.dtype("<u2"), "status": np.dtype("u1")}
 """The datasets that say what a row is, in the order in which they are stored."""
@@ -69,6 +72,11 @@ def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], M
         else:
             _check_dataset(name, dataset, (rows, DIGEST_BYTES) if name == "digest" else (rows,), KEYS[name], size)
     return datasets, recorded
+
+
+def codec_of(features: Any) -> Codec:
+    """The codec of a dataset of features."""
+    return "none" if features.id.get_create_plist().get_nfilters() == 1 else "zstd"
 
 
 def _dataset(file: Any, name: str) -> Any:

@@ -18,7 +18,7 @@ from featstore.store.commit import commit
 from featstore.store.rows import BYTES_PER_COMMIT, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Rows
 
 if TYPE_CHECKING:
-    from featstore.store.encode import Codec
+    from featstore.store.structure import Codec
 
 
 class Writer:

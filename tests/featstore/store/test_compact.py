@@ -243,6 +243,20 @@ def test_what_the_makers_noted_is_kept(crowded: Store, spec: Spec) -> None:
     assert segment.recorded["featstore"] == ", ".join(sorted(f"run {number}" for number in range(12)))
 
 
+def test_what_was_compressed_stays_so(
+    store: Store, namespace: Namespace, spec: Spec, digests: npt.NDArray[np.uint8]
+) -> None:
+    for part in np.array_split(digests, 2):
+        with namespace.writer({}, codec="zstd") as writer:
+            for digest in part:
+                writer.add(digest.tobytes(), 0, np.full(64, digest[0], np.float32))
+    before = answers(store.path, spec, digests)
+    compact(store)
+    [(segment, _)] = namespace.snapshot().parts()
+    assert segment.codec == "zstd"
+    assert answers(store.path, spec, digests) == before
+
+
 def test_a_reader_from_before_reads_on(crowded: Store, spec: Spec, digests: npt.NDArray[np.uint8]) -> None:
     snapshot = crowded.namespace(spec).snapshot()
     good = digests[snapshot.lookup(digests) == 0]
