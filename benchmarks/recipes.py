@@ -276,6 +276,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="keep the rows, and write the table to docs/recipes.md")
     given = parser.parse_args()
+    if given.save and given.weights != "imagenet":
+        parser.error("only rows of ImageNet's weights are kept")
     epochs = given.scale if given.epoch_scale is None else given.epoch_scale
     place = Place(given.data, Store.open(default_store()), given.out, given.scale, epochs, given.weights)
     found = list(rows(given.recipe or list(RECIPES), place))

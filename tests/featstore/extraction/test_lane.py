@@ -80,21 +80,3 @@ def test_at_most_two_batches_of_a_lane_are_under_way(
     monkeypatch.setattr(module.Lane, "_send", watched)
     featstore.extract(photos)
     assert most == 1, "one is computed when the other has been kept"
-
-
-def test_an_error_in_the_base_is_the_error_of_the_run_and_earlier_rows_are_kept(
-    photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compute = StubRuntime.__call__
-
-    def failing(runtime: StubRuntime, images: np.ndarray) -> np.ndarray:
-        if runtime.images >= 64:
-            raise MemoryError("no room")
-        return compute(runtime, images)
-
-    monkeypatch.setattr(StubRuntime, "__call__", failing)
-    with pytest.raises(MemoryError, match="no room"):
-        featstore.extract(photos)
-    monkeypatch.setattr(StubRuntime, "__call__", compute)
-    [spec] = featstore.extract(photos).report.specs
-    assert (spec.hits, spec.computed) == (64, 8)
