@@ -66,7 +66,7 @@ def main() -> None:
     given = parser.parse_args()
     dataset, store = open_dataset(given.data), Store.open(given.store or default_store())
     request = Request("vgg16", image_size=150, precision="float32", views=given.views)
-    [job, *_] = resolve_jobs([request], store, lambda: np.zeros((0, 32), np.uint8))
+    [job, *_] = resolve_jobs([request], store, dataset)
     pictures = Pictures(dataset, job.spec.pixels)
     splits = Splits.of(dataset, pictures)
     if given.images:

@@ -83,7 +83,7 @@ def load_tables(
     if isinstance(backbone, Spec):
         return read_tables(dataset, scan.values, scan.known, CachedRows(where, backbone))
     request = _request(backbone, settings)
-    rows = CachedRows(where, resolve_jobs([request], where, lambda: scan.values)[0].spec, request.augmentation)
+    rows = CachedRows(where, resolve_jobs([request], where, dataset, digests=scan.values)[0].spec, request.augmentation)
     return read_tables(dataset, scan.values, scan.known, rows, views=request.views)
 
 
@@ -107,7 +107,7 @@ def _prepare(
 ) -> tuple[Dataset, tuple[Job, ...], Store]:
     dataset, where = _open(data), _store(store)
     requests = [_request(item, settings) for item in ([asked] if isinstance(asked, str | Request) else asked)]
-    jobs = resolve_jobs(requests, where, lambda: digest_all(dataset, where.scan_folder).values, progress)
+    jobs = resolve_jobs(requests, where, dataset, progress)
     return dataset, jobs, where
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from featstore.catalog import Backbone, check_image_size
 from featstore.errors import InputError
-from featstore.spec import Precision, Preprocessing
+from featstore.spec import Precision, Preprocessing, Spec
 from featstore.weights import Base, read_tensors, tensor_digest
 from featstore.weights.cache import damaged
 from featstore.weights.keras_io import (
@@ -35,7 +35,7 @@ class GraphSpec:
     """A frozen graph: which base, which layer, what goes in and how the maps are pooled.
 
     ``image_size`` is (height, width) in pixels. ``preprocessing`` is "keras" (the base's own ``preprocess_input``),
-    "rescale" (1/255) or "none"; ``pooling`` is "avg", "max" or "map".
+    "rescale" (1/255) or "none"; ``pooling`` is "avg", "max" or "map". ``calibration`` is a spec's, for int8.
     """
 
     base: Base
@@ -44,6 +44,13 @@ class GraphSpec:
     preprocessing: Preprocessing
     pooling: str
     precision: Precision
+    calibration: str | None = None
+
+    @classmethod
+    def of(cls, base: Base, spec: Spec) -> GraphSpec:
+        """The graph that makes features of ``spec``; flattened ones come as maps."""
+        pooling = "map" if spec.pooling == "flatten" else spec.pooling
+        return cls(base, spec.layer, spec.image_size, spec.preprocessing, pooling, spec.precision, spec.calibration)
 
     def key(self, **versions: str) -> str:
         """The converted graph's name (SHA-256, hex): all but the precision, which a runtime sets when it compiles."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -11,12 +11,15 @@ import numpy.typing as npt
 
 from featstore import machine
 from featstore.augmentation import DEFAULT_POLICY, MAX_VIEWS, parse_policy
+from featstore.backbone import GraphSpec
 from featstore.cached import CachedRows
+from featstore.calibration import calibration_for
 from featstore.catalog import check_image_size
 from featstore.dataset import Dataset
 from featstore.errors import InputError
 from featstore.progress import Progress, silent
 from featstore.records import SPLITS, Digests
+from featstore.scan import digest_all
 from featstore.spec import Fit, Pooling, Precision, Preprocessing, Resize, Spec, StoredDtype
 from featstore.store import Store
 from featstore.weights import Base, cached_base, resolve
@@ -99,18 +102,23 @@ def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
 
 
 def resolve_jobs(
-    requests: Iterable[Request], store: Store, digests: Callable[[], Digests], progress: Progress = silent
+    requests: Iterable[Request],
+    store: Store,
+    dataset: Dataset,
+    progress: Progress = silent,
+    digests: Digests | None = None,
 ) -> tuple[Job, ...]:
-    """Settle every request against the weights that are there and the rows that the store holds.
+    """Settle every request against the weights that are there, the rows that the store holds and the ``dataset``.
 
     A request for several views is two jobs: the images themselves, and the other views of those to train on.
-    ``digests`` gives the dataset's digests (N, 32); it is called only if a precision has to be chosen among
-    several that the store already holds. Raises InputError for anything unknown or impossible.
+    The dataset's ``digests`` (N, 32) are taken if need be: where a precision has to be chosen among several that the
+    store already holds, or int8 to be calibrated. Raises InputError for anything unknown or impossible.
     """
     jobs = []
+    images = _Images(dataset, store, digests)
     for request in requests:
         augmentation = request.augmentation
-        job = _resolve(request, store, digests, progress)
+        job = _resolve(request, store, images, progress)
         jobs.append(job)
         if augmentation is not None:
             spec = job.spec.but(augmentation=augmentation)
@@ -140,11 +148,27 @@ def job_for(
             received=f"{base.spec_name}, tensors {base.digest[:16]}…",
             todo="give the weights that were used then",
         )
-    return Job(base, spec, machine.choose_runtime(runtime))
+    return Job(base, spec, machine.choose_runtime(runtime, spec.precision))
 
 
-def _resolve(request: Request, store: Store, digests: Callable[[], Digests], progress: Progress) -> Job:
-    runtime = machine.choose_runtime(request.runtime)
+class _Images:
+    """The images that are asked for, their digests taken once they are needed."""
+
+    def __init__(self, dataset: Dataset, store: Store, digests: Digests | None) -> None:
+        self.dataset, self._store, self._digests = dataset, store, digests
+
+    @property
+    def digests(self) -> Digests:
+        """Uint8 (N, 32)."""
+        if self._digests is None:
+            self._digests = digest_all(self.dataset, self._store.scan_folder).values
+        return self._digests
+
+
+def _resolve(request: Request, store: Store, images: _Images, progress: Progress) -> Job:
+    runtime = machine.choose_runtime(request.runtime, request.precision)
+    if request.precision == "int8" and runtime != "openvino":  # before it is calibrated
+        raise InputError("int8 is computed by OpenVINO", where="--runtime", expected="openvino", received=runtime)
     machine.check_device(request.device)
     if request.precision != "auto" and request.precision not in get_args(Precision):
         raise InputError(
@@ -169,21 +193,25 @@ def _resolve(request: Request, store: Store, digests: Callable[[], Digests], pro
     )
     if request.precision == "auto":
         fastest = machine.fastest_safe_precision(runtime, request.device)
-        spec = spec.but(precision=_choose_precision(spec, fastest, store, digests))
+        spec = spec.but(precision=_choose_precision(spec, fastest, store, images))
+    elif request.precision == "int8":
+        graph = GraphSpec(base, spec.layer, image_size, spec.preprocessing, "map", "float32")
+        found = calibration_for(graph, spec.pixels, images.dataset, images.digests, progress)
+        spec = spec.but(precision="int8", calibration=found)
     else:
         spec = spec.but(precision=request.precision)
     return Job(base, spec, runtime, request.device)
 
 
-def _choose_precision(spec: Spec, fastest: Precision, store: Store, digests: Callable[[], Digests]) -> Precision:
+def _choose_precision(spec: Spec, fastest: Precision, store: Store, images: _Images) -> Precision:
     """The precision that already holds most of the dataset, else the machine's ``fastest`` safe one.
 
     One that this machine cannot compute in (neither float32 nor ``fastest``) is chosen only if it holds everything.
     """
-    held = [p for p in get_args(Precision) if _rows(store, spec.but(precision=p))]
+    held = [p for p in get_args(Precision) if p != "int8" and _rows(store, spec.but(precision=p))]
     if not held or held == [fastest]:
         return fastest
-    known = digests()
+    known = images.digests
     counts = {p: int((CachedRows(store, spec.but(precision=p)).lookup(known) >= 0).sum()) for p in held}
     usable = [p for p in held if counts[p] and (p in ("float32", fastest) or counts[p] == len(known))]
     return max(usable, key=lambda p: (counts[p], p == fastest), default=fastest)

@@ -71,10 +71,10 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def choose_runtime(name: str = "auto") -> str:
+def choose_runtime(name: str = "auto", precision: str = "auto") -> str:
     """The runtime for ``name``: "auto" is TensorFlow where there is a GPU, else OpenVINO, else TensorFlow.
 
-    Raises InputError if it is unknown or not installed.
+    Only OpenVINO computes in the ``precision`` "int8". Raises InputError if the runtime is unknown or not installed.
     """
     machine = describe()
     if name not in ("auto", *RUNTIMES):
@@ -82,7 +82,7 @@ def choose_runtime(name: str = "auto") -> str:
             f"unknown runtime {name!r}", where="--runtime", expected=f"auto, {', '.join(RUNTIMES)}", received=name
         )
     if name == "auto":
-        preferred = ("tensorflow", "openvino") if machine.gpus else RUNTIMES
+        preferred = ("tensorflow", "openvino") if machine.gpus and precision != "int8" else RUNTIMES
         name = next((runtime for runtime in preferred if runtime in machine.runtimes), RUNTIMES[0])
     if name not in machine.runtimes:
         raise InputError(

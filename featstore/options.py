@@ -74,7 +74,8 @@ class GraphFlags:
     resize: Annotated[Resize, typer.Option(help="Interpolation.")] = "bilinear"
     fit: Annotated[Fit, typer.Option(help="How a picture fills the square.")] = "stretch"
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the forward pass.")
+        Literal["auto", "float32", "bfloat16", "float16", "int8"],
+        typer.Option(help="Precision of the forward pass; int8 is calibrated on some of the images."),
     ] = "auto"
     dtype: Annotated[StoredDtype, typer.Option(help="Type of the stored numbers.")] = "float32"
     runtime: Annotated[

@@ -11,7 +11,7 @@ from featstore.job import Job
 from featstore.store import Store
 
 _FILE = "rates.json"
-_NOMINAL_GFLOPS = {"float32": 60.0, "bfloat16": 130.0, "float16": 130.0}
+_NOMINAL_GFLOPS = {"float32": 60.0, "bfloat16": 130.0, "float16": 130.0, "int8": 250.0}
 """GFLOP/s of one server core: a guess for the first run only, said to be one."""
 
 _GFLOP = {

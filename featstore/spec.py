@@ -22,7 +22,7 @@ DECODE_VERSION = 1
 Resize = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Fit = Literal["stretch", "crop", "pad"]
 Preprocessing = Literal["keras", "rescale", "none"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Pooling = Literal["avg", "max", "flatten", "map"]
 StoredDtype = Literal["float32", "float16"]
 
@@ -47,7 +47,10 @@ class PixelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """All that changes a vector. ``image_size`` is (height, width) in pixels; ``weights`` is a tensor digest in hex."""
+    """All that changes a vector. ``image_size`` is (height, width) in pixels; ``weights`` is a tensor digest in hex.
+
+    ``calibration`` is the digest in hex of the calibrated graph that int8 computes with; None at other precisions.
+    """
 
     backbone: str
     weights: str
@@ -60,6 +63,7 @@ class Spec:
     pooling: Pooling = "avg"
     dtype: StoredDtype = "float32"
     augmentation: str | None = None
+    calibration: str | None = None
     decode_version: int = DECODE_VERSION
     spec_version: int = SPEC_VERSION
 
@@ -72,6 +76,8 @@ class Spec:
         ]
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             problems.append(f"image_size={self.image_size!r} (two positive numbers of pixels)")
+        if (self.precision == "int8") != (self.calibration is not None):
+            problems.append(f"calibration={self.calibration!r} (a calibrated graph's digest for int8, else None)")
         if problems:
             raise InputError("a spec has values that do not exist", where="spec", received="; ".join(problems))
 
@@ -86,8 +92,12 @@ class Spec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, ASCII only. Equal specs give equal text on every machine."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        """Canonical JSON: sorted keys, no spaces, ASCII only. Equal specs give equal text on every machine.
+
+        ``calibration`` is left out where it is None, as before there was such a field: fingerprints stay what they are.
+        """
+        told = {name: value for name, value in asdict(self).items() if (name, value) != ("calibration", None)}
+        return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Spec:

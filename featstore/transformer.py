@@ -17,7 +17,6 @@ from featstore.errors import DamageError, InputError
 from featstore.features import Features, features_of
 from featstore.folders import default_store
 from featstore.job import Job, Request, job_for, resolve_jobs
-from featstore.scan import digest_all
 from featstore.spec import Fit
 from featstore.store import Store
 
@@ -110,7 +109,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         settings = {f.name: getattr(self, f.name) for f in fields(Request) if f.name not in ("fit", "views", "augment")}
         request = Request(**settings, fit=self.fit_mode)
         store = self._open_store()
-        return resolve_jobs([request], store, lambda: digest_all(open_dataset(paths), store.scan_folder).values)[0]
+        return resolve_jobs([request], store, open_dataset(paths))[0]
 
     def _open_store(self) -> Store:
         return Store.open(Path(self.store) if self.store else default_store())

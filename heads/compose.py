@@ -214,7 +214,7 @@ def _extract(
 def _training_set(
     dataset: Dataset, done: Extraction, requests: Sequence[Request], pooling: Pooling, store: Store
 ) -> TrainingSet:
-    jobs = [resolve_jobs([request], store, lambda: done.digests)[0] for request in requests]
+    jobs = [resolve_jobs([request], store, dataset, digests=done.digests)[0] for request in requests]
     views, augmentation = requests[0].views, requests[0].augmentation
     specs = [job.spec.but(pooling=pooling) for job in jobs]
     rows = [CachedRows(store, spec, augmentation) for spec in specs]

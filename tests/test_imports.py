@@ -25,7 +25,7 @@ LADDER = [
     ["weights"],
     ["backbone"],
     ["runtime", "store"],
-    ["cached"],
+    ["cached", "calibration"],
     ["table", "job"],
     ["rates"],
     ["planning", "extraction"],
@@ -68,7 +68,13 @@ OWNERS = {
         "heads.live.",
         "heads.export.formats",
     },
-    "openvino": {"featstore.runtime.openvino", "featstore.weights.package_index", "heads.export.formats"},
+    "openvino": {
+        "featstore.runtime.graph_files",
+        "featstore.runtime.openvino",
+        "featstore.weights.package_index",
+        "heads.export.formats",
+    },
+    "nncf": {"featstore.runtime.calibrate"},
     "onnx": {"heads.export.formats"},
     "onnxruntime": {"heads.export.formats"},
     "tf2onnx": {"heads.export.formats"},
@@ -92,7 +98,19 @@ OWNERS = {
     "skimage": {"heads.demo_images"},
 }
 
-HEAVY = ("PIL", "keras", "tensorflow", "openvino", "h5py", "sklearn", "pandas", "pyarrow", "matplotlib", "jinja2")
+HEAVY = (
+    "PIL",
+    "keras",
+    "tensorflow",
+    "openvino",
+    "h5py",
+    "nncf",
+    "sklearn",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "jinja2",
+)
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -17,6 +17,7 @@ from PIL import Image
 import featstore
 from featstore import ExtractOptions, Request, Store
 from featstore.dataset.listing import natural_key
+from featstore.folders import cache_folder
 from featstore.machine import fastest_safe_precision
 from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import import_keras
@@ -184,6 +185,44 @@ def test_another_spec_has_all_to_compute_and_plan_names_the_field(
 
 def precision_of(cached: Cached) -> str:
     return read_bundle(Path(cached.results["vgg16"]["bundle"])).card.specs[0].precision
+
+
+def test_int8_is_calibrated_once_close_to_float32_and_keeps_its_rows_apart(
+    photographs: Path, tmp_path: Path, linked_cache: None
+) -> None:
+    store, size = tmp_path / "store", ("--image-size", "64")
+    some = tmp_path / "some"
+    for path in sorted(photographs.rglob("*.jpg"))[::40]:
+        place = some / path.relative_to(photographs)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    words = ("extract", some, "-b", "vgg16", *size, "--store", store, "--json")
+    [first] = good(*words, "--precision", "int8").json["specs"]
+    assert (first["precision"], first["hits"], first["computed"]) == ("int8", 0, 35)
+    again = spawn(*words, "--precision", "int8")
+    assert again.json["specs"][0]["hits"] == 35
+    [exact] = good(*words, "--precision", "float32").json["specs"]
+    assert exact["computed"] == 35
+    mine, theirs = (
+        featstore.load_table(some, "vgg16", store=store, image_size=64, precision=precision).X
+        for precision in ("int8", "float32")
+    )
+    found = cosine(mine, theirs)
+    assert found.min() > 0.98, found
+    assert np.median(found) > 0.998
+    trained = good(
+        "train", some, "-b", "vgg16", *size, "--precision", "int8", "--store", store, "--out", tmp_path / "b", "--json"
+    )
+    bundle = trained.json["results"][0]["bundle"]
+    unknown = next(
+        path for path in sorted(photographs.rglob("*.jpg")) if not (some / path.relative_to(photographs)).exists()
+    )
+    [said] = good("predict", bundle, unknown, "--store", tmp_path / "other", "--json").json["predictions"]
+    assert said["label"] in ("cats", "dogs")
+    shutil.rmtree(cache_folder() / "calibrated")
+    refused = spawn("predict", bundle, unknown, "--store", tmp_path / "another")
+    assert refused.code == 2
+    assert "the calibrated graph of these int8 features is not here" in refused.err
 
 
 # ---- from training to prediction -------------------------------------------------------------------------------------

@@ -213,10 +213,8 @@ class Lane:
 
     def _open_runtime(self) -> Runtime:
         if self._runtime is None:
-            spec = self.job.spec
-            pooling = "map" if spec.pooling == "flatten" else spec.pooling
-            graph = GraphSpec(self.job.base, spec.layer, spec.image_size, spec.preprocessing, pooling, spec.precision)
             with self._timed("startup"):
+                graph = GraphSpec.of(self.job.base, self.job.spec)
                 self._runtime = open_runtime(graph, self.job.runtime, self.job.device)
         return self._runtime
 

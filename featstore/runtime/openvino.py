@@ -1,19 +1,14 @@
 """The frozen graph in OpenVINO, on CPUs.
 
 Converted once from Keras and cached as ``CACHE/graphs/<key>/``; after that neither Keras nor TensorFlow is imported.
-The cache is derived data: a graph that is missing or damaged is converted again, one that cannot be kept is
-used anyway.
+The graphs of int8 are made by :mod:`featstore.runtime.calibrate`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import tempfile
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,15 +19,16 @@ from featstore.backbone import BATCH_SIZE, GraphSpec, build
 from featstore.errors import InputError, from_os_error
 from featstore.folders import cache_folder
 from featstore.runtime.graph import Images, padded
+from featstore.runtime.graph_files import calibrations, read_graph, write_graph
 from featstore.spec import Precision
 from featstore.versions import installed_versions
-from featstore.weights.files import file_hash, sweep
 
 telemetry.forbid()
 import openvino  # noqa: E402 - only after that
+from openvino import opset13 as opset  # noqa: E402
 
-_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
-_GRAPH, _WEIGHTS, _CARD = "graph.xml", "graph.bin", "graph.json"
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+"""What is computed in beside a graph's own int8 parts."""
 
 
 class OpenVinoRuntime:
@@ -45,7 +41,7 @@ class OpenVinoRuntime:
         _check(graph, device)
         self.precision: Precision = graph.precision
         self._image_size = graph.image_size
-        self._compiled = _compile(_converted(graph), graph.precision)
+        self._compiled = _compile(_graph(graph), graph.precision)
         self.feature_shape: tuple[int, ...] = tuple(self._compiled.output(0).shape)[1:]
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
@@ -90,39 +86,41 @@ def _compile(model: openvino.Model, precision: Precision) -> Any:
     return compiled
 
 
-def _converted(graph: GraphSpec) -> openvino.Model:
+def _graph(graph: GraphSpec) -> openvino.Model:
+    return calibrated(graph) if graph.calibration else converted(graph)
+
+
+def converted(graph: GraphSpec) -> openvino.Model:
+    """The graph, which computes in float32 until it is compiled; from the cache, or converted from Keras's."""
     versions = {package: installed_versions().get(package, "none") for package in ("openvino", "keras")}
     folder = cache_folder() / "graphs" / graph.key(**versions)
-    return _read(folder) or _write(_convert(graph), folder)
+    found = read_graph(folder)
+    if found is None:
+        found = _convert(graph)
+        write_graph(found, folder, {})
+    return found
 
 
-def _read(folder: Path) -> openvino.Model | None:
-    """The cached graph, or None if it is not there or not as it was written."""
-    try:
-        card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        if any(file_hash(folder / name) != card[name] for name in (_GRAPH, _WEIGHTS)):
-            return None
-        return openvino.Core().read_model(folder / _GRAPH)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError):
-        return None
+def calibrated(graph: GraphSpec) -> openvino.Model:
+    """The graph quantised to int8, pooled as asked for; raises InputError if its calibration is not in the cache."""
+    folder = calibrations() / str(graph.calibration)
+    maps = read_graph(folder)
+    if maps is None:
+        raise InputError(
+            "the calibrated graph of these int8 features is not here",
+            where=folder,
+            todo="copy that folder from where they were made, or extract again with --precision int8",
+        )
+    return _pooled(maps, graph.pooling)
 
 
-def _write(model: openvino.Model, folder: Path) -> openvino.Model:
-    """Keep the graph for the next time if that is possible; the graph."""
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent, ".tmp-*")
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-        openvino.save_model(model, temporary / _GRAPH, compress_to_fp16=False)
-        card = {name: file_hash(temporary / name) for name in (_GRAPH, _WEIGHTS)}
-        (temporary / _CARD).write_text(json.dumps(card), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        os.replace(temporary, folder)
-    except (OSError, RuntimeError):  # read-only, full, or another process was first: the graph in hand is as good
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return model
+def _pooled(maps: openvino.Model, pooling: str) -> openvino.Model:
+    reduce = {"avg": opset.reduce_mean, "max": opset.reduce_max}.get(pooling)
+    if reduce is None:
+        return maps
+    [result] = maps.get_results()
+    features = reduce(result.input_value(0), np.array([1, 2]), keep_dims=False)
+    return openvino.Model([features], maps.get_parameters())
 
 
 def _convert(graph: GraphSpec) -> openvino.Model:

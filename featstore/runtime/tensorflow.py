@@ -21,6 +21,10 @@ class TensorFlowRuntime:
     name = "tensorflow"
 
     def __init__(self, graph: GraphSpec, device: str | None = None) -> None:
+        if graph.precision == "int8":
+            raise InputError(
+                "int8 is computed by OpenVINO", where="--runtime", expected="openvino", received="tensorflow"
+            )
         import_keras()
         import tensorflow as tf
 

@@ -125,7 +125,7 @@ def _extraction_seconds(dataset: Dataset, way: Way, store: Store) -> float:
         return sum(part.seconds or 0.0 for part in featstore.plan(dataset, request, store=store).specs)
     if not way.plan.on_maps:
         return 0.0
-    [job, *_] = resolve_jobs([request], store, lambda: digest_all(dataset, store.scan_folder).values)
+    [job, *_] = resolve_jobs([request], store, dataset)
     rate = rates.estimate(job, store)
     return _trained_and_judged(dataset, store, request.views) / rate.images_per_second if rate else 0.0
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from featstore.backbone import GraphSpec
 from featstore.cached import pool
 from featstore.dataset import Dataset
 from featstore.errors import InputError
@@ -15,7 +16,7 @@ from featstore.job import Job
 from featstore.runtime import BATCH_SIZE, open_runtime
 from heads.bundles.bundle import Bundle
 from heads.export.formats import Images, Predict
-from heads.export.model import ImageInput, graph_of
+from heads.export.model import ImageInput, float32_graph
 
 MOST_IMAGES = 64
 """Images of a dataset that a model is checked on, evenly spaced."""
@@ -66,7 +67,7 @@ def own_probabilities(
     for place, job in enumerate(jobs):
         [pixels] = [images[one.name] for one in inputs if place in one.feeds]
         spec = job.spec
-        graph = graph_of(spec, job.base, spec.precision if as_stored else "float32")
+        graph = GraphSpec.of(job.base, spec) if as_stored else float32_graph(spec, job.base)
         runtime = open_runtime(graph, job.runtime, job.device)
         features = np.concatenate([runtime(pixels[i : i + BATCH_SIZE]) for i in range(0, len(pixels), BATCH_SIZE)])
         rows = pool(features, "flatten") if graph.pooling == "map" else features

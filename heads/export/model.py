@@ -7,7 +7,7 @@ head computes in float64 is float32 here; whoever writes the model measures what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from featstore.backbone import GraphSpec, build
 from featstore.errors import InputError
-from featstore.spec import PixelSpec, Precision, Spec
+from featstore.spec import PixelSpec, Spec
 from featstore.weights import Base
 from featstore.weights.keras_io import float32_policy, import_keras
 from heads.bundles.bundle import Bundle
@@ -51,10 +51,9 @@ def inputs_of(specs: Sequence[Spec]) -> tuple[ImageInput, ...]:
     return tuple(ImageInput(*parts) for parts in zip(names, (pixels for pixels, _ in kinds), feeds, strict=True))
 
 
-def graph_of(spec: Spec, base: Base, precision: Precision = "float32") -> GraphSpec:
-    """The frozen graph that makes features of ``spec``; flattened ones come as maps."""
-    pooling = spec.pooling if spec.pooling in ("avg", "max") else "map"
-    return GraphSpec(base, spec.layer, spec.image_size, spec.preprocessing, pooling, precision)
+def float32_graph(spec: Spec, base: Base) -> GraphSpec:
+    """The frozen graph that makes features of ``spec``, but in float32."""
+    return replace(GraphSpec.of(base, spec), precision="float32", calibration=None)
 
 
 def build_model(bundle: Bundle, bases: Sequence[Base]) -> Any:
@@ -70,7 +69,7 @@ def build_model(bundle: Bundle, bases: Sequence[Base]) -> Any:
         for one in inputs_of(bundle.card.specs):
             images.append(keras.Input((*one.pixels.image_size, 3), dtype="uint8", name=one.name))
             for place in one.feeds:
-                base = build(graph_of(bundle.card.specs[place], bases[place]), batch_size=None)
+                base = build(float32_graph(bundle.card.specs[place], bases[place]), batch_size=None)
                 base.name = f"base_{place + 1}"
                 blocks[place] = keras.layers.Flatten()(base(images[-1], training=False))
         columns = [blocks[place] for place in sorted(blocks)]

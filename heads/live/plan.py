@@ -98,6 +98,8 @@ class LivePlan:
             problems.append("new views in every epoch cannot be stored: take --views K, or train on the pictures")
         if self.on_maps and (self.way == "scratch" or self.layer == "all"):
             problems.append("nothing is frozen here that could be stored")
+        if self.request.precision == "int8":
+            problems.append("int8 is for cached features: a network is not trained in it")
         if self.layer is not None and self.way != "finetune":
             problems.append(f"{self.way} does not train layers of the base")
         for name in ("learning_rate", "tuning_rate"):

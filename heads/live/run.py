@@ -25,7 +25,6 @@ from featstore.dataset import Dataset
 from featstore.errors import DamageError
 from featstore.job import resolve_jobs
 from featstore.progress import Progress, silent
-from featstore.scan import digest_all
 from featstore.show import size
 from featstore.spec import PixelSpec
 from featstore.store import Store
@@ -134,7 +133,7 @@ def _graph(dataset: Dataset, plan: LivePlan, store: Store, progress: Progress) -
     if plan.way == "scratch":
         size = request.image_size or SCRATCH_SIZE
         return None, PixelSpec((size, size) if isinstance(size, int) else size, request.resize, request.fit)
-    [job, *_] = resolve_jobs([request], store, lambda: digest_all(dataset, store.scan_folder).values, progress)
+    [job, *_] = resolve_jobs([request], store, dataset, progress)
     spec, layer = job.spec, job.base.layer(request.layer).name
     precision = "float32" if plan.on_maps else spec.precision
     return GraphSpec(job.base, layer, spec.image_size, spec.preprocessing, "map", precision), spec.pixels

@@ -28,8 +28,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def job(store: Store, bases: Bases) -> Job:
-    return resolve_jobs([Request("vgg16")], store, lambda: np.zeros((0, 32), np.uint8))[0]
+def job(store: Store, bases: Bases, files: list[Path]) -> Job:
+    return resolve_jobs([Request("vgg16")], store, open_dataset(files))[0]
 
 
 def test_fresh_rows_are_computed_kept_and_served_from_the_cache_next_time(

@@ -15,6 +15,8 @@ from featstore.spec import PixelSpec, Spec
 
 SPEC = Spec(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(150, 150))
 
+INT8 = SPEC.but(precision="int8", calibration="ab" * 32)
+
 OTHER: dict[str, Any] = {
     "backbone": "vgg19",
     "weights": "cd" * 32,
@@ -27,11 +29,13 @@ OTHER: dict[str, Any] = {
     "pooling": "max",
     "dtype": "float16",
     "augmentation": "flip",
+    "calibration": "ef" * 32,
     "decode_version": 2,
     "spec_version": 2,
 }
 
 GOLDEN = "3c0dc48c6a21fdfcf8a9e40dfb704f332f55d5d3838d1c3d754a6b96ea5460a2"
+GOLDEN_INT8 = "5a2931053e5c48b4bbeebcd7e03e1e9e366325bcb4dcc6d820d51929eb52c206"
 
 
 def test_the_test_knows_every_field() -> None:
@@ -40,12 +44,21 @@ def test_the_test_knows_every_field() -> None:
 
 @pytest.mark.parametrize("name", sorted(OTHER))
 def test_any_field_changed_gives_another_fingerprint(name: str) -> None:
-    assert SPEC.but(**{name: OTHER[name]}).fingerprint != SPEC.fingerprint
+    spec = INT8 if name == "calibration" else SPEC
+    assert spec.but(**{name: OTHER[name]}).fingerprint != spec.fingerprint
 
 
 def test_the_fingerprint_of_a_known_spec_never_changes() -> None:
     """If this fails, every store in the world has just become a miss: raise SPEC_VERSION on purpose instead."""
     assert SPEC.fingerprint == GOLDEN
+    assert INT8.fingerprint == GOLDEN_INT8
+    assert Spec.from_json(INT8.to_json()) == INT8
+
+
+@pytest.mark.parametrize("changes", [{"precision": "int8"}, {"calibration": "ab" * 32}])
+def test_int8_and_only_int8_has_a_calibration(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="calibration="):
+        SPEC.but(**changes)
 
 
 def test_another_process_gives_the_same_fingerprint() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from featstore import machine
 from featstore.errors import InputError, NoSpaceError
-from featstore.runtime import GraphSpec, openvino
+from featstore.runtime import GraphSpec, graph_files, openvino
 from featstore.runtime.openvino import OpenVinoRuntime
 from featstore.weights import resolve
 
@@ -70,9 +70,9 @@ def test_a_damaged_graph_is_converted_again(
         path.write_bytes(content[: len(content) // 2])
     else:
         path.unlink()
-    assert openvino._read(_cached(private_cache)) is None
+    assert graph_files.read_graph(_cached(private_cache)) is None
     assert np.array_equal(OpenVinoRuntime(graph)(images), expected)
-    assert openvino._read(_cached(private_cache)) is not None
+    assert graph_files.read_graph(_cached(private_cache)) is not None
 
 
 def test_another_version_of_a_library_means_another_graph(
@@ -99,7 +99,7 @@ def test_what_a_killed_run_left_a_day_ago_is_swept(graph: GraphSpec, private_cac
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(
     failing: str, graph: GraphSpec, images: np.ndarray, private_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = {"mkdtemp": openvino.tempfile, "save_model": openvino.openvino, "replace": openvino.os}[failing]
+    owner = {"mkdtemp": graph_files.tempfile, "save_model": openvino.openvino, "replace": graph_files.os}[failing]
     real = getattr(owner, failing)
 
     def fail(*args: object, **options: object) -> object:

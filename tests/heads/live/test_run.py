@@ -222,6 +222,7 @@ def test_without_validation_images_nothing_is_trained(store: Store, tmp_path: Pa
         ({"way": "scratch"}, "nothing is frozen"),
         ({"layer": "all"}, "nothing is frozen"),
         ({"way": "frozen", "layer": "block5_conv1"}, "does not train layers"),
+        ({"request": replace(VGG, precision="int8")}, "not trained in it"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, Any], words: str) -> None:
