@@ -59,7 +59,7 @@ def report(
     if not as_json:
         for one in rows:
             same = "the same result" if one["same_result"] else "ANOTHER RESULT"
-            print(f"{one['case']}: {one['ours']:.2f} against {one['baseline']:.2f} {one['unit']}, ", end="")
+            print(f"{one['case']}: {_number(one['ours'])} against {_number(one['baseline'])} {one['unit']}, ", end="")
             print(f"x {one['ratio']:.2f}, {same}")
         return
     print(json.dumps(found, indent=2))
