@@ -83,7 +83,7 @@ class Namespace:
         """The rows that are there now. Every segment is checked the first time this process sees it.
 
         With ``read_data`` (the default) the check reads every byte. Without, it reads the keys and the structure
-        alone: faster on a large store, and damaged features are then noticed only when they are read.
+        alone: faster on a large store, and features are taken as they are on the disk, damaged or not.
 
         Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import stat
 import sys
@@ -40,9 +41,9 @@ class Segment:
 
     digests uint8 (N, 32), views uint16 (N,), status uint8 (N,); ``feature_shape`` is (D,), (H, W, C), or None if
     every row is a reject; ``chunk_rows`` rows are checked and read at a time; ``recorded`` is what its maker noted;
-    ``codec`` is that of the features; ``written_ns`` is the file's time of modification. ``checked`` tells when every
-    byte of it was seen to be right; None if that was not asked for, or if the file was so new that it could change
-    again without a new time.
+    ``codec`` is that of the features; ``written_ns`` is the file's time of modification. ``direct`` is how
+    the features are read without HDF5; None if they are compressed, or were to be checked and the file was so new that
+    it could change again without a new time.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class Segment:
     bytes: int
     codec: Codec = "none"
     written_ns: int = 0
-    checked: _Checked | None = None
+    direct: _Direct | None = None
 
     @property
     def name(self) -> str:
@@ -65,9 +66,10 @@ class Segment:
     def read_into(self, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> None:
         """Put the features of this segment's ``rows`` (n,) at ``out[places]``, a chunk at a time.
 
-        ``out`` is C-contiguous, (M, *feature_shape). If every byte of the file was checked less than a minute ago and
-        it has not changed since, its bytes go straight into ``out``; otherwise by way of HDF5, which checks each
-        chunk's checksum once more. Raises DamageError if one does not hold, FileNotFoundError if the file is not there.
+        ``out`` is C-contiguous, (M, *feature_shape). If every byte of the file was checked less than a minute ago, or
+        was not to be checked, and it has not changed since, its bytes go straight into ``out``; otherwise by way of
+        HDF5, which checks each chunk's checksum once more. Raises DamageError if one does not hold, FileNotFoundError
+        if the file is not there.
         """
         order = np.argsort(rows, kind="stable")
         rows, places = rows[order], places[order]
@@ -78,11 +80,11 @@ class Segment:
             for number, (start, first, last) in enumerate(zip(starts.tolist(), cuts[:-1], cuts[1:], strict=True))
             if first < last
         ]
-        if self.checked is not None and self.checked.is_fresh():
+        if self.direct is not None and time.monotonic() < self.direct.until:
             with _raw(self.path) as handle:
-                if self.checked.stamp == _stamp(os.fstat(handle)):
+                if self.direct.stamp == _stamp(os.fstat(handle)):
                     for number, into, within in parts:
-                        _read_raw(handle, int(self.checked.offsets[number]), out, into, within)
+                        _read_raw(handle, int(self.direct.offsets[number]), out, into, within)
                     return
         with _hdf5(self.path) as file:
             for number, into, within in parts:
@@ -99,25 +101,21 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Checked:
-    """A look at all bytes of a file: when it was (seconds of the monotonic clock), the file's stamp, and where in it
-    the chunks of features begin, int64 (chunks,).
+class _Direct:
+    """Where in a file with this stamp the chunks of features begin, int64 (chunks,), and until when (seconds of the
+    monotonic clock) they need not be checked.
     """
 
-    at: float
+    until: float
     stamp: tuple[int, ...]
     offsets: npt.NDArray[np.int64]
-
-    def is_fresh(self) -> bool:
-        """Whether it was so short a time ago that the bytes need not be checked again."""
-        return time.monotonic() - self.at < _FRESH_SECONDS
 
 
 def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
     """Open the segment at ``path`` of the namespace of ``spec``.
 
     With ``read_data`` every byte is read and must give the file's name. Without, the structure is checked alone, and
-    damage in the features shows when they are read, by HDF5's own checksums.
+    uncompressed features are taken as they are on the disk.
 
     Raises
     ------
@@ -126,14 +124,14 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
     InputError : it needs a newer featstore, or a codec that is not installed.
     ReadOnlyError, StorageError : it may not be read, or there is no handle or memory to read it with.
     """
-    now = time.monotonic()
+    until = time.monotonic() + _FRESH_SECONDS if read_data else math.inf
     about = _check_bytes(path, path.stem if read_data else None)
     with _hdf5(path) as file:
         datasets, recorded = check_structure(file, about.st_size, spec)
         status = datasets["status"][:]
         features = datasets.get("features")
         settled = time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) > RACY_NS
-        offsets = _offsets(features) if read_data and settled and features is not None else None
+        offsets = _offsets(features) if features is not None and (settled or not read_data) else None
         if features is None and not status.all():
             raise Malformed("there are no features, yet not every row is a reject")
         return Segment(
@@ -147,7 +145,7 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
             bytes=about.st_size,
             codec="none" if features is None else codec_of(features),
             written_ns=about.st_mtime_ns,
-            checked=None if offsets is None else _Checked(now, _stamp(about), offsets),
+            direct=None if offsets is None else _Direct(until, _stamp(about), offsets),
         )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,9 @@ def either(request: pytest.FixtureRequest, segment: Segment, monkeypatch: pytest
         raise AssertionError("this is not the way that was asked for")
 
     if request.param == "by way of HDF5":
-        monkeypatch.setattr(module, "_FRESH_SECONDS", 0.0)
         monkeypatch.setattr(module, "_read_raw", unwanted)
-    else:
-        monkeypatch.setattr(module, "_read_chunk", unwanted)
+        return replace(segment, direct=None)
+    monkeypatch.setattr(module, "_read_chunk", unwanted)
     return segment
 
 
@@ -92,7 +92,20 @@ def test_every_flipped_bit_is_found(make_rows: Any, spec: Spec, tmp_path: Path) 
             open_segment(path, spec)
 
 
-def test_even_unread_a_flipped_bit_never_gives_a_wrong_row(make_rows: Any, spec: Spec, tmp_path: Path) -> None:
+def test_an_old_check_of_the_bytes_counts_no_more(
+    segment: Segment, rows: Rows, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FRESH_SECONDS", -1.0)
+    old = open_segment(segment.path, spec)
+    monkeypatch.setattr(module, "_read_raw", None)  # calling it would be an error
+    out = np.empty((1000, 2048), np.float32)
+    old.read_into(out, np.arange(1000), np.arange(1000))
+    np.testing.assert_array_equal(out, rows.features)
+
+
+def test_even_unread_a_flipped_bit_never_gives_a_wrong_key_nor_a_wrong_row_by_way_of_hdf5(
+    make_rows: Any, spec: Spec, tmp_path: Path
+) -> None:
     rows = make_rows(8, rejects=[2])
     data = encode(rows, spec, {})
     path, every, noticed = saved(data, tmp_path), np.arange(8), 0
@@ -100,7 +113,7 @@ def test_even_unread_a_flipped_bit_never_gives_a_wrong_row(make_rows: Any, spec:
         path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
         out = np.zeros((8, 4), np.float32)
         try:
-            segment = open_segment(path, spec, read_data=False)
+            segment = replace(open_segment(path, spec, read_data=False), direct=None)
             segment.read_into(out, every, every)
         except DamageError:
             noticed += 1
@@ -149,7 +162,7 @@ def test_what_is_gone_is_simply_gone(spec: Spec, tmp_path: Path) -> None:
 
 def test_damage_after_opening_is_noticed_when_the_rows_are_read(rows: Rows, spec: Spec, tmp_path: Path) -> None:
     segment = open_segment(saved(encode(rows, spec, {}), tmp_path), spec)
-    assert segment.checked is None, "just written: it can be written again within one tick of the clock"
+    assert segment.direct is None, "just written: it can be written again within one tick of the clock"
     content = bytearray(segment.path.read_bytes())
     content[len(content) // 2] ^= 1
     segment.path.write_bytes(content)
@@ -194,14 +207,15 @@ def test_a_file_that_has_changed_since_it_was_checked_is_checked_again_as_it_is_
     np.testing.assert_array_equal(out, rows.features)
 
 
-def test_without_a_look_at_every_byte_rows_come_by_way_of_hdf5(
-    segment: Segment, spec: Spec, monkeypatch: pytest.MonkeyPatch
+def test_a_lazy_look_takes_features_as_they_are_on_the_disk(
+    segment: Segment, rows: Rows, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_read_raw", None)
-    light = open_segment(segment.path, spec, read_data=False)
-    out = np.empty((1, 2048), np.float32)
-    light.read_into(out, np.array([0]), np.array([7]))
-    assert light.checked is None
+    monkeypatch.setattr(module.hashlib, "file_digest", None)  # calling it would be an error
+    lazy = open_segment(segment.path, spec, read_data=False)
+    monkeypatch.setattr(module, "_hdf5", None)
+    out = np.empty((1000, 2048), np.float32)
+    lazy.read_into(out, np.arange(1000), np.arange(1000))
+    np.testing.assert_array_equal(out, rows.features)
 
 
 def test_a_file_that_is_cut_off_while_it_is_read_is_damage(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
