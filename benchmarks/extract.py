@@ -48,6 +48,7 @@ from featstore.errors import InputError
 from featstore.job import Job, resolve_jobs
 from featstore.records import SPLITS
 from featstore.runtime import Runtime, open_runtime
+from featstore.runtime.openvino import converted
 from featstore.weights import Base, read_tensors, resolve
 
 _LOOP_BATCH = 20
@@ -229,6 +230,53 @@ def compare(case: Case, images: featstore.Dataset, folder: Path, repeats: int) -
         yield row(about, rates[mine], rates[theirs], "images/s", same, least_cosine=cosine)
 
 
+def utilisation(case: Case, images: featstore.Dataset, folder: Path, repeats: int) -> dict[str, Any]:
+    """A row of the base's GFLOP/s, against those of a large matrix product in the same precision and library."""
+    job = case.job(images)
+    graph = GraphSpec.of(job.base, job.spec)
+    base, gflop = alone(case.runtime(images), folder, case.size), _operations(converted(graph)) / BATCH_SIZE / 1e9
+    product = _product(job.spec.precision)
+    mine, theirs = [], []
+    for _ in range(repeats):
+        rows, seconds = base()
+        mine.append(len(rows) * gflop / seconds)
+        theirs.append(product())
+    about = f"{case.name}, {job.spec.precision}, {gflop:.3g} GFLOP an image: the base alone, against a matrix product"
+    return row(about, mine, theirs, "GFLOP/s", same_result=True)
+
+
+def _operations(model: Any) -> int:
+    """Of one pass through an OpenVINO graph: two for every multiply-add of its convolutions and matrix products."""
+    count = 0
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in ("Convolution", "GroupConvolution"):  # weights: (…, channels in, height, width)
+            count += 2 * int(np.prod(op.output(0).shape) * np.prod(list(op.input(1).shape)[-3:]))
+        elif op.get_type_name() == "MatMul":
+            count += 2 * int(np.prod(op.output(0).shape)) * list(op.input(0).shape)[-1]
+    return count
+
+
+def _product(precision: str) -> Callable[[], float]:
+    """GFLOP/s of the product of two matrices of 4,096 by 4,096."""
+    import openvino
+    from openvino import opset13 as opset
+
+    side = 4096
+    numbers = np.random.default_rng(0).random((side, side), np.float32)
+    left = opset.parameter([side, side], np.float32)
+    model = openvino.Model([opset.matmul(left, opset.constant(numbers), False, False)], [left])
+    hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
+    compiled = openvino.Core().compile_model(model, "CPU", {**hints, "PERFORMANCE_HINT": "LATENCY"})
+
+    def run() -> float:
+        started = time.perf_counter()
+        compiled(numbers, share_inputs=True, share_outputs=True)
+        return 2 * side**3 / (time.perf_counter() - started) / 1e9
+
+    run()
+    return run
+
+
 def together(cases: Sequence[Case], folder: Path, repeats: int) -> dict[str, Any]:
     """A row for all bases in one extraction: seconds, against the sum of what each takes alone."""
     requests = [case.request() for case in cases]
@@ -306,6 +354,7 @@ def main(words: Sequence[str] | None = None) -> None:
         folder = copied(images, given.images, Path(place))
         for case in cases:
             rows += compare(case, images, folder, given.repeats)
+            rows.append(utilisation(case, images, folder, given.repeats))
         if len(cases) > 1:
             rows.append(together(cases, folder, given.repeats))
     for case in cases:

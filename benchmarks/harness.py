@@ -23,7 +23,7 @@ def row(
 ) -> dict[str, Any]:
     """One row: the medians of both sides, their spread, and a ratio above 1 where ours is better.
 
-    unit : "s", where less is better, or a rate, where more is.
+    unit : "s" or "MiB", where less is better, or something of which more is.
     """
     mine, theirs = statistics.median(ours), statistics.median(baseline)
     return {
@@ -31,7 +31,7 @@ def row(
         "ours": mine,
         "baseline": theirs,
         "unit": unit,
-        "ratio": theirs / mine if unit == "s" else mine / theirs,
+        "ratio": theirs / mine if unit in ("s", "MiB") else mine / theirs,
         "same_result": same_result,
         "repeats": len(ours),
         "spread": {"ours": [min(ours), max(ours)], "baseline": [min(baseline), max(baseline)]},

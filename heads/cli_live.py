@@ -14,6 +14,7 @@ from featstore.arguments import open_data, open_store, print_json, requests
 from featstore.command import Group, with_option_bags
 from featstore.options import Data, DatasetFlags, GraphFlags, Json, StorePath
 from featstore.progress import for_stream
+from featstore.whole import write_whole
 from featstore.wording import visible
 
 app = typer.Typer(cls=Group)
@@ -98,7 +99,7 @@ def live(
     """Train a network end to end on the pictures, to see what that buys over a cached head. Interrupted, it goes on.
 
     The head is a bundle like any other: predict, evaluate and export take it. A base that was trained is saved beside
-    it, and is a backbone of your own (-b DIR/bases/NAME.keras).
+    it, and is a backbone of your own (-b DIR/bases/NAME.keras). The learning curves are a picture in DIR.
 
     Examples:
       featstore live photos/ --image-size 150 --from block5_conv1
@@ -109,7 +110,7 @@ def live(
     """
     from heads.live.plan import LiveOptions, LivePlan
     from heads.live.run import train_live
-    from heads.report import terminal
+    from heads.report import plots, terminal
 
     images = open_data(data, dataset)
     show.notes(images)
@@ -132,10 +133,12 @@ def live(
     )
     found = train_live(images, plan, store=open_store(store), out=out, progress=for_stream())
     show.console().print(terminal.live(found))
-    show.sentences(found.notes)
+    picture = out / f"{found.bundle.name}.png"
+    write_whole(picture, "draw the learning curves", plots.learning_curves(found.curve, "validation"))
+    show.sentences([*found.notes, f"learning curves: {picture}"])
     show.say(f"featstore predict {quote(str(found.bundle))} IMAGES…")
     if as_json:
-        print_json(found.to_json())
+        print_json({**found.to_json(), "picture": str(picture)})
 
 
 @app.command()

@@ -260,7 +260,11 @@ SMALL = ("--weights", "random:0", "--image-size", "32", "--precision", "float32"
 def test_live_prints_what_the_documentation_says(photos: Path, tmp_path: Path, own_cache: None) -> None:
     done = good("live", photos, *SMALL, "--way", "scratch", "--epochs", "1", "--out", tmp_path / "out", "--json")
     fields = {"name", "way", "curve", "trainable", "total", "seconds", "cut_short", "base_images", "base_seconds"}
-    check("live", done.json, {*fields, "peak_bytes", "bytes", "bundle", "base", "notes", *members("held_out", METRICS)})
+    check(
+        "live",
+        done.json,
+        {*fields, "peak_bytes", "bytes", "bundle", "base", "notes", "picture", *members("held_out", METRICS)},
+    )
 
 
 def test_compare_prints_what_the_documentation_says(

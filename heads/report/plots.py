@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from heads.kinds.problem import Curve
-from heads.report.canvas import LIGHT, SQUARE, Plot, Theme, draw, drawable, legend
+from heads.report.canvas import LIGHT, SQUARE, Plot, Theme, draw, drawable, legend, png
 from heads.report.gather import FeatureMap, Reliability, RocLine
 
 MOST_CONFUSED = 16
@@ -39,26 +39,48 @@ class CostPoint:
 
 def learning_curve(name: str, curve: Curve, measure: str, where: str) -> Plot:
     """Loss or accuracy (``measure``) of a dense head by epoch, on train and on the held-out images (``where``)."""
-    is_loss = measure == "loss"
-    train = curve.loss if is_loss else curve.accuracy
-    held_out = curve.held_out_loss if is_loss else curve.held_out_accuracy
+    train, held_out = _measured(curve, measure)
+    last = f"; at the end {train[-1]:.3f} on train" + (f", {held_out[-1]:.3f} on {where}" if held_out else "")
 
     def paint(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
-        marker = "o" if len(train) == 1 else ""
-        for values, label, colour, style in ((train, "train", 0, "--"), (held_out, where, 1, "-")):
-            if values:
-                epochs = range(1, len(values) + 1)
-                axes.plot(epochs, values, style, marker=marker, color=theme.series[colour], label=label)
-        axes.set(xlabel="epoch", ylabel=measure)
-        if is_loss:
-            axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(1 - 0.02 * len(train), len(train) * 1.02)
+        _by_epoch(axes, theme, curve, measure, where)
         legend(figure, axes.get_legend_handles_labels())
 
-    last = f"; at the end {train[-1]:.3f} on train" + (f", {held_out[-1]:.3f} on {where}" if held_out else "")
     return draw(f"{name}-{measure}", f"{measure} by epoch{last}", paint, (4.6, 3.2))
+
+
+def learning_curves(curve: Curve, where: str) -> bytes:
+    """Loss and accuracy of a network side by side, as :func:`learning_curve` draws them, a PNG file."""
+
+    def paint(figure: Figure, theme: Theme) -> None:
+        both = figure.subplots(1, 2)
+        for axes, measure in zip(both, ("loss", "accuracy"), strict=True):
+            _by_epoch(axes, theme, curve, measure, where)
+        legend(figure, both[0].get_legend_handles_labels())
+
+    return png(paint, (8.4, 3.4))
+
+
+def _measured(curve: Curve, measure: str) -> tuple[Sequence[float], Sequence[float]]:
+    """On train and on held-out images; the latter may be missing."""
+    if measure == "loss":
+        return curve.loss, curve.held_out_loss
+    return curve.accuracy, curve.held_out_accuracy
+
+
+def _by_epoch(axes: Axes, theme: Theme, curve: Curve, measure: str, where: str) -> None:
+    train, held_out = _measured(curve, measure)
+    marker = "o" if len(train) == 1 else ""
+    for values, label, colour, style in ((train, "train", 0, "--"), (held_out, where, 1, "-")):
+        if values:
+            epochs = range(1, len(values) + 1)
+            axes.plot(epochs, values, style, marker=marker, color=theme.series[colour], label=label)
+    axes.set(xlabel="epoch", ylabel=measure)
+    if measure == "loss":
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(1 - 0.02 * len(train), len(train) * 1.02)
 
 
 def confusion(

@@ -239,6 +239,8 @@ def test_the_command_trains_tells_and_predicts(photos: Path, tmp_path: Path) -> 
     assert "numbers trained" in done.err
     assert good("predict", done.json["bundle"], photos / "test", "--json").json["predictions"]
     assert good("heads", "show", done.json["bundle"]).out
+    assert Path(done.json["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert str(Path(done.json["picture"])) in done.err
     assert run(*words, "--from", "block5", "--out", out).code == 2
     refused = run(*words, "--augment", "none", "--out", out)
     assert refused.code == 2
