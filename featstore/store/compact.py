@@ -22,15 +22,17 @@ from featstore.progress import Advance, Progress, silent
 from featstore.records import Digests
 from featstore.store.commit import commit, remove
 from featstore.store.namespace import Namespace
-from featstore.store.rows import BYTES_PER_COMMIT, Rows
+from featstore.store.rows import Rows
 from featstore.store.store import Store
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
     from featstore.store.structure import Codec
 
-SEGMENT_BYTES = BYTES_PER_COMMIT
-"""Features of a compacted segment, at most, unless one row is larger; a third of the memory that making it takes."""
+SEGMENT_BYTES = 2**24
+"""Features of a compacted segment, at most, unless one row is larger: small enough for all cores to check the segments
+of a table at once, large enough for HDF5's overhead to vanish; a third of the memory that making it takes.
+"""
 
 _Part = tuple["Segment", npt.NDArray[np.bool_]]
 """A segment, and which of its rows stay, bool (N,)."""

@@ -159,7 +159,7 @@ class Namespace:
     def _open_all(self, paths: Sequence[Path], read_data: bool) -> tuple[list[Segment], list[Damage]]:
         """Every listed segment, opened or found damaged; what vanished meanwhile (compacted, set aside) is left out."""
         workers = min(len(paths), os.cpu_count() or 1)
-        if workers < 2:
+        if workers < 2 or not read_data:
             results = [self._open(path, read_data) for path in paths]
         else:  # hashing runs in C without the interpreter's lock
             with ThreadPoolExecutor(workers, thread_name_prefix="featstore-open") as pool:

@@ -23,13 +23,15 @@ from featstore.errors import DamageError, FeatstoreError, InputError, from_os_er
 from featstore.records import RACY_NS, Digests
 from featstore.spec import Spec
 from featstore.store.rows import Features
-from featstore.store.structure import Codec, Malformed, check_structure, codec_of
+from featstore.store.structure import Codec, Malformed, check_structure, chunks_of, codec_of, read_whole
 
 _CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError)
 """What h5py raises on a file that HDF5 cannot make sense of."""
 
 _FRESH_SECONDS = 60.0
 """So long the check of a file's bytes stands for those that are read; after that HDF5's checksums are asked again."""
+
+_PIECE_BYTES = 2**20
 
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 """Failures to read that say nothing against the file: calling it damaged would throw good rows away."""
@@ -128,7 +130,7 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
     about = _check_bytes(path, path.stem if read_data else None)
     with _hdf5(path) as file:
         datasets, recorded = check_structure(file, about.st_size, spec)
-        status = datasets["status"][:]
+        status = read_whole(datasets["status"])
         features = datasets.get("features")
         settled = time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) > RACY_NS
         offsets = _offsets(features) if features is not None and (settled or not read_data) else None
@@ -136,11 +138,11 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
             raise Malformed("there are no features, yet not every row is a reject")
         return Segment(
             path=path,
-            digests=datasets["digest"][:],
-            views=datasets["view"][:].astype(np.uint16, copy=False),
+            digests=read_whole(datasets["digest"]),
+            views=read_whole(datasets["view"]).astype(np.uint16, copy=False),
             status=status,
             feature_shape=None if features is None else features.shape[1:],
-            chunk_rows=1 if features is None else features.chunks[0],
+            chunk_rows=1 if features is None else chunks_of(features)[0],
             recorded=recorded,
             bytes=about.st_size,
             codec="none" if features is None else codec_of(features),
@@ -156,11 +158,18 @@ def _check_bytes(path: Path, name: str | None) -> os.stat_result:
         if not stat.S_ISREG(about.st_mode):
             raise _damaged(path, "it is not a regular file")
         if name is not None:
-            with open(handle, "rb", buffering=0, closefd=False) as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = _sha256(handle)
             if found != name:
                 raise _damaged(path, f"its content has the SHA-256 {found}, which is not its name")
         return about
+
+
+def _sha256(handle: int) -> str:
+    """Of all that can be read, in hex. Larger pieces than ``hashlib.file_digest`` has: threads trade places less."""
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
+    while count := os.readv(handle, [piece]):
+        digest.update(piece[:count])
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -217,9 +226,9 @@ def _offsets(features: Any) -> npt.NDArray[np.int64] | None:
     """Where the chunks begin, in their order; None if their bytes are not those of an array in memory."""
     if codec_of(features) != "none" or sys.byteorder != "little" or not hasattr(os, "preadv"):
         return None
-    step = features.chunks[0]
-    coordinates = ((start, *(0,) * (features.ndim - 1)) for start in range(0, len(features), step))
-    return np.array([features.id.get_chunk_info_by_coord(at).byte_offset for at in coordinates], np.int64)
+    rows, *rest = features.shape
+    coordinates = ((start, *(0,) * len(rest)) for start in range(0, rows, chunks_of(features)[0]))
+    return np.array([features.get_chunk_info_by_coord(at).byte_offset for at in coordinates], np.int64)
 
 
 @contextmanager

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from featstore.errors import InputError
 from featstore.records import DIGEST_BYTES
@@ -51,16 +54,18 @@ def require_zstd(who: str) -> None:
 def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Check an open h5py file of ``size`` bytes against the format and ``spec``.
 
-    Returns its datasets by name ("features" only where there are any) and what its maker recorded.
+    Returns its datasets by name ("features" only where there are any), as h5py's own identifiers (``DatasetID``), for a
+    store has many segments and the usual objects cost ten times as much; and what its maker recorded.
     Raises Malformed, or InputError if it needs a newer featstore or a codec that is not installed; and whatever
     h5py raises on damaged metadata.
     """
-    recorded = _check_attributes(file, spec)
-    names = set(file) if len(file) <= len(KEYS) + 1 else set()
+    root = h5py.h5g.open(file.id, b"/")
+    recorded = _check_attributes(root, spec, file.filename)
+    names = {name.decode() for name in root} if root.get_num_objs() <= len(KEYS) + 1 else set()
     if names not in ({*KEYS}, {*KEYS, "features"}):
         raise Malformed("the datasets are not digest, view, status and features")
-    datasets = {name: _dataset(file, name) for name in sorted(names)}
-    rows = (datasets["digest"].shape or (0,))[0]  # a scalar has the shape (), an empty dataspace None
+    datasets = {name: _dataset(root, name) for name in sorted(names)}
+    rows = (datasets["digest"].shape or (0,))[0]  # a scalar has the shape (), an empty dataspace none
     if not 0 < rows * (DIGEST_BYTES + 3) <= size:
         raise Malformed(f"{rows} rows do not fit a file of {size} bytes")
     for name, dataset in datasets.items():
@@ -74,71 +79,104 @@ def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], M
     return datasets, recorded
 
 
-def codec_of(features: Any) -> Codec:
-    """The codec of a dataset of features."""
-    return "none" if features.id.get_create_plist().get_nfilters() == 1 else "zstd"
+def read_whole(dataset: Any) -> npt.NDArray[Any]:
+    """All of a dataset that was checked."""
+    values = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return values
 
 
-def _dataset(file: Any, name: str) -> Any:
-    """The dataset ``name``, which must lie in this file and nowhere else."""
-    found = file[name] if type(file.get(name, getlink=True)) is h5py.HardLink else None
-    if not isinstance(found, h5py.Dataset):
-        raise Malformed(f"{name} is not a dataset of this file")
+def chunks_of(dataset: Any) -> tuple[int, ...]:
+    """The shape of its chunks."""
+    found: tuple[int, ...] = dataset.get_create_plist().get_chunk()
     return found
 
 
-def _check_attributes(file: Any, spec: Spec) -> Mapping[str, str]:
-    if len(file.attrs) != 4:
+def codec_of(features: Any) -> Codec:
+    """The codec of a dataset of features."""
+    return "none" if features.get_create_plist().get_nfilters() == 1 else "zstd"
+
+
+def _dataset(root: Any, name: str) -> Any:
+    """The dataset ``name``, which must lie in this file and nowhere else."""
+    key = name.encode()
+    if root.links.get_info(key).type != h5py.h5l.TYPE_HARD or h5py.h5g.get_objinfo(root, key).type != h5py.h5g.DATASET:
+        raise Malformed(f"{name} is not a dataset of this file")
+    return h5py.h5d.open(root, key)
+
+
+def _check_attributes(root: Any, spec: Spec, where: str) -> Mapping[str, str]:
+    if h5py.h5a.get_num_attrs(root) != 4:
         raise Malformed("the attributes are not schema, fingerprint, spec and recorded")
-    schema = file.attrs.get_id("schema")
+    schema = _attribute(root, "schema")
     if schema.shape != () or schema.dtype != np.dtype("<u2"):
         raise Malformed("the attribute schema is not one 16-bit number")
-    if (version := int(file.attrs["schema"])) > FORMAT_VERSION:
+    if (version := int(_value(schema))) > FORMAT_VERSION:
         raise InputError(
             "a segment was written by a newer featstore",
-            where=file.filename,
+            where=where,
             expected=f"format {FORMAT_VERSION}",
             received=f"format {version}",
             todo="use that version, or another store",
         )
     if version != FORMAT_VERSION:
         raise Malformed(f"its format is {version}, not {FORMAT_VERSION}")
-    if (found := _text(file, "fingerprint")) != spec.fingerprint:
+    fingerprint, canonical = _canonical(spec)
+    if (found := _text(root, "fingerprint")) != fingerprint:
         raise Malformed(f"its rows are of another spec, {found[:64]}")
-    if _text(file, "spec") != spec.to_json():
+    if _text(root, "spec") != canonical:
         raise Malformed("its spec is not the one of its fingerprint")
-    recorded = json.loads(_text(file, "recorded"))
+    recorded = json.loads(_text(root, "recorded"))
     if not isinstance(recorded, dict):
         raise Malformed("the attribute recorded is not a JSON object")
     return {str(name): str(value) for name, value in recorded.items()}
 
 
-def _text(file: Any, name: str) -> str:
-    attribute = file.attrs.get_id(name)
+@lru_cache(maxsize=64)
+def _canonical(spec: Spec) -> tuple[str, str]:
+    """Fingerprint and canonical JSON."""
+    return spec.fingerprint, spec.to_json()
+
+
+def _attribute(root: Any, name: str) -> Any:
+    if not h5py.h5a.exists(root, name.encode()):
+        raise Malformed(f"there is no attribute {name}")
+    return h5py.h5a.open(root, name.encode())
+
+
+def _value(attribute: Any) -> Any:
+    values = np.empty((), attribute.dtype)
+    attribute.read(values)
+    return values[()]
+
+
+def _text(root: Any, name: str) -> str:
+    attribute = _attribute(root, name)
     if attribute.shape != () or attribute.dtype.kind != "S" or attribute.dtype.itemsize > _MAX_ATTRIBUTE_BYTES:
         raise Malformed(f"the attribute {name} is not a short text of fixed length")
-    return bytes(file.attrs[name]).decode("ascii")
+    return bytes(_value(attribute)).decode("ascii")
 
 
 def _check_dataset(name: str, dataset: Any, shape: tuple[int, ...], kind: np.dtype[Any], size: int) -> None:
     """Stored in this file only, whole, in chunks that are a number of rows, behind no filter but the two we know."""
-    if dataset.shape != shape or dataset.maxshape != shape or dataset.dtype != kind:
+    space = dataset.get_space()
+    if dataset.shape != shape or space.get_simple_extent_dims(maxdims=1) != shape or dataset.dtype != kind:
         raise Malformed(f"{name} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
-    creation = dataset.id.get_create_plist()
+    creation = dataset.get_create_plist()
     if creation.get_layout() != h5py.h5d.CHUNKED or creation.get_external_count():
         raise Malformed(f"{name} is not stored in chunks in this file")
     filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
     compressed = filters == [ZSTD, h5py.h5z.FILTER_FLETCHER32] and name == "features"
     if not compressed and filters != [h5py.h5z.FILTER_FLETCHER32]:
         raise Malformed(f"{name} has filters {filters} that no segment has")
-    chunk = dataset.chunks
-    chunk_bytes = int(np.prod(chunk, dtype=object)) * kind.itemsize
+    chunk = creation.get_chunk()
+    chunk_bytes = math.prod(chunk) * kind.itemsize
     row_bytes = chunk_bytes // chunk[0]
     if chunk[1:] != shape[1:] or row_bytes > _MAX_ROW_BYTES or (chunk[0] > 1 and chunk_bytes > _MAX_CHUNK_BYTES):
         raise Malformed(f"{name} has chunks {chunk} that no segment has")
     chunks = -(-shape[0] // chunk[0])
-    stored = dataset.id.get_storage_size()
-    if dataset.id.get_num_chunks() != chunks or stored > size:
+    stored = dataset.get_storage_size()
+    if dataset.get_num_chunks() != chunks or stored > size:
         raise Malformed(f"{name} is not stored whole")
     if not compressed and stored != chunks * (chunk_bytes + _CHECKSUM_BYTES):
         raise Malformed(f"{name} is not stored whole")

@@ -16,7 +16,7 @@ from featstore.store.segment import Segment
 
 SPEC = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
 EDGES = (b"\0" * 32, b"\0" * 31 + b"\1", b"\1" + b"\0" * 31, b"a" * 31 + b"\0", b"a" * 32, b"\xff" * 32)
-"""Digests that a careless comparison of texts would confuse."""
+"""Digests that a careless comparison would confuse: by zeros at the end, or by their first eight bytes."""
 
 Row = tuple[bytes, int, int]
 rows_of_a_segment = st.lists(
