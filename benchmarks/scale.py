@@ -4,8 +4,8 @@
 
 A compacted store of ROWS rows (64 numbers each) is opened with all checksums, planned over (every row found, its file
 stat'ed by a stub) and read whole; the baseline is a quarter of it, four times over. Then an extraction of IMAGES small
-pictures with a stub base, in a process of its own; the baseline is a tenth of them: memory must not grow with their
-number.
+pictures with a base of one small convolution, in a process of its own; the baseline is a tenth of them: memory must not
+grow with their number.
 
 Same result: every row is found, and what is read is what was written.
 """
@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,19 @@ from featstore.weights import resolve
 _COLUMNS = 64
 _OLD = Stamp(1, 1, 1, 1)
 
+_MAKE = """
+import sys, keras
+image = keras.Input((None, None, 3))
+keras.Model(image, keras.layers.Conv2D(64, 3, strides=4)(image), name="stub").save(sys.argv[1])
+"""
+
 _EXTRACT = """
 import json, sys
-import numpy as np
 import featstore
 from featstore import machine
-from featstore.extraction import lane
-
-class Stub:
-    name, device, precision, feature_shape = "openvino", "cpu", "float32", (64,)
-    def __init__(self, *given): pass
-    def __call__(self, images): return np.ascontiguousarray(images[:, :8, :8, 0].reshape(len(images), -1), np.float32)
-
-lane.open_runtime = Stub
-report = featstore.extract(sys.argv[1], "vgg16", image_size=32, store=sys.argv[2]).report
-print(json.dumps([report.specs[0].computed, report.seconds, machine.peak_memory()]))
+images, base, store = sys.argv[1:]
+report = featstore.extract(images, base, precision="float32", store=store).report
+print(json.dumps([report.specs[0].computed, machine.peak_memory()]))
 """
 
 
@@ -130,24 +129,38 @@ def memory(count: int, repeats: int) -> dict[str, Any]:
     """A row of the peak memory of an extraction, against that of a tenth of the images."""
     mine, theirs, same = [], [], True
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "images"
-        folder.mkdir()
-        pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        for number in range(count):
-            if number == count // 10:
-                few = Path(place) / "few"
-                subprocess.run(["cp", "-r", folder, few], check=True)
-            pixels[0, 0] = [number % 256, number // 256 % 256, number // 65536]
-            Image.fromarray(pixels).save(folder / f"{number}.png", compress_level=0)
-        for repeat in range(repeats):
-            for images, peaks in ((few, theirs), (folder, mine)):
-                store = Path(place) / f"store-{images.name}-{repeat}"
-                words = [sys.executable, "-c", _EXTRACT, str(images), str(store)]
-                done = subprocess.run(words, check=True, capture_output=True)
-                computed, _, peak = json.loads(done.stdout)
-                same &= computed == len(list(images.iterdir()))
-                peaks.append(peak / 2**20)
+        folder = Path(place)
+        base = folder / "stub.keras"
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "XDG_CACHE_HOME": place}
+        _python(_MAKE, base, environment=environment)
+        sizes = {count // 10: theirs, count: mine}
+        for size in sizes:
+            _draw(folder / str(size), size)
+        for repeat in range(repeats + 1):  # the first converts the base
+            for size, peaks in sizes.items():
+                words = (folder / str(size), base, folder / f"store-{size}-{repeat}")
+                computed, peak = json.loads(_python(_EXTRACT, *words, environment=environment))
+                same &= computed == size
+                if repeat:
+                    peaks.append(peak / 2**20)
     return row(f"peak memory of extracting {count:,} images, against {count // 10:,}", mine, theirs, "MiB", same)
+
+
+def _python(code: str, *words: Path, environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True, text=True, env=environment
+    )
+    return done.stdout
+
+
+def _draw(folder: Path, count: int) -> None:
+    """So many small pictures, all different, in two class folders."""
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        pixels[0, 0] = [number % 256, number // 256 % 256, number // 65536]
+        Image.fromarray(pixels).save(folder / ("cats", "dogs")[number % 2] / f"{number}.png", compress_level=0)
 
 
 def main() -> None:

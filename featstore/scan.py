@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import tempfile
 import time
 from collections.abc import Mapping
@@ -27,16 +28,19 @@ from featstore.records import DIGEST_BYTES, RACY_NS, Reason, Rejected, Stamp
 _ENTRY = np.dtype(
     [("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<u8"), ("digest", f"V{DIGEST_BYTES}")]
 )
+_STAMP = struct.Struct("<qqqQ")  # the first four
 _VERSION = 1
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
 _CHUNK = 256  # files handed to the threads at a time
 
 
 class StatCache:
-    """What is known of files: path → (stamp, digest). For one location; used from one thread."""
+    """What is known of files: path → stamp and digest, as the bytes of one entry. For one location; used from one
+    thread.
+    """
 
     def __init__(
-        self, file: Path | None = None, location: str = "", entries: Mapping[str, tuple[Stamp, bytes]] | None = None
+        self, file: Path | None = None, location: str = "", entries: Mapping[str, bytes] | None = None
     ) -> None:
         self._file = file
         self._location = location
@@ -58,14 +62,14 @@ class StatCache:
     def get(self, path: str, stamp: Stamp) -> bytes | None:
         """The digest (32 bytes) if the file is known and unchanged."""
         known = self._entries.get(path)
-        return known[1] if known is not None and known[0] == stamp else None
+        return known[_STAMP.size :] if known is not None and known.startswith(_packed(stamp)) else None
 
     def put(self, path: str, stamp: Stamp, digest: bytes) -> None:
         """Remember a digest. ``stamp`` must be from before the file was read; a file changed just now is forgotten."""
         if max(stamp.mtime_ns, stamp.ctime_ns) > self._opened - RACY_NS:
             self._changed |= self._entries.pop(path, None) is not None
-        elif self._entries.get(path) != (stamp, digest):
-            self._entries[path] = (stamp, digest)
+        elif self._entries.get(path) != (entry := _packed(stamp) + digest):
+            self._entries[path] = entry
             self._changed = True
 
     def save(self) -> None:
@@ -90,7 +94,7 @@ def known_files(folder: Path) -> dict[bytes, Path]:
             location, entries = _read(cache)
         except Exception:  # noqa: S112 - as in StatCache.load
             continue
-        found.update((digest, Path(location, path)) for path, (_, digest) in entries.items())
+        found.update((entry[_STAMP.size :], Path(location, path)) for path, entry in entries.items())
     return {digest: path for digest, path in found.items() if path.is_file()}
 
 
@@ -106,17 +110,21 @@ def _place_exists(cache: Path) -> bool:
         return False
 
 
-def _read(file: Path) -> tuple[str, dict[str, tuple[Stamp, bytes]]]:
+def _packed(stamp: Stamp) -> bytes:
+    return _STAMP.pack(stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode)
+
+
+def _read(file: Path) -> tuple[str, dict[str, bytes]]:
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         entries, blob, version = arrays["entries"], arrays["paths"].tobytes(), int(arrays["version"])
     location, *paths = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
     if version != _VERSION or entries.dtype != _ENTRY or len(paths) != len(entries):
         raise ValueError("not a stat cache of this version")
-    return location, {path: (Stamp(*row[:4]), row[4]) for path, row in zip(paths, entries.tolist(), strict=True)}
+    rows, step = entries.tobytes(), _ENTRY.itemsize
+    return location, {path: rows[at * step : (at + 1) * step] for at, path in enumerate(paths)}
 
 
-def _write(file: Path, location: str, entries: Mapping[str, tuple[Stamp, bytes]]) -> None:
-    rows = [(s.size, s.mtime_ns, s.ctime_ns, s.inode, digest) for s, digest in entries.values()]
+def _write(file: Path, location: str, entries: Mapping[str, bytes]) -> None:
     blob = b"".join(os.fsencode(path) + b"\0" for path in (location, *entries))
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".npz")
@@ -125,7 +133,7 @@ def _write(file: Path, location: str, entries: Mapping[str, tuple[Stamp, bytes]]
             np.savez(
                 opened,
                 version=np.int64(_VERSION),
-                entries=np.array(rows, dtype=_ENTRY),
+                entries=np.frombuffer(b"".join(entries.values()), dtype=_ENTRY),
                 paths=np.frombuffer(blob, dtype=np.uint8),
             )
         os.replace(temporary, file)
