@@ -10,6 +10,8 @@ and Keras's preprocessing:
   cats-versus-dogs tutorials do;
 - dataset: `image_dataset_from_directory` and one `model.predict`. It shrinks pictures without antialiasing, so that its
   features are of other pixels: they are held against our base's on these;
+- timm in PyTorch, where both are installed, for VGG16: of the others its networks differ from Keras's in strides or
+  padding, and could not be held against ours;
 - base alone: our own graph on pictures that are decoded and in memory already, which no extraction can exceed; here the
   ratio is the share of it that is kept. For all bases in one extraction, the sum of their times.
 
@@ -39,6 +41,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from harness import add_options, report, row
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -48,7 +51,9 @@ from featstore.errors import InputError
 from featstore.job import Job, resolve_jobs
 from featstore.records import SPLITS
 from featstore.runtime import Runtime, open_runtime
+from featstore.runtime.graph_files import calibrations, card_of
 from featstore.runtime.openvino import converted
+from featstore.spec import PixelSpec, Spec
 from featstore.weights import Base, read_tensors, resolve
 
 _LOOP_BATCH = 20
@@ -114,6 +119,48 @@ def dataset(model: Any, base: Base, folder: Path, size: int) -> Side:
     return run
 
 
+class Pictures:
+    """A PyTorch dataset of files."""
+
+    def __init__(self, files: Sequence[Path], size: int) -> None:
+        self.files, self.size = files, size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """RGB pixels, uint8 (H, W, 3)."""
+        picture = Image.open(self.files[index]).convert("RGB")
+        return np.array(picture.resize((self.size, self.size), Image.Resampling.BILINEAR))
+
+
+def by_timm(base: Base, folder: Path, size: int) -> Side:
+    """VGG16 of timm with the same weights, a DataLoader with two workers; float32, as it comes."""
+    import timm
+    import torch
+
+    model = timm.create_model("vgg16", pretrained=False).features.eval()
+    tensors = read_tensors(base)
+    layers = [layer for layer in model if isinstance(layer, torch.nn.Conv2d)]
+    with torch.inference_mode():
+        for layer, kernel, bias in zip(layers, tensors[::2], tensors[1::2], strict=True):
+            layer.weight.copy_(torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()))
+            layer.bias.copy_(torch.from_numpy(bias))
+    files = sorted((folder / "all").iterdir())
+
+    @torch.inference_mode()
+    def run() -> tuple[np.ndarray, float]:
+        started = time.perf_counter()
+        mean = torch.tensor([103.939, 116.779, 123.68])  # of Keras's preprocess_input, blue first
+        rows = []
+        for pixels in torch.utils.data.DataLoader(Pictures(files, size), BATCH_SIZE, num_workers=2):
+            values = (pixels.float().flip(-1) - mean).permute(0, 3, 1, 2)
+            rows.append(model(values).mean((2, 3)).numpy())
+        return np.concatenate(rows), time.perf_counter() - started
+
+    return run
+
+
 def of_its_pixels(runtime: Runtime, folder: Path, size: int) -> np.ndarray:
     """Our base's features of the pixels that ``image_dataset_from_directory`` makes."""
     import keras
@@ -141,7 +188,6 @@ def ours(request: featstore.Request, folder: Path) -> Side:
 def alone(runtime: Runtime, folder: Path, size: int) -> Side:
     """The base on pictures in memory."""
     from featstore.decode import decode
-    from featstore.spec import PixelSpec
 
     files = sorted((folder / "all").iterdir())
     images = np.stack([decode(file.read_bytes(), [PixelSpec((size, size))])[0] for file in files])
@@ -203,6 +249,7 @@ def interleaved(sides: Mapping[str, Side], repeats: int) -> tuple[dict[str, np.n
 
 
 _KERAS = (_LOOP, _DATASET) = ("the loop of ImageDataGenerator", "image_dataset_from_directory")
+_TIMM = "timm in PyTorch"
 _ALONE = "the base alone"
 
 
@@ -214,20 +261,41 @@ def compare(case: Case, images: featstore.Dataset, folder: Path, repeats: int) -
     model = keras_model(case.base, case.size)
     sides = {precision: ours(case.request(precision), folder) for precision in precisions}
     sides |= {_LOOP: loop(model, case.base, folder, case.size), _DATASET: dataset(model, case.base, folder, case.size)}
+    if case.base.backbone.name == "vgg16" and find_spec("torch") and find_spec("timm"):
+        sides[_TIMM] = by_timm(case.base, folder, case.size)
     sides[_ALONE] = alone(runtime, folder, case.size)
     if "int8" in sides:
         case.job(images, "int8")
     features, rates = interleaved(sides, repeats)
     default, *others = precisions
-    pairs = [(default, name) for name in (*_KERAS, _ALONE)]
-    pairs += [(other, name) for other in others if other == "float32" for name in _KERAS]
+    loops = [*_KERAS, *([_TIMM] if _TIMM in sides else [])]
+    pairs = [(default, name) for name in (*loops, _ALONE)]
+    pairs += [(other, name) for other in others if other == "float32" for name in loops]
     pairs += [("int8", default)] if "int8" in others else []
     for mine, theirs in pairs:
         compared = of_its_pixels(runtime, folder, case.size) if theirs == _DATASET else features[mine]
         cosine = _least_cosine(compared, features[theirs])
         same = cosine >= min(_LEAST_COSINE[mine], _LEAST_COSINE[default] if theirs == _DATASET else 1)
         about = f"{case.name}, {mine}, {len(features[mine])} images, against {theirs}"
-        yield row(about, rates[mine], rates[theirs], "images/s", same, least_cosine=cosine)
+        price = {}
+        if mine == "int8":
+            price = _price(features["int8"], features["float32"], case.job(images, "int8").spec)
+            about += (
+                f" (cosine to float32: {price['median_cosine']:.4f} in the median, {price['least_cosine']:.4f} at least"
+            )
+            about += f"; calibrated in {price['calibration_seconds']:.0f} s)"
+        yield row(about, rates[mine], rates[theirs], "images/s", same, **{"least_cosine": cosine, **price})
+
+
+def _price(rows: np.ndarray, exact: np.ndarray, spec: Spec) -> dict[str, float]:
+    """What int8 costs: cosines to the rows in float32, and the seconds that its calibration took, once."""
+    cosines = _cosines(rows, exact)
+    seconds = card_of(calibrations() / str(spec.calibration))["seconds"]
+    return {
+        "median_cosine": float(np.median(cosines)),
+        "least_cosine": float(cosines.min()),
+        "calibration_seconds": seconds,
+    }
 
 
 def utilisation(case: Case, images: featstore.Dataset, folder: Path, repeats: int) -> dict[str, Any]:
@@ -324,8 +392,12 @@ def _accuracy(features: np.ndarray, images: featstore.Dataset) -> float:
 
 
 def _least_cosine(mine: np.ndarray, theirs: np.ndarray) -> float:
+    return float(_cosines(mine, theirs).min())
+
+
+def _cosines(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
-    return float(((mine * theirs).sum(axis=1) / norms).min())
+    return (mine * theirs).sum(axis=1) / norms
 
 
 def copied(found: featstore.Dataset, count: int, to: Path) -> Path:

@@ -220,7 +220,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         high_byte = np.clip(np.asarray(image), 0, 0xFFFF) >> 8
         return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
     rgba = image.convert("RGBA")
     white = Image.new("RGB", rgba.size, (255, 255, 255))
     white.paste(rgba, mask=rgba)

@@ -28,12 +28,15 @@ pytestmark = pytest.mark.real
 
 IMAGES = 1399
 BACKBONES = ("vgg16", "xception")
+SIZE = ("--image-size", "150")
 LEAST_ACCURACY = {"vgg16": 0.945, "xception": 0.965}
 
 
 @dataclass(frozen=True)
 class Cached:
-    """The one long run of this file: both backbones over all photographs with default settings, and the heads."""
+    """The one long run of this file: both backbones over all photographs, as small as the tutorials have them, and the
+    heads.
+    """
 
     store: Path
     bundles: Path
@@ -41,7 +44,7 @@ class Cached:
 
     def extract(self, data: Path, *options: object) -> Done:
         """``featstore extract`` in a process of its own; it must succeed."""
-        done = spawn("extract", data, *options, "--store", self.store, "--json")
+        done = spawn("extract", data, *SIZE, *options, "--store", self.store, "--json")
         assert done.code == 0, done.err
         return done
 
@@ -51,7 +54,7 @@ def cached(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache
     folder = tmp_path_factory.mktemp("real")
     both = [word for name in BACKBONES for word in ("-b", name)]
     places = ("--store", folder / "store", "--out", folder / "bundles")
-    done = spawn("train", photographs, *both, "--head", "logreg", *places, "--json")
+    done = spawn("train", photographs, *both, *SIZE, "--head", "logreg", *places, "--json")
     assert done.code == 0, done.err
     print(done.err)
     return Cached(folder / "store", folder / "bundles", {r["backbone"]: r for r in done.json["results"]})
@@ -150,12 +153,12 @@ def test_renamed_and_moved_every_image_is_known_and_one_changed_byte_is_one_row(
     shutil.copytree(cached.store, store)  # the rows of the session stay those of the photographs
     cats = sorted((moved / "train" / "cats").iterdir())
     cats[0].write_bytes(cats[0].read_bytes() + b"\0")
-    [spec] = spawn("extract", moved, "--store", store, "--json").json["specs"]
+    [spec] = spawn("extract", moved, *SIZE, "--store", store, "--json").json["specs"]
     assert (spec["hits"], spec["computed"], spec["rejected"]) == (IMAGES - 1, 1, 0)
     shutil.copyfile(
         photographs.parent / "odd-images" / "exif-orientation" / "Landscape_1.jpg", cats[0].parent / "new.jpg"
     )
-    [spec] = spawn("extract", moved, "--store", store, "--json").json["specs"]
+    [spec] = spawn("extract", moved, *SIZE, "--store", store, "--json").json["specs"]
     assert (spec["hits"], spec["computed"], spec["rejected"]) == (IMAGES, 1, 0)
     shutil.rmtree(store)
 
@@ -176,7 +179,7 @@ def test_another_spec_has_all_to_compute_and_plan_names_the_field(
     precision = () if field == "precision" else ("--precision", precision_of(cached))
     if field == "precision" and precision_of(cached) == "float32":
         option = ("--precision", "bfloat16")
-    value = good("plan", photographs, *precision, *option, "--store", cached.store, "--json").json
+    value = good("plan", photographs, *SIZE, *precision, *option, "--store", cached.store, "--json").json
     [spec] = value["specs"]
     assert (spec["hits"], spec["to_compute"]) == (0, IMAGES)
     [reason] = spec["misses"]
