@@ -101,8 +101,11 @@ def _advice(limit: Limit, report: ExtractReport, machine: Machine) -> list[str]:
     if limit == "write":
         return ["committing rows was the limit: a store on a local disk"]
     found = []
-    if {"avx512_bf16", "amx_bf16"} & {*machine.flags} and any(spec.precision == "float32" for spec in computed):
-        found.append("--precision bfloat16 computes about twice as fast on this CPU, at a cosine of 0.995 or more")
+    if {"avx512_bf16", "amx_bf16"} & {*machine.flags}:
+        if any(spec.precision == "float32" for spec in computed):
+            found.append("--precision bfloat16 computes about twice as fast on this CPU, at a cosine of 0.995 or more")
+        elif any((spec.precision, spec.runtime) == ("bfloat16", "openvino") for spec in computed):
+            found.append("--precision int8 may compute nearly twice as fast; docs/benchmarks.md shows its price")
     other = "" if machine.gpus else "a GPU, or "
     found.append(f"the base was the limit, as it should be: {other}a smaller --image-size (half of it: a quarter)")
     return found

@@ -51,7 +51,8 @@ def test_threads_share_reading_and_decoding() -> None:
 
 @pytest.mark.parametrize(
     ("machine", "precision", "expected"),
-    [(LAPTOP, "float32", "--precision bfloat16"), (LAPTOP, "bfloat16", "a GPU"), (OLD, "float32", "a GPU"),
+    [(LAPTOP, "float32", "--precision bfloat16"), (LAPTOP, "bfloat16", "a GPU"),
+     (LAPTOP, "bfloat16", "--precision int8"), (LAPTOP, "int8", "a GPU"), (OLD, "float32", "a GPU"),
      (SERVER, "float32", "--image-size")],
 )  # fmt: skip
 def test_what_would_help_a_base_depends_on_the_machine(machine: Machine, precision: str, expected: str) -> None:

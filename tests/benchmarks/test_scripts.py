@@ -1,0 +1,83 @@
+"""Every benchmark runs, small, and finds that both of its sides did the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def run(script: str, *words: object) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / script, *map(str, words), "--json"],
+        capture_output=True, text=True, check=False, env=os.environ, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def cases(script: str, *words: object) -> list[str]:
+    """The cases of all rows, of which every one has the same result on both sides."""
+    rows = run(script, *words)["rows"]
+    assert [row["case"] for row in rows if not row["same_result"]] == []
+    return [row["case"] for row in rows]
+
+
+def test_the_store_gives_back_what_was_written() -> None:
+    found = cases("store.py", "--rows", "700", "--columns", "16", "--repeats", "1")
+    assert len(found) == 5
+
+
+def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
+    found = cases("scale.py", "--rows", "400", "--images", "40", "--repeats", "1")
+    assert [case.split()[0] for case in found] == ["opening", "planning", "reading", "peak"]
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("linked_cache")
+def test_a_second_extraction_finds_all_there(few_photographs: Path) -> None:
+    assert len(cases("warm.py", few_photographs, "--files", "300", "--repeats", "1")) == 3
+
+
+@pytest.mark.real
+def test_all_decoders_see_about_the_same(few_photographs: Path) -> None:
+    assert len(cases("decode.py", few_photographs, "--repeats", "1")) >= 4
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("linked_cache")
+def test_every_side_of_extraction_computes_the_same_features(few_photographs: Path) -> None:
+    rows = run("extract.py", few_photographs, "--case", "vgg16:150", "--images", "8", "--repeats", "1")["rows"]
+    found = [row["case"] for row in rows]
+    accuracies = [row for row in rows if "accuracy" in row["case"]]  # of 32 images: one more or less is 3 points
+    assert all(row["same_result"] for row in rows if row not in accuracies)
+    assert all(abs(row["ours"] - row["baseline"]) < 0.1 for row in accuracies)
+    for words in (
+        "the loop of",
+        "image_dataset_from_directory",
+        "the base alone",
+        "int8",
+        "a matrix product",
+        "accuracy",
+    ):
+        assert any(words in case for case in found), words
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("linked_cache")
+def test_backbones_have_a_row_each_and_only_the_best_is_tested(few_photographs: Path) -> None:
+    words = ("--backbone", "vgg16:64", "--backbone", "vgg16:96", "--backbone", "nobody", "--heads", "logreg")
+    first, second, unknown = run("backbones.py", few_photographs, *words)["rows"]
+    assert [first["image_size"], second["image_size"]] == [64, 96]
+    assert first["feature_bytes"] == 2048
+    assert ("test" in first) != ("test" in second)
+    assert "unknown backbone" in unknown["problem"]
