@@ -318,9 +318,9 @@ def _operations(model: Any) -> int:
     count = 0
     for op in model.get_ordered_ops():
         if op.get_type_name() in ("Convolution", "GroupConvolution"):  # weights: (…, channels in, height, width)
-            count += 2 * int(np.prod(op.output(0).shape) * np.prod(list(op.input(1).shape)[-3:]))
+            count += 2 * int(np.prod(op.output(0).shape) * np.prod(list(op.input_value(1).get_shape())[-3:]))
         elif op.get_type_name() == "MatMul":
-            count += 2 * int(np.prod(op.output(0).shape)) * list(op.input(0).shape)[-1]
+            count += 2 * int(np.prod(op.output(0).shape)) * list(op.input_value(0).get_shape())[-1]
     return count
 
 
