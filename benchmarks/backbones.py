@@ -4,8 +4,9 @@
 
 Each extracts all images of DATA with average pooling into an empty store, at its own size and at the tutorials' 150
 pixels unless told (decoding and committing included, start-up left out), and then trains the heads; the best on
-validation is the one that counts. The test split is scored once, for the best of all. Backbones whose ImageNet weights cannot be had are left out, with the
-reason. --save keeps the rows in benchmarks/results/backbones.json and writes table and picture to docs/backbones.md.
+validation is the one that counts. The test split is scored once, for the best of all. Backbones whose ImageNet weights
+cannot be had are left out, with the reason. --save keeps the rows in benchmarks/results/backbones.json and writes table
+and picture to docs/backbones.md.
 """
 
 from __future__ import annotations
