@@ -36,7 +36,8 @@ def heads_ls(
     from heads.report.heads import inventory
 
     found = find_bundles(folders or ())
-    results(as_json).print(inventory(found))
+    out = results(as_json)
+    out.print(inventory(found, out.width))
     if as_json:
         print_json({"bundles": [one.to_json() for one in found]})
     if any(one.problem for one in found):

@@ -20,34 +20,52 @@ from heads.report.terminal import MEASURES, plain, setting, with_interval
 if TYPE_CHECKING:
     from heads.export.files import Exported
 
+_WIDE = 120
+"""Columns of a terminal from which a list shows everything."""
+
 _MOST_CLASSES = 12
 """Class names that a card shows."""
 
 
-def inventory(found: Sequence[Found]) -> RenderableType:
-    """A line a bundle: what it is and how good, or what is wrong with it."""
+def inventory(found: Sequence[Found], width: int = _WIDE) -> RenderableType:
+    """A line a bundle: what it is and how good, or what is wrong with it.
+
+    Less than 120 columns of ``width`` leave to its name what it is.
+    """
     if not found:
         return plain("no heads here yet: featstore train DATA --backbone vgg16")
-    numbers = ["classes", "held out", "test", "bytes"]
-    table = grid("bundle", "features", "head", *numbers, right=numbers)
+    words, numbers = (["features", "head"], ["classes", "held out", "test", "bytes"])
+    is_narrow = width < _WIDE
+    if is_narrow:
+        words, numbers = [], ["held out", "bytes"]
+    table = grid("bundle", *words, *numbers, right=numbers)
     for one in found:
-        if one.card is None:
-            table.add_row(plain(str(one.path)), "", plain(f"cannot be used: {one.problem}"), *[""] * 3, size(one.bytes))
-            continue
-        card = one.card
-        cells = (
-            str(one.path),
-            f"{_short_names(card)} {card.specs[0].pooling}",
-            f"{card.kind} {setting(card.params)}",
-            str(len(card.classes)),
-            with_interval(card.held_out.accuracy),
-            with_interval(card.test.accuracy if card.test else None),
-            size(one.bytes),
-        )
-        table.add_row(*map(plain, cells))
+        cells = _cells(one)
+        if is_narrow and one.problem:
+            cells["bundle"] += f": {cells['head']}"
+        table.add_row(*(plain(cells[name]) for name in ("bundle", *words, *numbers)))
     table.caption = "accuracy [95 % interval]; every byte of every bundle was checked"
     table.caption_justify = "left"
     return table
+
+
+def _cells(one: Found) -> dict[str, str]:
+    """By column."""
+    path = str(one.path)
+    if one.card is None:
+        problem = f"cannot be used: {one.problem}"
+        cells = dict.fromkeys(("features", "classes", "held out", "test"), "")
+        return {**cells, "bundle": path, "head": problem, "bytes": size(one.bytes)}
+    card = one.card
+    return {
+        "bundle": path,
+        "features": f"{_short_names(card)} {card.specs[0].pooling}",
+        "head": f"{card.kind} {setting(card.params)}",
+        "classes": str(len(card.classes)),
+        "held out": with_interval(card.held_out.accuracy),
+        "test": with_interval(card.test.accuracy if card.test else None),
+        "bytes": size(one.bytes),
+    }
 
 
 def card(bundle: Bundle) -> Iterator[RenderableType]:

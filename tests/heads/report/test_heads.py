@@ -65,6 +65,20 @@ def test_a_base_of_ones_own_is_named_by_its_file_and_has_no_other_weights(
     assert "a new one of each image every epoch: flip" in text
 
 
+def test_in_80_columns_a_bundle_keeps_its_name_and_its_score(
+    path: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent.parent)
+    other = write_bundle(path.parent, card, head, DIGESTS)
+    (other / HEAD_FILE).write_bytes(b"")
+    out = io.StringIO()
+    Console(file=out, width=80, highlight=False).print(inventory(find_bundles(), 80))
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert any(path.name in line and "1.000 [" in line for line in lines)
+    assert "a file of this bundle was changed" in " ".join(out.getvalue().split())
+
+
 def test_an_empty_list_says_how_to_make_the_first() -> None:
     assert "featstore train" in shown([inventory([])])
 
