@@ -17,7 +17,7 @@ from heads.bundles.bundle import Bundle, read_bundle, write_bundle
 from heads.bundles.card import Card, Origin
 from heads.evaluation.calibration import Calibration
 from heads.export.check import drawn_pictures
-from heads.export.model import graph_of, inputs_of
+from heads.export.model import float32_graph, inputs_of
 from heads.kinds.dense import DenseHead
 from heads.kinds.head import Head
 from heads.kinds.kernel import KernelHead
@@ -51,7 +51,7 @@ def tiny_spec(tiny: Base) -> Spec:
 def features(tiny: Base, tiny_spec: Spec) -> np.ndarray:
     """float32 (8, 8): of the pictures that an export is checked on."""
     images = drawn_pictures(inputs_of([tiny_spec]))["images"]
-    return np.asarray(build(graph_of(tiny_spec, tiny), batch_size=None)(images))
+    return np.asarray(build(float32_graph(tiny_spec, tiny), batch_size=None)(images))
 
 
 @pytest.fixture

@@ -82,10 +82,10 @@ def test_joined_backbones_keep_their_order(make_bundle: MakeBundle, tiny: Base, 
     assert [one.name for one in model.inputs] == ["images_1", "images_2"]
     images = drawn_pictures(inputs_of(bundle.card.specs))
     from featstore.backbone import build
-    from heads.export.model import graph_of
+    from heads.export.model import float32_graph
 
     blocks = [
-        np.asarray(build(graph_of(spec, tiny), batch_size=None)(images[name]))
+        np.asarray(build(float32_graph(spec, tiny), batch_size=None)(images[name]))
         for spec, name in zip(bundle.card.specs, ("images_1", "images_2", "images_1"), strict=True)
     ]
     expected = bundle.probabilities(np.concatenate(blocks, axis=1))
@@ -98,12 +98,12 @@ def test_flattened_features_come_in_the_order_of_the_store(
 ) -> None:
     from featstore.backbone import build
     from featstore.cached import pool
-    from heads.export.model import graph_of
+    from heads.export.model import float32_graph
 
     flat = tiny_spec.but(pooling="flatten")
     bundle = make_bundle("kernel", None, flat)
     images = drawn_pictures(inputs_of([flat]))["images"]
-    maps = np.asarray(build(graph_of(flat, tiny), batch_size=None)(images))
+    maps = np.asarray(build(float32_graph(flat, tiny), batch_size=None)(images))
     found = np.asarray(build_model(bundle, [tiny])(images))
     np.testing.assert_allclose(found, bundle.probabilities(pool(maps, "flatten")), atol=1e-5)
 
