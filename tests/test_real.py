@@ -276,7 +276,7 @@ def test_submit_clips_by_what_was_fitted_and_loads_no_network_library(
     assert done.json["clip"] == read_bundle(bundle).card.clip
     assert [name for name, _ in lines] == sorted((name for name, _ in lines), key=natural_key)
     right = sum((float(value) > 0.5) == name.startswith("dog") for name, value in lines)
-    assert (len(lines), right / 199 > LEAST_ACCURACY["vgg16"]) == (199, True)
+    assert (len(lines), right / 199 > 0.9) == (199, True)
 
 
 def test_predict_computes_for_an_unknown_store_the_very_same_rows(

@@ -1,12 +1,10 @@
-"""A process of its own gives what the work gives, raises what it raises, and ends when nobody waits for it any more."""
+"""A process of its own gives what the work gives, raises what it raises; test_kill interrupts it."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from pathlib import Path
-from threading import Thread, Timer
+from threading import Thread
 
 import pytest
 
@@ -16,11 +14,6 @@ from heads.contest.process import EndedError, in_a_process
 
 def refuse(what: str) -> None:
     raise InputError(what, todo="do something else")
-
-
-def report_and_sleep(file: Path) -> None:
-    file.write_text(str(os.getpid()))
-    time.sleep(600)
 
 
 def ctrl_c() -> object:
@@ -47,25 +40,6 @@ def test_ctrl_c_is_not_its_business() -> None:
     before = signal.getsignal(signal.SIGINT)
     assert in_a_process(ctrl_c) == signal.SIG_IGN
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_an_interrupt_here_ends_it_at_once(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-
-    def interrupt() -> None:
-        while not (file.exists() and file.read_text()):
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    Timer(0, interrupt).start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            in_a_process(report_and_sleep, file)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(file.read_text()), 0)
 
 
 def test_it_works_in_any_thread() -> None:
