@@ -37,19 +37,25 @@ class CachedRows:
     """What a store holds of one spec when this is made; it does not change.
 
     augmentation : the policy of the views above 0, which are rows of another spec; None if there are none.
+    lookups_only : nothing will be read, so segments that were checked lately need not be (see ``Namespace.snapshot``).
     """
 
-    def __init__(self, store: Store, spec: Spec, augmentation: str | None = None) -> None:
+    def __init__(
+        self, store: Store, spec: Spec, augmentation: str | None = None, *, lookups_only: bool = False
+    ) -> None:
         self.spec = spec
         self.augmentation = augmentation
-        self._augmented = CachedRows(store, spec.but(augmentation=augmentation)) if augmentation else None
-        self.own = store.namespace(spec).snapshot()
+        self._augmented = (
+            CachedRows(store, spec.but(augmentation=augmentation), lookups_only=lookups_only) if augmentation else None
+        )
+        self._lookups_only = lookups_only
+        self.own = store.namespace(spec).snapshot(lookups_only=lookups_only)
         self._maps = None if spec.pooling == "map" else store.namespace(spec.but(pooling="map"))
 
     @cached_property
     def _map(self) -> Snapshot | None:
         """The maps, opened only if rows of our own are missing: checking them reads every byte."""
-        return None if self._maps is None else self._maps.snapshot()
+        return None if self._maps is None else self._maps.snapshot(lookups_only=self._lookups_only)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def plan(
 def _plan_spec(
     job: Job, store: Store, digests: Digests, known: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_]
 ) -> SpecPlan:
-    rows, asked_digests = CachedRows(store, job.spec), digests[known & asked]
+    rows, asked_digests = CachedRows(store, job.spec, lookups_only=True), digests[known & asked]
     status = np.stack([rows.lookup(asked_digests, view) for view in job.views])
     computed, misses = 0, Counter[str]()
     for of_view in status:
@@ -117,7 +117,7 @@ def _reasons(spec: Spec, store: Store, missing: Digests) -> dict[str, int]:
     """Why each missing image (N, 32) is missing: for each the nearest namespace that has it, counted."""
     why = np.full(len(missing), _NEW, dtype=object)
     open_ = np.ones(len(missing), dtype=bool)
-    damaged = store.namespace(spec).snapshot().damaged
+    damaged = store.namespace(spec).snapshot(lookups_only=True).damaged
     if damaged:
         why[:] = f"new image, or lost with {len(damaged)} damaged segment(s)"
     others = [n for n in store.namespaces() if n.fingerprint != spec.fingerprint]
@@ -144,7 +144,7 @@ def _short(value: object) -> str:
 
 def _row_bytes(job: Job, store: Store, rows: int) -> int | None:
     """Bytes of ``rows`` new rows: digest, view, status and features; None while a map's size is not known."""
-    shape = store.namespace(job.spec).snapshot().feature_shape
+    shape = store.namespace(job.spec).snapshot(lookups_only=True).feature_shape
     if shape is None and job.spec.pooling in ("avg", "max"):
         shape = (job.base.layer(job.spec.layer).channels,)
     if shape is None:

@@ -84,7 +84,7 @@ class Lane:
         self, job: Job, store: Store, base: Executor, *, retry_rejected: bool = False, sink: Sink | None = None
     ) -> None:
         self.job = job
-        self.rows = CachedRows(store, job.spec)
+        self.rows = CachedRows(store, job.spec, lookups_only=True)
         self.computed = 0
         self.rejected: dict[tuple[bytes, int], Reason] = {}
         self.seconds: defaultdict[str, float] = defaultdict(float)

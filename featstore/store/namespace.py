@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from featstore.errors import DamageError, FeatstoreError, from_os_error
 from featstore.spec import Spec
+from featstore.store.checked import Checked, FileStamp, stamp_of
 from featstore.store.commit import SEGMENT_ENDING, explained, fsync_folder, make_folder, sweep, write_text
 from featstore.store.rows import Damage
 from featstore.store.snapshot import Snapshot
@@ -27,8 +29,7 @@ SEGMENT_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _LISTINGS = 10
 """How often a listing is repeated because segments came or went meanwhile."""
 
-_Stamp = tuple[int, int, int, int]
-Opened = dict[Path, tuple[_Stamp, bool, "Segment | Damage"]]
+Opened = dict[Path, tuple[FileStamp, bool, "Segment | Damage"]]
 """What this process has opened already: the file's stamp, whether every byte was read, and what it turned out to be."""
 
 
@@ -79,22 +80,26 @@ class Namespace:
         """True if the store has a segment of this spec, sound or not."""
         return next(self._list(), None) is not None
 
-    def snapshot(self, *, read_data: bool = True) -> Snapshot:
+    def snapshot(self, *, read_data: bool = True, lookups_only: bool = False) -> Snapshot:
         """The rows that are there now. Every segment is checked the first time this process sees it.
 
-        With ``read_data`` (the default) the check reads every byte. Without, it reads the keys and the structure
-        alone: faster on a large store, and features are taken as they are on the disk, damaged or not.
+        With ``read_data`` (the default) the check reads every byte; with ``lookups_only``, not of those segments that a
+        process read in full within the last day and that are unchanged since. Without ``read_data`` it reads the keys
+        and the structure alone: faster on a large store, and features are taken as they are on the disk, damaged or
+        not.
 
         Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
         """
         for _ in range(_LISTINGS):
             paths = self._paths()
-            segments, damaged = self._open_all(paths, read_data)
+            segments, damaged = self._open_all(paths, read_data, lookups_only)
             complete = len(segments) + len(damaged) == len(paths)
             # a listing is no moment: it may miss an old segment, and the new one that has its rows now, but not twice
             if complete and {*self._paths()} <= {*paths}:
                 break
-        return Snapshot(self.spec, segments, damaged, lambda: self.snapshot(read_data=read_data))
+        return Snapshot(
+            self.spec, segments, damaged, lambda: self.snapshot(read_data=read_data, lookups_only=lookups_only)
+        )
 
     def writer(self, recorded: Mapping[str, str], codec: Codec = "none") -> Writer:
         """A writer of rows.
@@ -156,32 +161,40 @@ class Namespace:
     def _paths(self) -> list[Path]:
         return sorted(Path(entry.path) for entry in self._list())
 
-    def _open_all(self, paths: Sequence[Path], read_data: bool) -> tuple[list[Segment], list[Damage]]:
+    def _open_all(
+        self, paths: Sequence[Path], read_data: bool, lookups_only: bool
+    ) -> tuple[list[Segment], list[Damage]]:
         """Every listed segment, opened or found damaged; what vanished meanwhile (compacted, set aside) is left out."""
+        checked = self._store.checked(self.fingerprint)
         workers = min(len(paths), os.cpu_count() or 1)
         if workers < 2 or not read_data:
-            results = [self._open(path, read_data) for path in paths]
+            results = [self._open(path, read_data, lookups_only, checked) for path in paths]
         else:  # hashing runs in C without the interpreter's lock
             with ThreadPoolExecutor(workers, thread_name_prefix="featstore-open") as pool:
-                results = list(pool.map(lambda path: self._open(path, read_data), paths))
+                results = list(pool.map(lambda path: self._open(path, read_data, lookups_only, checked), paths))
+        checked.save({path.stem for path in paths})
         damaged = [r for r in results if isinstance(r, Damage)]
         segments = [r for r in results if r is not None and not isinstance(r, Damage)]
         return segments, damaged
 
-    def _open(self, path: Path, read_data: bool) -> Segment | Damage | None:
+    def _open(self, path: Path, read_data: bool, lookups_only: bool, checked: Checked) -> Segment | Damage | None:
         """What is at ``path``, None if nothing is; asked of the disk again only if the file has changed."""
         from featstore.store.segment import open_segment
 
+        began = time.time_ns()
         try:
-            about = os.stat(path)
-            stamp = (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+            stamp = stamp_of(os.stat(path))
+            read_data = read_data and not (lookups_only and checked.holds(path.stem, stamp))
             known_stamp, known_data, known = self._opened.get(path, (None, False, None))
             if known_stamp == stamp and (known_data or not read_data):
                 return known
             found: Segment | Damage = open_segment(path, self.spec, read_data=read_data)
+            if read_data:
+                checked.put(path.stem, stamp, began)
         except FileNotFoundError:
             return None
         except DamageError as error:
+            checked.forget(path.stem)
             found = Damage(path, error.what)
         except FeatstoreError:
             raise

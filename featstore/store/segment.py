@@ -22,6 +22,7 @@ import numpy.typing as npt
 from featstore.errors import DamageError, FeatstoreError, InputError, from_os_error
 from featstore.records import RACY_NS, Digests
 from featstore.spec import Spec
+from featstore.store.checked import FileStamp, stamp_of
 from featstore.store.rows import Features
 from featstore.store.structure import Codec, Malformed, check_structure, chunks_of, codec_of, read_whole
 
@@ -84,7 +85,7 @@ class Segment:
         ]
         if self.direct is not None and time.monotonic() < self.direct.until:
             with _raw(self.path) as handle:
-                if self.direct.stamp == _stamp(os.fstat(handle)):
+                if self.direct.stamp == stamp_of(os.fstat(handle)):
                     for number, into, within in parts:
                         _read_raw(handle, int(self.direct.offsets[number]), out, into, within)
                     return
@@ -109,7 +110,7 @@ class _Direct:
     """
 
     until: float
-    stamp: tuple[int, ...]
+    stamp: FileStamp
     offsets: npt.NDArray[np.int64]
 
 
@@ -147,7 +148,7 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
             bytes=about.st_size,
             codec="none" if features is None else codec_of(features),
             written_ns=about.st_mtime_ns,
-            direct=None if offsets is None else _Direct(until, _stamp(about), offsets),
+            direct=None if offsets is None else _Direct(until, stamp_of(about), offsets),
         )
 
 
@@ -244,10 +245,6 @@ def _raw(path: Path) -> Iterator[int]:
         raise
     except OSError as error:
         raise _unreadable(path, error, f"it cannot be read: {error.strerror}") from error
-
-
-def _stamp(about: os.stat_result) -> tuple[int, ...]:
-    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
 def _unreadable(path: Path, error: Exception, problem: str) -> FeatstoreError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featstore.errors import InputError, from_os_error
 from featstore.spec import Spec
+from featstore.store.checked import Checked
 from featstore.store.commit import explained, fsync_folder, make_folder, probe, write_text
 from featstore.store.namespace import Namespace, Opened
 from featstore.store.rows import FORMAT_VERSION
@@ -51,6 +52,10 @@ class Store:
     def private_folder(self) -> Path:
         """Where files are written before they get their names."""
         return self.path / "tmp"
+
+    def checked(self, fingerprint: str) -> Checked:
+        """Which segments of a namespace were read in full lately."""
+        return Checked(self.scan_folder / f"{fingerprint}.checked.json", self.private_folder)
 
     def create(self) -> Store:
         """Make the store if it is not there yet. Raises ReadOnlyError, NoSpaceError or StorageError."""

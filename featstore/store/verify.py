@@ -52,7 +52,7 @@ class VerifyReport:
 
 
 def verify(store: Store, *, read_data: bool = False, progress: Progress = silent) -> VerifyReport:
-    """Check names, sizes, structure and keys of every segment; with ``read_data`` every byte. Changes nothing.
+    """Check names, sizes, structure and keys of every segment; with ``read_data`` every byte. Changes no row.
 
     Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
     """
@@ -72,6 +72,10 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
         with progress(f"verify {spec.backbone}", len(paths), "segments") as advance:
             held = Snapshot(spec, *_check_all(paths, spec, read_data, advance))
         problems += held.damaged
+        checked = store.checked(fingerprint)
+        for damage in held.damaged:
+            checked.forget(damage.name)
+        checked.save(held.names)
         segments, rows, size = segments + len(paths), rows + held.rows, size + held.bytes
     return VerifyReport(segments, rows, size, quarantined, tuple(problems), read_data)
 

@@ -12,7 +12,9 @@ import pytest
 
 from featstore.errors import StorageError
 from featstore.spec import Spec
-from featstore.store import Namespace, Store
+from featstore.store import Namespace, Store, verify
+from featstore.store import checked as checked_module
+from featstore.store import namespace as namespace_module
 from featstore.store import segment as segment_module
 
 
@@ -176,3 +178,64 @@ def test_compressed_segments_read_like_any_other(namespace: Namespace, make_rows
         for digest, row in zip(rows.digests, rows.features, strict=True):
             writer.add(digest.tobytes(), 0, row)
     assert (namespace.snapshot().read(rows.digests) == rows.features).all()
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files written just now count as written long ago."""
+    monkeypatch.setattr(checked_module, "RACY_NS", 0)
+
+
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each segment that is opened from now on has its bytes read."""
+    real, seen = segment_module.open_segment, list[bool]()
+
+    def watched(path: Path, spec: Spec, *, read_data: bool = True) -> Any:
+        seen.append(read_data)
+        return real(path, spec, read_data=read_data)
+
+    monkeypatch.setattr(segment_module, "open_segment", watched)
+    return seen
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_look_for_lookups_reads_no_byte_that_another_process_has_checked(
+    namespace: Namespace, segment_path: Path, make_rows: Any, spec: Spec, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace.snapshot(lookups_only=True)
+    seen = hashed(monkeypatch)
+    next_process = Store.open(store.path).namespace(spec)
+    status = next_process.snapshot(lookups_only=True).lookup(make_rows(8, rejects=[7]).digests)
+    assert (status[:7] == 0).all()
+    next_process.snapshot()  # features are not read on the strength of it
+    assert seen == [False, True]
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_look_for_lookups_reads_every_byte_of_what_changed(namespace: Namespace, segment_path: Path) -> None:
+    namespace.snapshot()
+    content = segment_path.read_bytes()
+    times = segment_path.stat()
+    segment_path.write_bytes(content[:-9] + b"\0" * 9)
+    os.utime(segment_path, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time of the change cannot be set
+    again = Store.open(namespace.path.parents[1]).namespace(namespace.spec)
+    assert len(again.snapshot(lookups_only=True).damaged) == 1
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("finder", ["reader", "verify"])
+def test_whoever_finds_rot_makes_the_next_look_for_lookups_find_it_too(
+    namespace: Namespace, segment_path: Path, make_rows: Any, finder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace_module, "stamp_of", lambda _: (1, 2, 3, 4))  # rot changes no time
+    folder = namespace.path.parents[1]
+    namespace.snapshot()
+    content = bytearray(segment_path.read_bytes())
+    content[content.index(np.ascontiguousarray(make_rows(8, rejects=[7]).features[3]).tobytes())] ^= 1
+    segment_path.write_bytes(content)
+    assert Store.open(folder).namespace(namespace.spec).snapshot(lookups_only=True).damaged == ()
+    if finder == "verify":
+        assert not verify(Store.open(folder), read_data=True).sound
+    else:
+        assert len(Store.open(folder).namespace(namespace.spec).snapshot().damaged) == 1
+    assert len(Store.open(folder).namespace(namespace.spec).snapshot(lookups_only=True).damaged) == 1
