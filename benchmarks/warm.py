@@ -1,9 +1,10 @@
 """A second `extract` of the same images: what it costs to find out that nothing is to be done.
 
-    python benchmarks/warm.py DATA [--files 100000] [--repeats 3] [--json | --save]
+    python benchmarks/warm.py DATA [--files 100000] [--others 500000] [--repeats 3] [--json | --save]
 
 Every run is a process of its own, from its start to its end. First on the photographs of DATA, warm against cold (VGG16
-at 150 pixels, start-up of the base included). Then on FILES unchanged small files whose rows are in the store already
+at 150 pixels, start-up of the base included); and warm beside the rows of OTHERS other images (made up: 512 zeros each,
+compacted), against none beside. Then on FILES unchanged small files whose rows are in the store already
 (made up: 512 zeros each), against a plain walk that stats them; and on twice as many, against twice the time.
 
 Same result: the report says that every row was there and none was computed.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from harness import add_options, report, row
 import featstore
 from featstore.job import resolve_jobs
 from featstore.scan import digest_all
+from featstore.store import Store, compact
 
 _FOLDERS = 100
 _SETTLED_SECONDS = 2.5
@@ -47,19 +50,40 @@ def extract(data: Path, store: Path) -> tuple[float, int, int]:
     return seconds, spec["hits"], spec["computed"]
 
 
-def photographs(data: Path, repeats: int) -> dict[str, Any]:
-    """A row of warm against cold, both on the same photographs."""
+def photographs(data: Path, others: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """A row of warm against cold, both on the same photographs; and one of warm beside many other rows."""
     count = len(featstore.open_dataset(data))
-    warm, cold, same = [], [], True
+    seconds: dict[str, list[float]] = {"cold": [], "warm": [], "beside": []}
+    same = True
     for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as store:
-            seconds, _, computed = extract(data, Path(store))
-            cold.append(seconds)
+        with tempfile.TemporaryDirectory() as place:
+            store, fuller = Path(place, "store"), Path(place, "fuller")
+            taken, _, computed = extract(data, store)
+            seconds["cold"].append(taken)
             same &= computed == count
-            seconds, hits, computed = extract(data, Path(store))
-            warm.append(seconds)
-            same &= (hits, computed) == (count, 0)
-    return row(f"extract over {count} unchanged photographs, against the first time", warm, cold, "s", same)
+            shutil.copytree(store, fuller)
+            add_rows(fuller, others)
+            time.sleep(_SETTLED_SECONDS)
+            for folder in (store, fuller):  # the first look after a change reads every byte
+                extract(data, folder)
+            for name, folder in (("warm", store), ("beside", fuller)):
+                taken, hits, computed = extract(data, folder)
+                seconds[name].append(taken)
+                same &= (hits, computed) == (count, 0)
+    known = f"extract over {count} unchanged photographs"
+    yield row(f"{known}, against the first time", seconds["warm"], seconds["cold"], "s", same)
+    yield row(f"{known}, beside {others} other rows against none", seconds["beside"], seconds["warm"], "s", same)
+
+
+def add_rows(place: Path, count: int) -> None:
+    """Put the rows of so many other images into the only namespace of the store at ``place``, compacted."""
+    store, random = Store.open(place), np.random.default_rng(0)
+    [namespace] = store.namespaces()
+    features = np.zeros(namespace.snapshot().feature_shape or (), namespace.spec.dtype)
+    with namespace.writer({}) as writer:
+        for digest in random.integers(0, 256, (count, 32), dtype=np.uint8):
+            writer.add(digest.tobytes(), 0, features)
+    compact(store)
 
 
 def made_up(count: int, place: Path) -> tuple[Path, Path]:
@@ -116,11 +140,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--others", type=int, default=500_000)
     parser.add_argument("--repeats", type=int, default=3)
     add_options(parser)
     given = parser.parse_args()
     os.environ.setdefault("FEATSTORE_HOME", tempfile.gettempdir())
-    rows = [photographs(given.data, given.repeats), *many(given.files, given.repeats)]
+    rows = [*photographs(given.data, given.others, given.repeats), *many(given.files, given.repeats)]
     report("warm", rows, ("numpy", "h5py"), as_json=given.json, save=given.save)
 
 

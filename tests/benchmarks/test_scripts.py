@@ -34,7 +34,7 @@ def cases(script: str, *words: object) -> list[str]:
 
 def test_the_store_gives_back_what_was_written() -> None:
     found = cases("store.py", "--rows", "700", "--columns", "16", "--repeats", "1")
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
@@ -45,7 +45,7 @@ def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
 def test_a_second_extraction_finds_all_there(few_photographs: Path) -> None:
-    assert len(cases("warm.py", few_photographs, "--files", "300", "--repeats", "1")) == 3
+    assert len(cases("warm.py", few_photographs, "--files", "300", "--others", "300", "--repeats", "1")) == 4
 
 
 @pytest.mark.real
