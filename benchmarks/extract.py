@@ -39,6 +39,9 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+with contextlib.suppress(ImportError):
+    import timm  # noqa: F401 - before TensorFlow: torchvision crashes when it is loaded after it
+
 import numpy as np
 from harness import add_options, report, row
 from PIL import Image
@@ -58,6 +61,7 @@ from featstore.weights import Base, read_tensors, resolve
 
 _LOOP_BATCH = 20
 _CASES = ("vgg16:150", "xception:150", "resnet50:224")
+_SIDES = (1024, 2048, 4096)
 _LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.99, "float16": 0.99, "int8": 0.9}
 
 Side = Callable[[], tuple[np.ndarray, float]]
