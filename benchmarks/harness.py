@@ -14,8 +14,9 @@ from typing import Any
 
 from featstore import machine
 
-RESULTS = Path(__file__).resolve().parent / "results"
-DOCS = RESULTS.parent.parent / "docs" / "benchmarks.md"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCS = ROOT / "docs" / "benchmarks.md"
 
 
 def row(
@@ -49,10 +50,8 @@ def report(
     benchmark: str, rows: Sequence[dict[str, Any]], libraries: Sequence[str], *, as_json: bool, save: bool = False
 ) -> None:
     """Print the rows, for people or as JSON with the machine and the versions of the ``libraries``; keep them."""
-    about = machine.describe()
-    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-    where = {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, "memory": about.memory, **versions}
-    found = {"benchmark": benchmark, "machine": where, "peak_bytes": machine.peak_memory(), "rows": list(rows)}
+    where, peak = machine_of(libraries), machine.peak_memory()
+    found = {"benchmark": benchmark, "machine": where, "peak_bytes": peak, "rows": list(rows)}
     if save:
         (RESULTS / f"{benchmark}.json").write_text(json.dumps(found, indent=2) + "\n")
         DOCS.write_text(with_tables(DOCS.read_text()))
@@ -63,6 +62,13 @@ def report(
             print(f"x {one['ratio']:.2f}, {same}")
         return
     print(json.dumps(found, indent=2))
+
+
+def machine_of(libraries: Sequence[str]) -> dict[str, Any]:
+    """What a figure depends on: the machine, and the versions of Python and of ``libraries``."""
+    about = machine.describe()
+    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+    return {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, "memory": about.memory, **versions}
 
 
 def with_tables(page: str) -> str:

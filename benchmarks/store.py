@@ -2,7 +2,7 @@
 
     python benchmarks/store.py [--rows 25000] [--columns 2048] [--repeats 3] [--json | --save]
 
-Writing, 256 rows at a time, each batch on the disk (fsync) before the next. Baselines: one growing HDF5 file, `.npy` by
+Writing, 192 rows at a time, each batch on the disk (fsync) before the next. Baselines: one growing HDF5 file, `.npy` by
 memory map, one HDF5 dataset an image. Reading all rows from the page cache into one array. Baseline: `np.load` of the
 same array. Ours is a compacted store, opened anew: with every byte checked (the default), or its structure alone
 (lazily). Beside it the least that checking can cost: SHA-256 of the same files, a core each, and then `np.load`.
@@ -29,7 +29,7 @@ from harness import add_options, report, row
 from featstore.spec import Spec
 from featstore.store import Store, compact
 
-_BATCH = 256
+_BATCH = 192
 _SPEC = Spec("xception", "ab" * 32, "block14_sepconv2_act", (150, 150))
 
 Written = Callable[[Path, np.ndarray, np.ndarray], None]

@@ -156,7 +156,7 @@ def test_ctrl_c_keeps_what_was_computed_and_says_how_much(
     assert match, done.message
     assert "run the same command again" in done.message
     kept = rows(store)
-    assert 256 <= kept < ROWS
+    assert 192 <= kept < ROWS
     assert int(match[1]) in (kept, kept - 1), "at worst the row at hand was not counted"
     assert spawn(*command(photos, store)).json["specs"][0]["computed"] == ROWS - kept
     assert_whole(photos, store, reference)
@@ -297,17 +297,17 @@ def assert_no_space(done: Done, store: Path) -> None:
 def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(
     photos: Path, reference: dict[str, Table], mounted: Callable[..., Path]
 ) -> None:
-    place = mounted(1_500_000)  # two segments of 256 rows, and some
+    place = mounted(1_500_000)  # three segments of 192 rows, and some
     store = place / "store"
     assert_no_space(spawn(*command(photos, store)), store)
-    assert rows(store) == 512
+    assert rows(store) == 576
     assert list((store / "tmp").iterdir()) == []
     assert good("store", "verify", "--read-data", "--store", store, "--json").json["sound"]
     assert_no_space(spawn(*command(photos, store)), store)
-    assert rows(store) == 512
+    assert rows(store) == 576
     mount("-o", "remount,size=8000000", place)
     [spec] = spawn(*command(photos, store)).json["specs"]
-    assert (spec["hits"], spec["computed"]) == (512, ROWS - 512)
+    assert (spec["hits"], spec["computed"]) == (576, ROWS - 576)
     assert_whole(photos, store, reference)
 
 

@@ -14,7 +14,9 @@ from featstore.records import DIGEST_BYTES, Digests
 FORMAT_VERSION = 1
 """The store format that this code reads and writes; docs/FORMAT.md describes it."""
 
-ROWS_PER_COMMIT = 256
+ROWS_PER_COMMIT = 192
+"""With the two batches of 32 that may be under way beside them, a kill costs 255 rows at most."""
+
 SECONDS_PER_COMMIT = 5.0
 BYTES_PER_COMMIT = 2**26
 """Features of a batch: bounds the memory of a writer where a row is large (maps of early layers take megabytes)."""

@@ -1,4 +1,4 @@
-"""A writer: gathers rows and commits them as segments, 256 rows, 64 MiB or 5 seconds at a time."""
+"""A writer: gathers rows and commits them as segments, 192 rows, 64 MiB or 5 seconds at a time."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_rows_come_in_the_order_asked_for(
     rows = make_rows(700, shape=shape, dtype=dtype)
     write(namespace, rows)
     snapshot, order = namespace.snapshot(), np.random.default_rng(1).permutation(700)
-    assert len(snapshot.names) == 3
+    assert len(snapshot.names) == 4
     assert snapshot.feature_shape == shape
     read = snapshot.read(rows.digests[order])
     assert read.dtype == dtype

@@ -38,11 +38,11 @@ def full_disk(patch: pytest.MonkeyPatch, code: int = errno.ENOSPC) -> None:
     patch.setattr(os, "write", write)
 
 
-def test_256_rows_are_committed_at_once(writer: Writer, namespace: Namespace) -> None:
-    fill(writer, 255)
-    assert (writer.committed, writer.pending, stored(namespace)) == (0, 255, 0)
-    fill(writer, 1, start=255)
-    assert (writer.committed, writer.pending, stored(namespace)) == (256, 0, 256)
+def test_192_rows_are_committed_at_once(writer: Writer, namespace: Namespace) -> None:
+    fill(writer, 191)
+    assert (writer.committed, writer.pending, stored(namespace)) == (0, 191, 0)
+    fill(writer, 1, start=191)
+    assert (writer.committed, writer.pending, stored(namespace)) == (192, 0, 192)
 
 
 def test_large_rows_are_committed_earlier(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,13 +164,13 @@ def test_what_does_not_name_a_row_is_refused(writer: Writer, key: bytes, view: i
 def test_a_full_disk_loses_only_what_was_not_reported(
     writer: Writer, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(writer, 256)
+    fill(writer, 192)
     with monkeypatch.context() as patch:
         full_disk(patch)
         with pytest.raises(NoSpaceError), writer:
-            fill(writer, 256, start=256)
-    assert writer.committed == stored(namespace) == 256
-    assert writer.pending == 256
+            fill(writer, 192, start=192)
+    assert writer.committed == stored(namespace) == 192
+    assert writer.pending == 192
 
 
 def test_with_room_again_the_waiting_rows_are_written(

@@ -1,0 +1,85 @@
+"""How much a campaign tries: a quick seeded part in every run of the tests, all of it when it is asked for.
+
+    python benchmarks/reliability.py [--save]
+
+runs everything and keeps the figures that docs/RELIABILITY.md shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.commands import ROOT
+
+FULL = os.environ.get("FEATSTORE_RELIABILITY") == "full"
+"""Whether the whole campaign was asked for."""
+
+
+def amount(quick: int, full: int) -> int:
+    """How many to try."""
+    return full if FULL else quick
+
+
+class Figures:
+    """What a campaign tried, for docs/RELIABILITY.md: lines of JSON in a file that ``benchmarks/reliability.py`` names.
+
+    A promise that does not hold fails its test; so what is written down here held.
+    """
+
+    def __init__(self, test: str) -> None:
+        self._test = test
+        self._started = time.monotonic()
+        self._file = os.environ.get("FEATSTORE_RELIABILITY_FIGURES")
+
+    def keep(self, tried: str, **counts: float | int | str) -> None:
+        """Keep one line: what was tried, and how often, and what came of it."""
+        print(tried, counts)
+        if self._file is None:
+            return
+        line = {
+            "test": self._test,
+            "tried": tried,
+            "counts": counts,
+            "seconds": round(time.monotonic() - self._started),
+        }
+        with Path(self._file).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def shards(count: int, parts: int) -> Iterator[range]:
+    """``range(count)`` in so many parts, for tests that run side by side."""
+    for part in range(parts):
+        yield range(part, count, parts)
+
+
+SMALL = ("--image-size", "32")
+"""Options of an extraction that costs little to decode."""
+
+PROGRAM = (sys.executable, "-m", "tests.reliability.program")
+"""featstore with a stub base: see program.py."""
+
+
+def program_environment() -> dict[str, str]:
+    """What that program needs: where it is, and the same digests of stub bases in every process."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+
+
+def start_program(*words: object, env: Mapping[str, object] | None = None) -> subprocess.Popen[str]:
+    """Start ``featstore WORDS`` with a stub base (see program.py), as the leader of a group of its own."""
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={
+            **program_environment(),
+            **{name: str(value) for name, value in (env or {}).items()},
+        },
+    )

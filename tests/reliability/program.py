@@ -1,0 +1,70 @@
+"""featstore's command line with a stub base, as a process of its own: it starts soon, and a row costs little.
+
+    python -m tests.reliability.program WORDS…
+
+Environment: COMPUTED, a file that gets a line with the number of images whenever the base begins a batch; REPORTED, one
+that gets the digests of every commit once it was reported; ROWS, the rows of a commit, if not as usual; BASE_SECONDS,
+how long the base takes for a batch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from featstore import job
+from featstore.extraction import lane
+from featstore.store import writer
+from featstore.store.writer import Writer
+from tests.stubs import StubRuntime, stub_base
+
+
+def main() -> None:
+    """Put the stubs in place, then be featstore."""
+    computed, reported = (_appender(name) for name in ("COMPUTED", "REPORTED"))
+    seconds = float(os.environ.get("BASE_SECONDS", "0"))
+
+    class Counted(StubRuntime):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            computed(b"%d\n" % len(images))
+            time.sleep(seconds)
+            return super().__call__(images)
+
+    def flush(self: Writer) -> int:
+        digests = [digest for digest, *_ in self._pending]
+        done = real_flush(self)
+        reported(b"".join(digest.hex().encode() + b"\n" for digest in digests))
+        return done
+
+    def resolve(name: str, weights: str = "imagenet", *, progress: Any = None) -> Any:
+        return stub_base(name, weights)
+
+    def open_runtime(graph: Any, runtime: str = "auto", device: str | None = None) -> Counted:
+        return Counted(graph)
+
+    real_flush = Writer.flush
+    Writer.flush = flush  # type: ignore[method-assign]
+    writer.ROWS_PER_COMMIT = int(os.environ.get("ROWS", writer.ROWS_PER_COMMIT))
+    lane.open_runtime = open_runtime  # type: ignore[assignment]
+    job.resolve = resolve
+    sys.argv = ["featstore", *sys.argv[1:]]
+    from cli import app
+
+    app()
+
+
+def _appender(name: str) -> Any:
+    """A function that appends bytes to the file named by this variable, in one call; one that does nothing if unset."""
+    path = os.environ.get(name)
+    if path is None:
+        return lambda data: None
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    return lambda data: os.write(handle, data)
+
+
+if __name__ == "__main__":
+    main()
