@@ -24,7 +24,7 @@ def requests(backbones: list[str], flags: GraphFlags, views: ViewFlags | None = 
 
 def open_data(data: str, flags: DatasetFlags) -> featstore.Dataset:
     """The dataset at ``data``."""
-    return featstore.open_dataset(data, featstore.DatasetOptions(seed=flags.seed, label_pattern=flags.label_pattern))
+    return featstore.open_dataset(data, featstore.DatasetOptions(**vars(flags)))
 
 
 def open_store(path: Path | None) -> featstore.Store:

@@ -36,6 +36,9 @@ class DatasetFlags:
     label_pattern: Annotated[
         str | None, typer.Option(metavar="REGEX", help="For flat files: a regex whose group is the label.")
     ] = None
+    outside: Annotated[
+        bool, typer.Option("--outside", help="Let a manifest name images outside of its own folder.")
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def compare(
     [request] = requests([backbone], graph)
     contest = Contest(
         data,
-        featstore.DatasetOptions(seed=dataset.seed, label_pattern=dataset.label_pattern),
+        featstore.DatasetOptions(**vars(dataset)),
         request,
         layer=tune_from,
         views=views,

@@ -28,11 +28,13 @@ class DatasetOptions:
     ``seed`` and ``fractions`` (train, validation, test; their sum is 1) decide the split where the files do not.
     ``label_pattern`` is a regular expression searched in each file's name, without its folders; its group ``label``, or
     else its first group, is the label. If given, it decides the labels whatever folders there are.
+    ``outside`` lets a manifest name images outside of its own folder: whoever wrote it then decides what is read.
     """
 
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     label_pattern: str | None = None
+    outside: bool = False
 
     def __post_init__(self) -> None:
         """Check everything; raises InputError with all problems at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -28,11 +29,11 @@ def is_manifest(head: bytes) -> bool:
     return "path" in _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
 
 
-def read_manifest(data: bytes, where: str) -> Arrangement:
+def read_manifest(data: bytes, where: str, *, outside: bool = False) -> Arrangement:
     """The images of a manifest, in its order; raises InputError with what is wrong, by line.
 
     ``./a.jpg`` is the same path as ``a.jpg``, and both become the latter. Cells beyond the header must be empty; a row
-    may be short of cells, but not of its label.
+    may be short of cells, but not of its label. Paths that leave the manifest's folder are refused, unless ``outside``.
     """
     if _is_utf16(data):
         raise _unreadable(where, "UTF-16 text", todo=_AS_UTF8)
@@ -40,11 +41,13 @@ def read_manifest(data: bytes, where: str) -> Arrangement:
     columns = _columns(next(rows, (0, []))[1])
     if "path" not in columns:
         raise _unreadable(where, f"the columns {', '.join(columns) or 'of an empty file'}")
-    reading = _Reading(columns)
+    reading = _Reading(columns, outside)
     problems = [f"line {line}: {problem}" for line, row in rows if (problem := reading.add(row, line))]
     if problems:
         more = [f"and {len(problems) - _MOST_SAID} more"] if len(problems) > _MOST_SAID else []
         todo = f"{_AS_UTF8}, then {_TODO}" if reading.has_other_encoding else _TODO
+        if reading.leaves:
+            todo += "; if you trust whoever wrote it, pass --outside (DatasetOptions(outside=True))"
         raise _unreadable(where, "; ".join([*problems[:_MOST_SAID], *more]), todo)
     if not reading.arrangement.paths:
         raise _unreadable(where, "a header and no line below it", what="the manifest lists no image")
@@ -78,9 +81,11 @@ def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
 class _Reading:
     """The arrangement while it grows, row by row."""
 
-    def __init__(self, columns: list[str]) -> None:
+    def __init__(self, columns: list[str], outside: bool) -> None:
         self.arrangement = Arrangement("manifest")
         self.has_other_encoding = False
+        self.leaves = False
+        self._outside = outside
         self._columns = columns
         self._first_seen: dict[str, int] = {}
 
@@ -92,6 +97,9 @@ class _Reading:
         path, label, split = self._cell(row, "path"), self._cell(row, "label"), self._cell(row, "split")
         if not path or "\0" in path:
             return "no path" if not path else "a path with a NUL"
+        if not self._outside and _leaves(path):
+            self.leaves = True
+            return f"{path!r} is outside of the manifest's folder"
         if label is None:
             return f"{len(row)} of {count} columns: none for the label"
         if not _is_utf8(label):
@@ -122,6 +130,20 @@ def _normal(path: str) -> str:
     if "./" in path or "//" in path or path.endswith(("/", "/.")):
         return str(PurePosixPath(path))
     return path
+
+
+def _leaves(path: str) -> bool:
+    """Whether a path is absolute, or goes above its folder on its way."""
+    if os.path.isabs(path) or os.path.splitdrive(path)[0]:
+        return True
+    if ".." not in path:
+        return False
+    depth = 0
+    for part in path.replace(os.sep, "/").split("/"):
+        depth += 0 if part in ("", ".") else -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
 
 
 def _header_line(lines: io.StringIO) -> str:

@@ -88,7 +88,9 @@ def _from_zip(location: str, options: DatasetOptions) -> Dataset:
         root = dataset_root(listing, lambda path: _looks_like_picture(source, path), is_wrapped=True)
         arrangement = _arranged(listing, source, options, root)
     else:
-        arrangement = read_manifest(_read_text(source, manifest), f"{location}: {manifest}")
+        arrangement = read_manifest(
+            _read_text(source, manifest), f"{location}: {manifest}", outside=True
+        )  # of a zip nothing is
         arrangement.paths = [posixpath.normpath(root + path) for path in arrangement.paths]
         _check_listed(arrangement, source, options)
     arrangement.layout = f"zip of {arrangement.layout}"
@@ -128,7 +130,7 @@ def _is_manifest_at(root: str, path: str, source: Source) -> bool:
 
 def _from_manifest(location: str, options: DatasetOptions) -> Dataset:
     source = FolderSource(os.path.dirname(location))
-    arrangement = read_manifest(_read_text(source, os.path.basename(location)), location)
+    arrangement = read_manifest(_read_text(source, os.path.basename(location)), location, outside=options.outside)
     _check_listed(arrangement, source, options)
     return _dataset(_manifest_name(location), source, arrangement, options, ())
 

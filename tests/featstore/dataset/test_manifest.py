@@ -117,7 +117,28 @@ def test_rows_of_another_length_than_the_header_are_refused_with_their_lines() -
 def test_two_spellings_of_a_path_are_one_path() -> None:
     with pytest.raises(InputError, match=r"line 3: 'cls/a\.jpg' was listed in line 2 already"):
         read_manifest(b"path\n./cls/a.jpg\ncls//./a.jpg\n", "m.csv")
-    assert read_manifest(b"path\n./cls/a.jpg\n../b.jpg\n/c.jpg\n", "m").paths == ["cls/a.jpg", "../b.jpg", "/c.jpg"]
+    found = read_manifest(b"path\n./cls/a.jpg\n../b.jpg\n/c.jpg\n", "m", outside=True)
+    assert found.paths == ["cls/a.jpg", "../b.jpg", "/c.jpg"]
+
+
+@pytest.mark.parametrize("path", ["../a.jpg", "/etc/passwd", "a/../../b.jpg", "./../a.jpg", "a/./../../b"])
+def test_a_path_that_leaves_the_folder_is_refused_unless_it_is_allowed(path: str) -> None:
+    data = f"path,label\nin/side.jpg,cat\n{path},dog\n".encode()
+    with pytest.raises(InputError, match=r"line 3: .* is outside of the manifest's folder") as caught:
+        read_manifest(data, "m.csv")
+    assert "--outside" in str(caught.value)
+    assert len(read_manifest(data, "m.csv", outside=True).paths) == 2
+
+
+@pytest.mark.parametrize("path", ["a/../b.jpg", "..a/b.jpg", "a..jpg", "./a.jpg", "a/./b.jpg"])
+def test_a_path_that_stays_in_the_folder_is_read(path: str) -> None:
+    assert len(read_manifest(f"path\n{path}\n".encode(), "m.csv").paths) == 1
+
+
+def test_a_million_lines_are_read() -> None:
+    lines = "".join(f"{number}.jpg,{number % 3}\n" for number in range(1_000_000))
+    found = read_manifest(b"path,label\n" + lines.encode(), "m.csv")
+    assert (len(found.paths), len(set(found.labels))) == (1_000_000, 3)
 
 
 def test_blank_lines_above_the_header_are_skipped_but_counted() -> None:
