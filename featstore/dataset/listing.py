@@ -30,6 +30,7 @@ _LOOP = ("link that leads in a loop", "links that lead in a loop")
 _SPECIAL = ("special file (FIFO, socket or device)", "special files (FIFOs, sockets, devices)")
 _UNSAFE = ("entry with an unsafe name (absolute or with ..)", "entries with unsafe names (absolute or with ..)")
 _NO_FILE = ("link or special file", "links and special files")
+_TWICE = ("entry whose name comes again", "entries whose names come again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +147,14 @@ def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile
         elif stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
             passed_over[_NO_FILE] += 1
         else:
-            entries["/".join(parts)] = entry
+            name = "/".join(parts)
+            passed_over[_TWICE] += name in entries  # the last counts, as for programs that unpack
+            entries[name] = entry
     return Listing(sorted(entries, key=natural_key), folders, _said(passed_over)), archive, entries
 
 
 def _said(passed_over: Counter[_Said]) -> tuple[str, ...]:
-    return tuple(f"passed over {counted(count, *what)}" for what, count in sorted(passed_over.items()))
+    return tuple(f"passed over {counted(count, *what)}" for what, count in sorted(passed_over.items()) if count)
 
 
 def _too_many(where: str, what: str, limit: int) -> InputError:

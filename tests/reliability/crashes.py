@@ -20,9 +20,9 @@ from random import Random
 
 _CALLS = (
     "openat,write,pwrite64,writev,lseek,ftruncate,fsync,fdatasync,"
-    "link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir"
+    "link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,flock,fcntl"
 )
-_HARMLESS = {"lseek"}
+_ON_HANDLES = ("write", "pwrite64", "writev", "lseek", "ftruncate", "fsync", "fdatasync", "flock", "fcntl")
 _LINE = re.compile(r"^(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)$")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _HANDLE = re.compile(r"^(?:AT_FDCWD|\d+)<((?:\\x[0-9a-f]{2})*)>")
@@ -76,11 +76,14 @@ def _call(name: str, arguments: str, result: str, places: dict[str, int], folder
     handle = _HANDLE.match(arguments)
     on = _text(handle[1]) if handle else ""
     texts = [_text(found) for found in _STRING.findall(arguments)]
-    if name in ("write", "pwrite64", "writev", "lseek", "ftruncate", "fsync", "fdatasync"):
+    if name in _ON_HANDLES:
         if not _under(on, folder) and on != also:
             return
         if name == "lseek":
             places[on] = int(result.split()[0])
+        elif name in ("flock", "fcntl"):
+            if name == "flock" or "LK" in arguments:
+                raise AssertionError(f"a lock was asked for: {on}")
         elif name == "ftruncate":
             raise AssertionError(f"a file was cut: {on}")
         elif name in ("fsync", "fdatasync"):

@@ -169,6 +169,15 @@ class TestZip:
         assert list(found.files) == ["a/1.jpg"]
         assert found.notes == ("passed over 1 link or special file",)
 
+    def test_of_a_name_that_is_there_twice_the_last_entry_counts(self, tmp_path: Path) -> None:
+        path = self.make(tmp_path, "a/1.jpg", "a/2.jpg")
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a/1.jpg", b"later")
+        found, archive, entries = list_zip(path)
+        assert list(found.files) == ["a/1.jpg", "a/2.jpg"]
+        assert archive.read(entries["a/1.jpg"]) == b"later"
+        assert found.notes == ("passed over 1 entry whose name comes again",)
+
     @pytest.mark.parametrize("data", [b"", b"PK\3\4", b"PK\5\6" + b"\xff" * 18, b"text"])
     def test_a_damaged_zip_is_one_message(self, data: bytes, tmp_path: Path) -> None:
         (tmp_path / "a.zip").write_bytes(data)
