@@ -28,12 +28,13 @@ from featstore.options import (
     ViewFlags,
 )
 from featstore.progress import for_stream
-from heads import cli_apply, cli_bundles, cli_live
+from heads import cli_apply, cli_bundles, cli_live, cli_serve
 
 app = typer.Typer(cls=Group)
 app.add_typer(cli_bundles.app, name="heads")
 app.add_typer(cli_apply.app)
 app.add_typer(cli_live.app)
+app.add_typer(cli_serve.app)
 
 
 @app.command()

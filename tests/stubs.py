@@ -28,16 +28,19 @@ class StubRuntime:
     device = "CPU"
     precision = "float32"
 
-    def __init__(self, graph: GraphSpec) -> None:
+    def __init__(self, graph: GraphSpec, batch_size: int = BATCH_SIZE) -> None:
         self.graph = graph
+        self.batch_size = batch_size
+        self.batches: list[int] = []
         self.feature_shape = (2, 2, FEATURES) if graph.pooling == "map" else (FEATURES,)
         self.images = 0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """float32 (n, FEATURES), or (n, 2, 2, FEATURES) for maps."""
-        if not 1 <= len(images) <= BATCH_SIZE:
+        if not 1 <= len(images) <= self.batch_size:
             raise AssertionError(f"a batch of {len(images)}")
         self.images += len(images)
+        self.batches.append(len(images))
         pixels = images.astype(np.float32)
         means = np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))], axis=1)
         if self.graph.pooling != "map":
@@ -56,20 +59,23 @@ class Bases:
         """Images that went through a base so far."""
         return sum(runtime.images for runtime in self.opened)
 
-    def open(self, graph: GraphSpec, runtime: str = "auto", device: str | None = None) -> StubRuntime:
+    def open(
+        self, graph: GraphSpec, runtime: str = "auto", device: str | None = None, batch_size: int = BATCH_SIZE
+    ) -> StubRuntime:
         """In place of ``open_runtime``."""
         del runtime, device
-        self.opened.append(StubRuntime(graph))
+        self.opened.append(StubRuntime(graph, batch_size))
         return self.opened[-1]
 
 
 @pytest.fixture
 def bases(monkeypatch: pytest.MonkeyPatch) -> Bases:
     """Stub bases in the place of real ones."""
-    from featstore import job
+    from featstore import job, online
     from featstore.extraction import lane
 
     found = Bases()
     monkeypatch.setattr(lane, "open_runtime", found.open)
+    monkeypatch.setattr(online, "open_runtime", found.open)
     monkeypatch.setattr(job, "resolve", lambda name, weights="imagenet", *, progress=None: stub_base(name, weights))
     return found

@@ -660,7 +660,7 @@ def test_weights_of_the_wrong_shapes_are_told_by_tensor_expected_and_found(
     np.savez(file, np.zeros((3, 3, 3, 64), np.float32), np.zeros(65, np.float32))
     says = ("these weights are not vgg16's", "mine.npz", "block1_conv1/bias (64,)", "(65,)")
     refused(2, "extract", photos, "--weights", file, says=says)
-    assert not (tmp_path / "cache").exists(), "wrong weights were cached"
+    assert not (tmp_path / "cache" / "featstore").exists(), "wrong weights were cached"
 
 
 @pytest.mark.usefixtures("no_store")

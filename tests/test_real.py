@@ -467,3 +467,23 @@ def test_without_their_tag_they_would_not_agree(name: str, without_digits: Path,
     found = to_upright(without_digits, name, ".png", 224, tmp_path)
     assert found[:2].min() >= 0.99
     assert found[2:].max() < 0.99
+
+
+def test_a_served_picture_has_the_row_that_an_extraction_gives_it(
+    photographs: Path, cached: Cached, tmp_path: Path
+) -> None:
+    """One picture is computed in a batch of one, an extraction's in batches of 32: the bits are the same."""
+    from featstore.job import job_for
+    from featstore.online import OnlineRows
+
+    held = Store.open(cached.store).namespaces()
+    [namespace] = [one for one in held if (one.spec.backbone, one.spec.pooling) == ("vgg16", "avg")]
+    rows = OnlineRows(job_for(namespace.spec, "vgg16"), Store.open(tmp_path / "fresh", create=True))
+    files = sorted((photographs / "test" / "cats").iterdir())[:12]
+    single = rows.ask(files[0].read_bytes()).result(60)
+    asked = [rows.ask(file.read_bytes()) for file in files]
+    found = [single, *(future.result(60) for future in asked[1:])]
+    rows.close()
+    digests = np.stack([np.frombuffer(row.digest, np.uint8) for row in found])
+    features = np.stack([row.features for row in found if row.features is not None])
+    assert features.tobytes() == namespace.snapshot().read(digests).tobytes()

@@ -4,7 +4,7 @@ One stage a file: reader (threads: read, digest, decode) → lane (one a spec: b
 ``run`` joins them and holds no knowledge of files, pixels, graphs or HDF5.
 """
 
-from featstore.extraction.lane import MemorySink
+from featstore.extraction.lane import MemorySink, compute_rows
 from featstore.extraction.ledger import write_ledger
 from featstore.extraction.profile import Profile, profile
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
@@ -18,6 +18,7 @@ __all__ = [
     "Profile",
     "RejectedImage",
     "SpecReport",
+    "compute_rows",
     "extract",
     "profile",
     "write_ledger",

@@ -23,6 +23,7 @@ from featstore.extraction.reader import Picture
 from featstore.job import Job
 from featstore.records import Digests, Reason
 from featstore.runtime import BATCH_SIZE, GraphSpec, Runtime, open_runtime
+from featstore.spec import Spec
 from featstore.store import SECONDS_PER_COMMIT, Store
 from featstore.versions import installed_versions
 
@@ -71,6 +72,18 @@ class MemorySink:
 
 _Computed = tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_], float]
 """Rows of features, which of them are finite, and the seconds that the base took."""
+
+
+def compute_rows(
+    runtime: Runtime, spec: Spec, images: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
+    """The rows of ``spec`` for images (n, H, W, 3), in its dtype, and which of them are finite, bool (n,)."""
+    features: npt.NDArray[np.floating] = runtime(images)
+    if spec.pooling == "flatten":
+        features = pool(features, "flatten")
+    with np.errstate(over="ignore"):  # what overflows the stored dtype is not finite
+        rows = features.astype(spec.dtype, copy=False)
+    return rows, np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
 
 
 class Lane:
@@ -174,12 +187,7 @@ class Lane:
     def _compute(self, runtime: Runtime, images: npt.NDArray[np.uint8]) -> _Computed:
         """In the base's thread."""
         started = time.perf_counter()
-        features: npt.NDArray[np.floating] = runtime(images)
-        if self.job.spec.pooling == "flatten":
-            features = pool(features, "flatten")
-        with np.errstate(over="ignore"):  # what overflows the stored dtype is not finite: rejected below
-            rows = features.astype(self.job.spec.dtype, copy=False)
-        finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+        rows, finite = compute_rows(runtime, self.job.spec, images)
         return rows, finite, time.perf_counter() - started
 
     def _keep_first(self) -> None:

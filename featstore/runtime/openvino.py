@@ -37,16 +37,21 @@ class OpenVinoRuntime:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, graph: GraphSpec, device: str | None = None) -> None:
+    def __init__(self, graph: GraphSpec, device: str | None = None, batch_size: int = BATCH_SIZE) -> None:
         _check(graph, device)
         self.precision: Precision = graph.precision
+        self.batch_size = batch_size
         self._image_size = graph.image_size
-        self._compiled = _compile(_graph(graph), graph.precision)
+        model = _graph(graph)
+        if batch_size != BATCH_SIZE:
+            model.reshape([batch_size, *graph.image_size, 3])
+        self._compiled = _compile(model, graph.precision)
         self.feature_shape: tuple[int, ...] = tuple(self._compiled.output(0).shape)[1:]
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        """Features float32 (n, *feature_shape) of images uint8 (n, H, W, 3), n ≤ BATCH_SIZE."""
-        result = self._compiled(padded(images, self._image_size), share_inputs=True, share_outputs=True)[0]
+        """Features float32 (n, *feature_shape) of images uint8 (n, H, W, 3), n ≤ batch_size."""
+        batch = padded(images, self._image_size, self.batch_size)
+        result = self._compiled(batch, share_inputs=True, share_outputs=True)[0]
         return np.array(result[: len(images)], np.float32)  # a copy: OpenVINO writes over its own array next time
 
 

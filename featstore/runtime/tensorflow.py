@@ -19,6 +19,7 @@ class TensorFlowRuntime:
     """A graph traced by TensorFlow; see :class:`featstore.runtime.Runtime`. ``device`` is "cpu" or "gpu:N"."""
 
     name = "tensorflow"
+    batch_size = BATCH_SIZE
 
     def __init__(self, graph: GraphSpec, device: str | None = None) -> None:
         if graph.precision == "int8":

@@ -52,6 +52,11 @@ def find_bundles(folders: Sequence[Path] = ()) -> tuple[Found, ...]:
 
     Each is read whole. Raises InputError for a folder that is not there.
     """
+    return tuple(_examined(path) for path in bundle_paths(folders))
+
+
+def bundle_paths(folders: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """Where :func:`find_bundles` finds them, without reading one."""
     for folder in folders:
         if not folder.is_dir():
             raise InputError(
@@ -62,10 +67,9 @@ def find_bundles(folders: Sequence[Path] = ()) -> tuple[Found, ...]:
             )
     places = folders or [place for place in USUAL_PLACES if place.is_dir()]
     try:
-        paths = list(dict.fromkeys(path for place in places for path in _bundles_in(place)))
+        return tuple(dict.fromkeys(path for place in places for path in _bundles_in(place)))
     except OSError as error:
         raise from_os_error(error, "list a folder", error.filename or "") from error
-    return tuple(_examined(path) for path in paths)
 
 
 def joined_names(card: Card) -> str:

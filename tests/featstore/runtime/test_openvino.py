@@ -14,6 +14,7 @@ from featstore import machine
 from featstore.errors import InputError, NoSpaceError
 from featstore.runtime import GraphSpec, graph_files, openvino
 from featstore.runtime.openvino import OpenVinoRuntime
+from featstore.spec import Precision
 from featstore.weights import resolve
 
 
@@ -163,3 +164,18 @@ def test_a_precision_that_the_cpu_does_not_grant_is_refused(monkeypatch: pytest.
     monkeypatch.setattr(openvino.openvino, "Core", lambda: type("Core", (), {"compile_model": lambda *_: Granted()})())
     with pytest.raises(InputError, match="cannot compute in bfloat16"):
         openvino._compile(openvino.openvino.Model, "bfloat16")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_row_does_not_depend_on_the_size_of_the_batch(
+    graph: GraphSpec, images: np.ndarray, precision: Precision
+) -> None:
+    graph = replace(graph, precision=precision)
+    try:
+        whole = OpenVinoRuntime(graph)(images)
+    except InputError:
+        pytest.skip(f"this CPU does not compute in {precision}")
+    for size in (1, 8):
+        small = OpenVinoRuntime(graph, batch_size=size)
+        pieces = [small(images[start : start + size]) for start in range(0, len(images), size)]
+        assert np.concatenate(pieces).tobytes() == whole.tobytes()

@@ -1,0 +1,174 @@
+"""What every request must keep to, enforced while it is read: who may ask, how much, how fast; headers for browsers.
+
+A plain ASGI layer around the application, so that nothing of a request is held before it was allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"content-security-policy": b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
+"""Sent with every answer."""
+
+_OPEN = ("/healthz", "/readyz")
+"""What a probe may ask without a token."""
+
+_STALL_SECONDS = 5.0
+"""So long a body may pause."""
+
+_GRACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of all headers and of a body; seconds in which all of the body must arrive, and bytes a second at least
+    once two seconds are over; requests that one client may have open.
+    """
+
+    header_bytes: int = 16 * 2**10
+    body_bytes: int = 16 * 2**20
+    body_seconds: float = 20.0
+    body_rate: float = 4096.0
+    open_requests: int = 32
+
+
+class Refused(HTTPException):
+    """Why a request is not answered; raised while a body is read, the application turns it into the same answer."""
+
+    def __init__(self, status: int, problem: str, **headers: str) -> None:
+        super().__init__(status, problem, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@dataclass(slots=True)
+class Guard:
+    """``app`` behind the limits. With a ``token`` every request but a probe's must bear it; ``hosts`` are the names by
+    which it may be called (None: any), so that no page of somebody else's can reach it through a name of its own.
+    """
+
+    app: App
+    token: str | None = None
+    hosts: frozenset[str] | None = None
+    limits: Limits = field(default_factory=Limits)
+    _open: Counter[str] = field(default_factory=Counter)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        client = (scope.get("client") or ("", 0))[0]
+
+        async def guarded_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *HEADERS.items()]
+            await send(message)
+
+        self._open[client] += 1
+        try:
+            self._check(scope, self._open[client])
+            await self.app(scope, _Body(receive, self.limits), guarded_send)
+        except Refused as refused:
+            await _refuse(refused, guarded_send)
+        finally:
+            self._open[client] -= 1
+            if not self._open[client]:
+                del self._open[client]
+
+    def _check(self, scope: Scope, open_requests: int) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self.limits.header_bytes:
+            raise Refused(431, f"the headers of a request have at most {self.limits.header_bytes} bytes")
+        headers = _single(scope["headers"])
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            raise Refused(400, "a body has a length or comes in chunks, not both")
+        if open_requests > self.limits.open_requests:
+            raise Refused(429, "too many requests of this client at once", retry_after="1")
+        host = headers.get(b"host", b"").decode("latin-1")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if self.hosts is not None and name.lower() not in self.hosts:
+            raise Refused(421, "this service is not called by that name")
+        origin = headers.get(b"origin")
+        foreign = origin is not None and origin.partition(b"://")[2] != host.encode("latin-1")
+        if foreign and scope["method"] not in ("GET", "HEAD"):
+            raise Refused(403, "requests from pages of other sites are refused")
+        if self.token is not None and scope["path"] not in _OPEN:
+            given = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
+                raise Refused(401, "this needs the token", www_authenticate="Bearer")
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Refused(415, "bodies are taken as they are, not compressed")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.limits.body_bytes:
+            raise Refused(413, f"a body has at most {self.limits.body_bytes} bytes")
+
+
+class _Body:
+    """The body of a request, taken in within its limits; called in the place of ``receive``."""
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive = receive
+        self._limits = limits
+        self._began = time.monotonic()
+        self._taken = 0
+        self._done = False
+
+    async def __call__(self) -> Message:
+        if self._done:  # what comes now is that the client has gone
+            return await self._receive()
+        left = self._limits.body_seconds - (time.monotonic() - self._began)
+        try:
+            message = await asyncio.wait_for(self._receive(), min(max(left, 0.0), _STALL_SECONDS))
+        except TimeoutError:
+            raise Refused(408, "the body took too long") from None
+        if message["type"] == "http.request":
+            self._taken += len(message.get("body", b""))
+            self._done = not message.get("more_body", False)
+            self._check()
+        return message
+
+    def _check(self) -> None:
+        if self._taken > self._limits.body_bytes:
+            raise Refused(413, f"a body has at most {self._limits.body_bytes} bytes")
+        seconds = time.monotonic() - self._began
+        if not self._done and seconds > _GRACE_SECONDS and self._taken < self._limits.body_rate * seconds:
+            raise Refused(408, "the body came too slowly")
+
+
+def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name; one that must be there once and is there twice is refused."""
+    names = Counter(name for name, _ in headers)
+    for name in (b"host", b"authorization", b"content-length", b"content-encoding", b"content-type"):
+        if names[name] > 1:
+            raise Refused(400, f"the header {name.decode()} is there twice")
+    return dict(headers)
+
+
+async def _refuse(refused: Refused, send: Send) -> None:
+    body = json.dumps({"detail": refused.detail}).encode()
+    headers = {**(refused.headers or {}), "content-type": "application/json", "content-length": str(len(body))}
+    # what is left of the body is not read: this connection ends here
+    sent = [(name.encode(), value.encode()) for name, value in {**headers, "connection": "close"}.items()]
+    await send({"type": "http.response.start", "status": refused.status_code, "headers": sent})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,134 @@
+"""The server: uvicorn with limits on connections and headers, which ends only when everything asked was answered."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from featstore.errors import InputError
+from featstore.store import Store
+from featstore.wording import counted
+from heads.service.app import make_app
+from heads.service.guard import Guard
+from heads.service.heads import ServedHeads
+
+HEADER_SECONDS = 5.0
+"""So long a client may take from connecting, or from its last answer, until its headers are there."""
+
+CONNECTIONS = 64
+_HEADER_BYTES = 16 * 2**10
+_DRAIN_SECONDS = 30
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class _Patient(H11Protocol):
+    """uvicorn waits for the headers of a connection for ever; this does not."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._headers_due = self.loop.call_later(HEADER_SECONDS, self._too_late)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None:
+            self._headers_due.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_due.cancel()
+        super().connection_lost(exc)
+
+    def _too_late(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.abort()
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_access(host: str, token: str | None) -> None:
+    """Raise InputError unless a token guards an address that others can reach."""
+    if token is None and not is_local(host):
+        raise InputError(
+            "others can reach this address, so a token must guard it",
+            where=f"--host {host}",
+            expected="127.0.0.1, or the environment variable FEATSTORE_TOKEN",
+            todo="export FEATSTORE_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')",
+        )
+    if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
+        raise InputError(
+            "this token is too weak",
+            where="FEATSTORE_TOKEN",
+            expected="at least 16 letters, digits and signs without a space",
+            received=f"{len(token)} characters",
+        )
+
+
+def guarded(served: ServedHeads, host: str, token: str | None) -> Guard:
+    """The application behind its limits. On this machine it is called by this machine's names only."""
+    return Guard(make_app(served), token, _LOCAL_NAMES if is_local(host) else None)
+
+
+def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, keep: bool = True) -> None:
+    """Serve until SIGTERM or Ctrl-C; what was asked by then is answered, and what is new is committed.
+
+    Raises InputError if there is no head to serve, or if others could reach it without a token; ReadOnlyError,
+    StorageError or InputError if the address cannot be had.
+    """
+    token = os.environ.get("FEATSTORE_TOKEN") or None
+    check_access(host, token)
+    listening = _listen(host, port)
+    served = ServedHeads(bundles, store, keep=keep)
+    name = f"[{host}]" if ":" in host else host
+    print(f"opening the base of {counted(len(served.bundles), 'head')} …", file=sys.stderr)
+    served.warm()
+    print(f"serving on http://{name}:{listening.getsockname()[1]} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    uvicorn.Server(uvicorn.Config(guarded(served, host, token), **server_options())).run(sockets=[listening])
+
+
+def server_options() -> dict[str, Any]:
+    """How uvicorn is set: limits on connections and headers, and nothing of itself in the answers."""
+    return {
+        "http": _Patient,
+        "ws": "none",
+        "loop": "asyncio",
+        "limit_concurrency": CONNECTIONS,
+        "backlog": 2 * CONNECTIONS,
+        "timeout_keep_alive": int(HEADER_SECONDS),
+        "timeout_graceful_shutdown": _DRAIN_SECONDS,
+        "h11_max_incomplete_event_size": _HEADER_BYTES,
+        "server_header": False,
+        "date_header": True,
+        "access_log": False,
+        "log_level": "warning",
+        "proxy_headers": False,
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket on that address, before anything is loaded; raises a typed error if it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen there: {error.strerror or error}",
+            where=f"--host {host} --port {port}",
+            todo="choose another port, or stop what has this one",
+        ) from error
+    return listening

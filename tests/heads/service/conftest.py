@@ -1,0 +1,81 @@
+"""A real server on loopback, in a thread, with a head on stub features."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from featstore.store import Store
+from heads.service.guard import Limits
+from heads.service.heads import ServedHeads
+from heads.service.run import guarded, server_options
+from tests.commands import good
+from tests.pictures import class_folders
+from tests.stubs import Bases
+
+
+@dataclass
+class Running:
+    """A server that runs: how to ask it, and what it serves."""
+
+    url: str
+    port: int
+    served: ServedHeads
+    bundle: Path
+    photos: Path
+    store: Store
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    def ask(self, method: str, path: str, **given: object) -> httpx.Response:
+        """One request on a connection of its own."""
+        return httpx.request(method, self.url + path, timeout=30, **given)  # type: ignore[arg-type]
+
+    def raw(self, data: bytes, seconds: float = 20.0) -> bytes:
+        """All that is answered to these bytes until the connection ends."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
+            connection.sendall(data)
+            found = b""
+            while part := connection.recv(65536):
+                found += part
+            return found
+
+
+Serve = Callable[..., Running]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, bases: Bases) -> Iterator[Serve]:
+    """``serve()`` trains a head on 36 small pictures and serves it; ``serve(limits=…, token=…)`` with other limits."""
+    photos = class_folders(tmp_path / "photos")
+    options = ("--image-size", "32", "--out", tmp_path / "bundles", "--store", tmp_path / "store", "--json")
+    [result] = good("train", photos, "--head", "logreg", *options).json["results"]
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(*, token: str | None = None, limits: Limits | None = None, keep: bool = True) -> Running:
+        store = Store.open(tmp_path / "store")
+        served = ServedHeads([tmp_path / "bundles"], store, keep=keep)
+        app = guarded(served, "127.0.0.1", token)
+        app.limits = limits or app.limits
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, **server_options()))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            time.sleep(0.005)
+        port = listening.getsockname()[1]
+        return Running(f"http://127.0.0.1:{port}", port, served, Path(result["bundle"]), photos, store)
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
