@@ -29,7 +29,7 @@ LADDER = [
     ["table", "job"],
     ["rates"],
     ["planning", "extraction"],
-    ["api", "features", "fetch", "garbage", "online", "recompute", "top5"],
+    ["api", "features", "fetch", "garbage", "neighbours", "online", "recompute", "top5"],
     ["transformer", "doctor", "show", "command", "options"],
     ["arguments"],
     ["cli"],

@@ -6,21 +6,24 @@ import base64
 import binascii
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 import featstore
+from featstore.decode import thumbnail
 from featstore.errors import FeatstoreError
 from featstore.formats import MAX_FILE_BYTES
 from featstore.online import Busy
+from featstore.records import Rejected
 from featstore.store import Store
 from heads.service.heads import Answer, ServedHeads
 
@@ -91,6 +94,25 @@ class HeadList(BaseModel):
     problems: dict[str, str]
 
 
+class NeighbourAbout(BaseModel):
+    """A stored image that looks alike."""
+
+    digest: str
+    cosine: float = Field(description="Of both images' features, from -1 to 1.")
+    folder: str | None = Field(description="The folder it was last seen in: of class folders, its label.")
+
+
+class NeighbourList(BaseModel):
+    """The nearest first."""
+
+    fingerprint: str
+    neighbours: list[NeighbourAbout]
+
+
+_THUMBNAIL: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}},
+    404: {"description": "The image is not where it was last seen."},
+}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -192,6 +214,35 @@ def make_app(served: ServedHeads) -> FastAPI:
         store: Store = served.store
         return {"namespaces": [namespace.summary().to_json() for namespace in store.namespaces() if namespace.exists]}
 
+    @app.get("/v1/images/{digest}/thumbnail", response_class=Response, responses=_THUMBNAIL)
+    def image_thumbnail(digest: str, size: Annotated[int, Query(ge=16, le=512)] = 160) -> Response:
+        """A small JPEG of an image that lies where it was last seen."""
+        try:
+            _, data = served.picture(_digest(digest))
+            small = thumbnail(data, size)
+        except (KeyError, OSError, Rejected):
+            raise HTTPException(404, "this image is not where it was last seen") from None
+        return Response(small, media_type="image/jpeg")
+
+    @app.get("/v1/neighbours/{digest}", responses={404: {"description": "No such image is known."}})
+    def neighbours(
+        digest: str, count: Annotated[int, Query(ge=1, le=100)] = 8, fingerprint: str | None = None
+    ) -> NeighbourList:
+        """The stored images that look most like a known one, by the features of the first head, or by others."""
+        wanted = _digest(digest)
+        by = fingerprint or next(iter(served.rows), "")
+        try:
+            found = served.nearest(by, wanted, count)
+        except KeyError:
+            raise HTTPException(404, "no such image, or no such features, are known") from None
+        return NeighbourList(
+            fingerprint=by,
+            neighbours=[
+                NeighbourAbout(digest=one.digest.hex(), cosine=one.cosine, folder=served.folder_of(one.digest))
+                for one in found
+            ],
+        )
+
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
         """The process lives."""
@@ -210,6 +261,12 @@ def make_app(served: ServedHeads) -> FastAPI:
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
     return app
+
+
+def _digest(text: str) -> bytes:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise HTTPException(404, "a digest has 64 hex digits")
+    return bytes.fromhex(text)
 
 
 def _predicted(answer: Answer) -> Predicted:

@@ -52,8 +52,9 @@ Serve = Callable[..., Running]
 
 
 @pytest.fixture
-def serve(tmp_path: Path, bases: Bases) -> Iterator[Serve]:
+def serve(tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """``serve()`` trains a head on 36 small pictures and serves it; ``serve(limits=…, token=…)`` with other limits."""
+    monkeypatch.setattr("featstore.scan.RACY_NS", 0)  # files written just now are remembered, too
     photos = class_folders(tmp_path / "photos")
     options = ("--image-size", "32", "--out", tmp_path / "bundles", "--store", tmp_path / "store", "--json")
     [result] = good("train", photos, "--head", "logreg", *options).json["results"]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from featstore import online
 from featstore.store import verify
@@ -180,3 +181,41 @@ def test_the_end_commits_what_is_new(serve: Serve) -> None:
     assert verify(running.store, read_data=True).sound
     for rows in running.served.rows.values():
         rows.__init__(rows.job, running.store)  # type: ignore[misc]
+
+
+def test_neighbours_are_stored_images_with_their_folders_and_thumbnails(serve: Serve) -> None:
+    running = serve()
+    file = running.photos / "train" / "cats" / "0.png"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    found = running.ask("GET", f"/v1/neighbours/{digest}", params={"count": 5}).json()["neighbours"]
+    cosines = [one["cosine"] for one in found]
+    assert len(found) == 5
+    assert cosines == sorted(cosines, reverse=True)
+    assert digest not in [one["digest"] for one in found]
+    assert {one["folder"] for one in found} <= {"cats", "dogs"}
+    small = running.ask("GET", f"/v1/images/{found[0]['digest']}/thumbnail", params={"size": 32})
+    assert small.headers["content-type"] == "image/jpeg"
+    assert max(Image.open(io.BytesIO(small.content)).size) <= 32
+
+
+def test_a_new_picture_has_neighbours_too_once_it_was_predicted(serve: Serve) -> None:
+    running = serve()
+    [answer] = running.ask("POST", "/v1/predict", content=png(1234)).json()["predictions"]
+    assert running.ask("GET", f"/v1/neighbours/{answer['digest']}").json()["neighbours"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/v1/neighbours/{'0' * 64}", "/v1/neighbours/x", f"/v1/neighbours/{'A' * 64}", "/v1/images/../thumbnail",
+     f"/v1/images/{'0' * 64}/thumbnail"],
+)  # fmt: skip
+def test_what_is_not_known_is_not_found(serve: Serve, path: str) -> None:
+    assert serve().ask("GET", path).status_code == 404
+
+
+def test_an_image_that_changed_has_no_thumbnail(serve: Serve) -> None:
+    running = serve()
+    file = running.photos / "train" / "cats" / "0.png"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.write_bytes(png(4321))
+    assert running.ask("GET", f"/v1/images/{digest}/thumbnail").status_code == 404

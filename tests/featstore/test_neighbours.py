@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featstore import neighbours as module
+from featstore.neighbours import Neighbours
+from featstore.records import Reason
+from featstore.spec import Spec
+from featstore.store import Namespace, Store
+
+SPEC = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
+
+
+@pytest.fixture
+def namespace(tmp_path: Path) -> Namespace:
+    return Store.open(tmp_path / "store").namespace(SPEC)
+
+
+def digest(number: int) -> bytes:
+    return bytes([number]) * 32
+
+
+def test_the_nearest_come_first_whatever_their_length(namespace: Namespace) -> None:
+    with namespace.writer({}) as writer:
+        for number, row in enumerate(([1, 0], [0, 1], [10, 10], [-1, 0], [0, 0])):
+            writer.add(digest(number), 0, np.array(row, np.float32))
+        writer.reject(digest(9), 0, Reason.CORRUPT)
+        writer.add(digest(0), 1, np.array([5, 5], np.float32))
+    found = Neighbours(namespace)
+    assert len(found) == 5
+    nearest = found.nearest(np.array([3, 0.1], np.float32), 4)
+    assert [one.digest[0] for one in nearest] == [0, 2, 1, 4]
+    assert [one.cosine for one in nearest] == pytest.approx([0.9994, 0.7303, 0.0333, 0.0], abs=1e-4)
+
+
+def test_an_empty_store_has_none(namespace: Namespace) -> None:
+    assert Neighbours(namespace).nearest(np.ones(4, np.float32), 3) == []
+
+
+def test_features_of_nothing_are_near_to_nothing(namespace: Namespace) -> None:
+    with namespace.writer({}) as writer:
+        writer.add(digest(1), 0, np.ones(2, np.float32))
+    assert Neighbours(namespace).nearest(np.zeros(2, np.float32), 3)[0].cosine == 0
+
+
+def test_of_a_store_beyond_the_limit_the_first_rows_are_searched(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 3 * 4 * 2)
+    with namespace.writer({}) as writer:
+        for number in range(5):
+            writer.add(digest(number), 0, np.array([1, number], np.float32))
+    assert len(Neighbours(namespace)) == 3
