@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "Bundle": "bundles.bundle",
+    "Client": "service.client",
     "Comparison": "training.results",
     "TrainOptions": "training.train",
     "evaluate_on": "evaluate",
@@ -19,6 +20,7 @@ _HOMES = {
 
 __all__ = [
     "Bundle",
+    "Client",
     "Comparison",
     "TrainOptions",
     "evaluate_on",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from heads.bundles.bundle import Bundle, read_bundle
     from heads.compose import sweep_on, train_on
     from heads.evaluate import evaluate_on
+    from heads.service.client import Client
     from heads.submit import submit_files
     from heads.training.results import Comparison
     from heads.training.train import TrainOptions

@@ -45,7 +45,7 @@ def predict_with(
     jobs = jobs_of(bundle, progress)
     specs = tuple(job.spec for job in jobs)
     predictions: list[Prediction] = []
-    for prefix, dataset in _datasets(images):
+    for prefix, dataset in datasets_of(images):
         features = joined_features(dataset, jobs, store, progress)
         predictions += predict(bundle, [str(prefix / path) for path in dataset.paths], features, specs)
     return tuple(predictions)
@@ -70,8 +70,11 @@ def joined_features(dataset: Dataset, jobs: Sequence[Job], store: Store, progres
     return Features(np.concatenate([f.values for f in found], axis=1), reasons, cached)
 
 
-def _datasets(images: Sequence[Path]) -> Iterator[tuple[Path, Dataset]]:
-    """The files among ``images`` as one dataset, then one for each folder, zip and manifest, with where it is."""
+def datasets_of(images: Sequence[Path]) -> Iterator[tuple[Path, Dataset]]:
+    """The files among ``images`` as one dataset, then one for each folder, zip and manifest, with where it is.
+
+    Raises InputError with everything that is not there.
+    """
     named = _expanded(images)
     holds_images = [path.suffix.lower() in _WHOLE or path.is_dir() for path in named]
     if files := [path for path, is_whole in zip(named, holds_images, strict=True) if not is_whole]:

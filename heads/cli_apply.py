@@ -72,6 +72,10 @@ def predict(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file instead of a table; - is stdout.")
     ] = None,
     force: _Force = False,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask `featstore serve` there, for its head of BUNDLE's name."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Classes and probabilities of images; an image that the store knows is answered without running the base.
@@ -80,16 +84,22 @@ def predict(
       featstore predict bundles/vgg16-avg-logreg-1a2b3c4d5e6f holiday/*.jpg
 
       featstore predict bundles/vgg16-avg-logreg-1a2b3c4d5e6f 'photos/**/*.jpg' --top 5 --csv found.csv
+
+      featstore predict vgg16-avg-logreg-1a2b3c4d5e6f holiday/*.jpg --url http://127.0.0.1:8080
     """
     from heads import apply
     from heads.report import sheets, terminal
+    from heads.service.client import predict_at
 
     to_stdout = csv is not None and str(csv) == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("stdout can take one of --json and --csv -", param_hint="--csv")
     if csv is not None and not to_stdout:
         sheets.check_target(csv, force=force)
-    found = apply.predict_files(bundle, images, store=open_store(store), progress=for_stream())
+    if url is not None:
+        found = predict_at(url, bundle.name, images, progress=for_stream())
+    else:
+        found = apply.predict_files(bundle, images, store=open_store(store), progress=for_stream())
     if csv is not None and not to_stdout:
         sheets.write_sheet(sheets.predictions_csv(found, top), csv, force=force)
         show.say(f"{visible(str(csv))}: {counted(len(found), 'image')}")

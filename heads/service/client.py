@@ -1,0 +1,159 @@
+"""Ask a service that runs elsewhere (`featstore serve`), in three lines:
+
+>>> from heads import Client  # doctest: +SKIP
+>>> client = Client("http://127.0.0.1:8080")  # doctest: +SKIP
+>>> client.predict("cat.jpg")[0]["heads"][0]["label"]  # doctest: +SKIP
+'cats'
+
+Needs nothing but Python; one picture a request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from featstore.errors import InputError, unknown_name
+from featstore.formats import MAX_FILE_BYTES
+from featstore.progress import Progress, silent
+from featstore.records import Reason, Rejected
+from heads.apply import datasets_of
+from heads.predict import Prediction
+
+_TRIES = 5
+_SECONDS = 60.0
+_MOST_WAIT = 10.0
+_MOST_BYTES = 2**28
+"""Of an answer."""
+
+_REASONS = {reason.code: reason for reason in Reason}
+
+
+class Client:
+    """A service at ``url``. ``token`` is the one it was started with (default: $FEATSTORE_TOKEN).
+
+    In a ``with`` block one connection is kept for all requests. Every method raises InputError if the service cannot be
+    reached or refuses, with its own words. A service that is busy is asked again, up to five times, when it says to
+    come back.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError("this is no address of a service", where="url", expected="http://HOST:PORT", received=url)
+        self.url = url.rstrip("/")
+        self._prefix = parts.path.rstrip("/")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=_SECONDS)
+        self._kept = False
+        self._token = token if token is not None else os.environ.get("FEATSTORE_TOKEN")
+
+    def predict(self, *pictures: str | Path | bytes) -> list[dict[str, Any]]:
+        """What every head says of each picture, a file or its bytes: the objects of docs/SERVICE.md, in this order."""
+        return [one for picture in pictures for one in self._post("/v1/predict", picture)["predictions"]]
+
+    def features(self, *pictures: str | Path | bytes) -> list[dict[str, Any]]:
+        """The features of each picture, by fingerprint of their spec."""
+        return [one for picture in pictures for one in self._post("/v1/features", picture)["pictures"]]
+
+    def heads(self) -> list[dict[str, Any]]:
+        """The heads that are served."""
+        return list(self._ask("GET", "/v1/heads")["heads"])
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Client:
+        self._kept = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _post(self, path: str, picture: str | Path | bytes) -> dict[str, Any]:
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        return self._ask("POST", path, data)
+
+    def _ask(self, method: str, path: str, data: bytes | None = None) -> dict[str, Any]:
+        headers = {"Content-Type": "application/octet-stream"} if data is not None else {}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        for left in reversed(range(_TRIES)):
+            try:
+                self._connection.request(method, self._prefix + path, data, headers)
+                response = self._connection.getresponse()
+                body = response.read(_MOST_BYTES)
+                if not self._kept:
+                    self._connection.close()
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()  # it may have been closed while nobody asked: the next try opens another
+                if left == _TRIES - 1:
+                    continue
+                raise self._problem(f"the service cannot be reached: {error or type(error).__name__}") from error
+            if response.status in (429, 503) and left:
+                time.sleep(min(_MOST_WAIT, _seconds(response.headers.get("Retry-After"))))
+                continue
+            return self._answer(response.status, body)
+        raise AssertionError("the last try answers or raises")
+
+    def _answer(self, status: int, body: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise self._problem(f"what answers there is no featstore (status {status})")
+        if status == 401:
+            raise self._problem("the service needs its token", "export FEATSTORE_TOKEN=…, the one it was started with")
+        if status != 200:
+            raise self._problem(f"the service refuses: {value.get('detail')} (status {status})")
+        return value
+
+    def _problem(self, what: str, todo: str | None = None) -> InputError:
+        return InputError(what, where=self.url, todo=todo or "check the address, and that `featstore serve` runs there")
+
+
+def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progress = silent) -> tuple[Prediction, ...]:
+    """:func:`heads.predict_files`, computed by the service at ``url`` with its head of that name.
+
+    Raises InputError for images that cannot be found, a service that cannot be reached, and a head that it has not.
+    """
+    found = []
+    with Client(url) as client:
+        served = {one["name"]: tuple(one["classes"]) for one in client.heads()}
+        if head not in served:
+            raise unknown_name("head", head, served, url)
+        for prefix, dataset in datasets_of(images):
+            with progress("asking", len(dataset)) as advance:
+                for path in dataset.paths:
+                    name = str(prefix / path)
+                    try:
+                        [answer] = client.predict(dataset.source.read(path, MAX_FILE_BYTES))
+                        found.append(_prediction(name, answer, head, served[head]))
+                    except Rejected as rejected:
+                        found.append(Prediction(name, None, served[head], (), rejected.reason, False))
+                    advance(1)
+    return tuple(found)
+
+
+def _prediction(name: str, answer: dict[str, Any], head: str, classes: tuple[str, ...]) -> Prediction:
+    reason = _REASONS[answer["rejected"]] if answer["rejected"] else Reason.OK
+    says = next((one for one in answer["heads"] if one["head"] == head), None)
+    if says is None:
+        return Prediction(name, None, classes, (), reason, answer["from_cache"])
+    probabilities = tuple(float(says["probabilities"][one]) for one in classes)
+    return Prediction(name, says["label"], classes, probabilities, reason, answer["from_cache"])
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text is not None and text.isdigit() else 1.0

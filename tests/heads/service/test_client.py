@@ -1,0 +1,124 @@
+"""The client against a real server on loopback."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from featstore.errors import InputError
+from heads.service.client import Client, predict_at
+from tests.commands import good, run
+from tests.heads.service.conftest import Serve
+from tests.pictures import png
+
+_TOKEN = "0123456789abcdef-token"
+
+
+def test_the_same_is_predicted_here_and_there(serve: Serve) -> None:
+    running = serve()
+    (running.photos / "test" / "cats" / "broken.png").write_bytes(png(1)[:70])
+    words = ("predict", running.bundle, running.photos / "test", "--json")
+    here = good(*words, "--store", running.store.path).json["predictions"]
+    there = good(*words, "--url", running.url).json["predictions"]
+    assert [one["path"] for one in here] == [one["path"] for one in there]
+    assert [one["label"] for one in here] == [one["label"] for one in there]
+    assert [one["rejected"] for one in here] == [one["rejected"] for one in there]
+    for one, other in zip(here, there, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-12)
+
+
+def test_three_lines_are_enough(serve: Serve, tmp_path: Path) -> None:
+    running = serve()
+    (tmp_path / "cat.png").write_bytes(png(77))
+    with Client(running.url) as client:
+        one, other = client.predict(tmp_path / "cat.png", png(77))
+        assert one["heads"] == other["heads"]
+        assert client.heads()[0]["name"] == running.bundle.name
+        assert len(next(iter(client.features(png(77))[0]["features"].values()))) == 6
+
+
+def test_a_head_that_is_not_served_is_named_beside_those_that_are(serve: Serve) -> None:
+    running = serve()
+    done = run("predict", "no-such-head", running.photos / "test", "--url", running.url)
+    assert done.code == 2
+    assert running.bundle.name in done.message
+
+
+def test_a_token_is_asked_for_and_taken_from_the_environment(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = serve(token=_TOKEN)
+    with pytest.raises(InputError, match="needs its token"):
+        Client(running.url).heads()
+    assert Client(running.url, _TOKEN).heads()
+    monkeypatch.setenv("FEATSTORE_TOKEN", _TOKEN)
+    assert Client(running.url).heads()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "", "file:///etc/passwd"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="no address of a service"):
+        Client(url)
+
+
+def test_nobody_there_is_one_message() -> None:
+    with pytest.raises(InputError, match="cannot be reached"):
+        Client("http://127.0.0.1:9").heads()
+
+
+Answering = Callable[..., str]
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    """``answering((status, headers, body), …)``: a server that gives these answers, the last for ever; its address."""
+    servers = []
+
+    def start(*answers: tuple[int, dict[str, str], bytes]) -> str:
+        left = list(answers)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_busy_service_is_asked_again_when_it_says(answering: Answering) -> None:
+    busy = (503, {"Retry-After": "0"}, b'{"detail": "busy"}')
+    assert Client(answering(busy, busy, (200, {}, b'{"heads": []}'))).heads() == []
+    with pytest.raises(InputError, match="busy"):
+        Client(answering(busy)).heads()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"[" * 100_000, b"\xff"])
+def test_something_else_that_answers_there_is_no_featstore(answering: Answering, body: bytes) -> None:
+    with pytest.raises(InputError, match="no featstore"):
+        Client(answering((200, {}, body))).heads()
+
+
+def test_images_that_are_not_there_are_told_before_anything_is_asked(serve: Serve, tmp_path: Path) -> None:
+    running = serve()
+    with pytest.raises(InputError, match="cannot be found"):
+        predict_at(running.url, running.bundle.name, [tmp_path / "nothing.png"])
