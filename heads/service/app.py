@@ -8,8 +8,9 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -26,6 +27,13 @@ from featstore.online import Busy
 from featstore.records import Rejected
 from featstore.store import Store
 from heads.service.heads import Answer, ServedHeads
+
+PAGE = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+"""The page: path → file beside this one, and its type. It holds no data of its own."""
 
 MAX_PICTURES = 64
 """Pictures of one request."""
@@ -171,6 +179,9 @@ def make_app(served: ServedHeads) -> FastAPI:
     )  # fmt: skip
     metrics = Metrics(served)
 
+    for path, (name, kind) in PAGE.items():
+        app.add_api_route(path, _sender(name, kind), include_in_schema=False)
+
     @app.exception_handler(FeatstoreError)
     async def explain(_: Request, error: FeatstoreError) -> JSONResponse:
         """A disk that is full, weights that cannot be had: nothing that asking differently would mend."""
@@ -261,6 +272,11 @@ def make_app(served: ServedHeads) -> FastAPI:
         return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
 
     return app
+
+
+def _sender(name: str, kind: str) -> Callable[[], Response]:
+    content = files("heads.service").joinpath(name).read_bytes()
+    return lambda: Response(content, media_type=kind)
 
 
 def _digest(text: str) -> bytes:

@@ -33,8 +33,8 @@ HEADERS = {
 }
 """Sent with every answer."""
 
-_OPEN = ("/healthz", "/readyz")
-"""What a probe may ask without a token."""
+_OPEN = ("/healthz", "/readyz", "/", "/page.css", "/page.js")
+"""What may be asked without a token: probes, and the page, which asks for it."""
 
 _STALL_SECONDS = 5.0
 """So long a body may pause."""

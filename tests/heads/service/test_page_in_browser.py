@@ -1,0 +1,162 @@
+"""The page as people use it, in a real browser: pictures dropped, bars, neighbours, tables, keyboard, both themes."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import good
+from tests.heads.service.conftest import Running, Serve
+from tests.pictures import png
+
+CHROMIUM = shutil.which("chromium")
+_TOKEN = "0123456789abcdef-token"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """``opened(running)``: the page of a server; at the end nothing may have been complained of in the console."""
+    contexts, told = [], []
+
+    def visit(running: Running, **given: Any) -> Any:
+        context = browser.new_context(**given)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.goto(running.url)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def drop(page: Any, *pictures: tuple[str, bytes]) -> None:
+    """Drop files on the page, as a person does with a mouse."""
+    given = [[name, base64.b64encode(data).decode()] for name, data in pictures]
+    transfer = page.evaluate_handle(
+        """(given) => {
+            const transfer = new DataTransfer();
+            for (const [name, data] of given)
+                transfer.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name));
+            return transfer;
+        }""",
+        given,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    page.locator("#progress", has_text=f"{len(pictures)} of {len(pictures)} answered").wait_for(timeout=30_000)
+
+
+def test_dropped_pictures_show_what_the_command_line_predicts(serve: Serve, opened: Any) -> None:
+    running = serve()
+    file = running.photos / "test" / "dogs" / "3.png"
+    words = ("predict", running.bundle, file, "--store", running.store.path, "--json")
+    [told] = good(*words).json["predictions"]
+    page = opened(running)
+    drop(page, ("3.png", file.read_bytes()), ("new.png", png(555)))
+    new, known = page.locator(".answer").all()
+    assert known.locator("h3").inner_text() == "3.png"
+    assert known.locator(".from").inner_text() == "known already: from the store"
+    assert new.locator(".from").inner_text() == "new: computed now"
+    best = known.locator(".bar.best")
+    assert best.locator("span").first.inner_text() == told["label"]
+    shown = {
+        bar.locator("span").first.inner_text(): float(bar.locator("meter").get_attribute("value") or "nan")
+        for bar in known.locator(".bar").all()
+    }
+    assert shown == pytest.approx(told["probabilities"], abs=1e-9)
+    assert known.locator(".near li").count() == 8
+    known.locator(".near img").first.wait_for()
+    assert {one.inner_text() for one in known.locator(".near li span:nth-of-type(1)").all()} <= {"cats", "dogs"}
+
+
+def test_broken_and_huge_files_get_a_sentence_and_odd_names_stay_text(serve: Serve, opened: Any) -> None:
+    running = serve()
+    page = opened(running)
+    odd = "<img src=x onerror=alert(1)>.png"
+    drop(page, ("half.png", png(1)[:80]), ("text.png", b"no picture"), ("huge.png", bytes(17 * 2**20)), (odd, png(2)))
+    sentences = [one.inner_text() for one in page.locator(".rejected").all()]
+    assert sentences == [
+        "This file is too large: at most 16 MiB are taken.",
+        "This is no picture.",
+        "This picture ends too early: part of the file is missing.",
+    ]
+    assert page.locator(".answer h3").first.inner_text() == odd
+    assert page.locator(".answer h3 img").count() == 0
+
+
+def test_the_leaderboard_is_sorted_with_the_keyboard_alone(serve: Serve, opened: Any, tmp_path: Path) -> None:
+    running = serve()
+    shutil.copytree(running.bundle, running.bundle.with_name("a-first-head"))
+    page = opened(running)
+    page.locator("#leaderboard tbody tr").first.wait_for()
+    page.locator("#leaderboard button").first.focus()
+    page.keyboard.press("Enter")
+    names = [row.locator("td").first.inner_text() for row in page.locator("#leaderboard tbody tr").all()]
+    assert names == sorted(names)
+    page.keyboard.press("Enter")
+    again = [row.locator("td").first.inner_text() for row in page.locator("#leaderboard tbody tr").all()]
+    assert again == names[::-1]
+    assert page.locator("#leaderboard th").first.get_attribute("aria-sort") == "descending"
+
+
+def test_the_store_is_told(serve: Serve, opened: Any) -> None:
+    page = opened(serve())
+    page.locator("#namespaces tbody tr").first.wait_for()
+    cells = page.locator("#namespaces tbody tr td").all_inner_texts()
+    assert cells[:2] == ["vgg16", "block5_pool"]
+    assert cells[5] == "36"
+
+
+def test_the_token_is_asked_for_once(serve: Serve, opened: Any) -> None:
+    page = opened(serve(token=_TOKEN))
+    page.locator("#access").wait_for()
+    page.keyboard.press("Tab")
+    page.locator("#token").fill(_TOKEN)
+    page.keyboard.press("Enter")
+    page.locator("#leaderboard tbody tr").first.wait_for()
+    drop(page, ("a.png", png(3)))
+    assert page.locator(".bar").count() == 2
+    page.reload()
+    page.locator("#leaderboard tbody tr").first.wait_for()
+    assert not page.locator("#access").is_visible()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_every_screen(serve: Serve, opened: Any, width: int, scheme: str) -> None:
+    page = opened(serve(), viewport={"width": width, "height": 800}, color_scheme=scheme)
+    drop(page, ("a.png", png(3)), ("b.png", png(4)[:70]))
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(15, 18, 22)") == (scheme == "dark")
+
+
+def test_nothing_is_loaded_from_elsewhere(serve: Serve, browser: Any) -> None:
+    running = serve()
+    context = browser.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(running.url)
+    drop(page, ("a.png", png(3)))
+    context.close()
+    assert asked
+    assert all(url.startswith((running.url, "blob:", "data:")) for url in asked)
