@@ -60,12 +60,13 @@ def broken_links() -> list[str]:
 
 
 def tables_hold() -> bool:
-    """Whether docs/benchmarks.md shows what the benchmarks have kept."""
+    """Whether docs/benchmarks.md and docs/RELIABILITY.md show what the benchmarks have kept."""
     spec = importlib.util.spec_from_file_location("harness", ROOT / "benchmarks" / "harness.py")
     harness = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(harness)
     page = harness.DOCS.read_text()
-    return harness.with_tables(page) == page
+    promises = (ROOT / "docs" / "RELIABILITY.md").read_text()
+    return harness.with_tables(page) == page and harness.with_figures(promises) == promises
 
 
 def main() -> None:
@@ -81,7 +82,9 @@ def main() -> None:
     if not REFERENCE.exists() or REFERENCE.read_text() != reference():
         problems.append("docs/CLI.md is not what the commands say: run python .ci/check_docs.py --write")
     if not tables_hold():
-        problems.append("docs/benchmarks.md is not what benchmarks/results/ holds: run the benchmark with --save")
+        problems.append(
+            "the tables are not what benchmarks/results/ holds: run the benchmark with --save"
+        )
     if problems:
         sys.exit("\n".join(problems))
     print("docs: the commands, the reference, the links and the tables hold")

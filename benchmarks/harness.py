@@ -17,6 +17,7 @@ from featstore import machine
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs" / "benchmarks.md"
+_FIGURES = "<!-- figures -->\n"
 
 
 def row(
@@ -83,6 +84,25 @@ def with_tables(page: str) -> str:
         end = "\n\n" if rest else "\n"
         page = before + mark + "\n" + table(kept["rows"]) + end + rest.lstrip("\n")
     return page
+
+
+def with_figures(page: str) -> str:
+    """The ``page`` with the table of the kept figures below its mark."""
+    before, _, after = page.partition(_FIGURES)
+    rest = after.lstrip("\n")
+    while rest.startswith("|"):
+        rest = rest.partition("\n")[2]
+    kept = json.loads((RESULTS / "reliability.json").read_text())["figures"]
+    lines = ["| tried | how often, and what came of it | test |", "|---|---|---|"]
+    for one in kept:
+        counts = ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in one["counts"].items())
+        file, _, test = one["test"].partition("::")
+        lines.append(f"| {one['tried']} | {counts} | [{test}](../{file}) |")
+    return before + _FIGURES + "\n" + "\n".join(lines) + "\n" + ("\n" if rest.strip() else "") + rest.lstrip("\n")
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

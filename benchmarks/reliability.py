@@ -3,8 +3,8 @@
     python benchmarks/reliability.py [--only NAME …] [--json | --save]
 
 Runs tests/reliability in full (the tests of every day try a small part of it). Needs strace, the right to mount (tmpfs,
-in a container often root), and the test photographs. A promise that does not hold fails its test, and then nothing is
-kept. NAME is the name of a file there, as in `test_kills`; the other figures stay as they were.
+in a container often root), and the test photographs. A promise that does not hold fails its test, and then nothing of
+that file is kept. NAME is the name of a file there, as in `test_kills`; the other figures stay as they were.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, ROOT, machine_of
+from harness import RESULTS, ROOT, machine_of, with_figures
 
 DOCS = ROOT / "docs" / "RELIABILITY.md"
-_MARK = "<!-- figures -->\n"
 
 
-def run(names: list[str]) -> list[dict[str, Any]]:
-    """The figures of the campaign, or of some of its files. Ends the program if a promise was broken."""
+def run(names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The figures of the campaign, or of some of its files; and the files in which a promise was broken."""
     folder = ROOT / "tests" / "reliability"
-    files = [folder / f"{name}.py" for name in names] or [folder]
-    with tempfile.TemporaryDirectory() as place:
-        figures = Path(place, "figures")
-        figures.touch()
-        environment = {**os.environ, "FEATSTORE_RELIABILITY": "full", "FEATSTORE_RELIABILITY_FIGURES": str(figures)}
-        words = [sys.executable, "-m", "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", *map(str, files)]
-        done = subprocess.run(words, check=False, cwd=ROOT, env=environment, stdout=sys.stderr)
-        if done.returncode:
-            sys.exit("a promise does not hold: see above")
-        return added([json.loads(line) for line in figures.read_text().splitlines()])
+    files = [folder / f"{name}.py" for name in names] or sorted(folder.glob("test_*.py"))
+    lines, broken = [], []
+    for file in files:
+        with tempfile.TemporaryDirectory() as place:
+            figures = Path(place, "figures")
+            figures.touch()
+            environment = {**os.environ, "FEATSTORE_RELIABILITY": "full", "FEATSTORE_RELIABILITY_FIGURES": str(figures)}
+            words = [sys.executable, "-m", "pytest", "-n", "2", "-q", "-p", "no:cacheprovider", str(file)]
+            if subprocess.run(words, check=False, cwd=ROOT, env=environment, stdout=sys.stderr).returncode:
+                broken.append(file.stem)
+            else:
+                lines += [json.loads(line) for line in figures.read_text().splitlines()]
+    return added(lines), broken
 
 
 def added(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -54,25 +56,6 @@ def added(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def with_figures(page: str) -> str:
-    """The ``page`` with the table of the kept figures below its mark."""
-    before, _, after = page.partition(_MARK)
-    rest = after.lstrip("\n")
-    while rest.startswith("|"):
-        rest = rest.partition("\n")[2]
-    kept = json.loads((RESULTS / "reliability.json").read_text())["figures"]
-    lines = ["| tried | how often, and what came of it | test |", "|---|---|---|"]
-    for one in kept:
-        counts = ", ".join(f"{name.replace('_', ' ')}: {_number(value)}" for name, value in one["counts"].items())
-        file, _, test = one["test"].partition("::")
-        lines.append(f"| {one['tried']} | {counts} | [{test}](../{file}) |")
-    return before + _MARK + "\n" + "\n".join(lines) + "\n" + ("\n" if rest.strip() else "") + rest.lstrip("\n")
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,}"
-
-
 def main() -> None:
     """Try everything and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +63,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the figures and the machine as JSON")
     parser.add_argument("--save", action="store_true", help="keep them, and write their table into docs/RELIABILITY.md")
     given = parser.parse_args()
-    figures = run(given.only)
+    figures, broken = run(given.only)
     kept = RESULTS / "reliability.json"
     if given.only and kept.exists():
         others = json.loads(kept.read_text())["figures"]
@@ -93,9 +76,10 @@ def main() -> None:
         DOCS.write_text(with_figures(DOCS.read_text()))
     if given.json:
         print(json.dumps(found, indent=2))
-        return
-    for one in figures:
+    for one in figures if not given.json else ():
         print(f"{one['tried']}: {one['counts']}")
+    if broken:
+        sys.exit(f"a promise does not hold, see above: {', '.join(broken)}")
 
 
 if __name__ == "__main__":

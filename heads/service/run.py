@@ -125,6 +125,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(2 * CONNECTIONS)  # whoever connects from now on waits until the bases are open
     except OSError as error:
         raise InputError(
             f"cannot listen there: {error.strerror or error}",

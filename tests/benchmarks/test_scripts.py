@@ -49,6 +49,19 @@ def test_a_second_extraction_finds_all_there(few_photographs: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("linked_cache")
+def test_a_base_computes_the_same_whether_its_graph_was_there_or_not_and_as_keras(few_photographs: Path) -> None:
+    assert len(cases("startup.py", few_photographs, "--backbone", "vgg16", "--repeats", "1")) == 2
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("linked_cache")
+def test_the_service_answers_known_and_new_pictures(few_photographs: Path) -> None:
+    words = ("--images", "4", "--seconds", "0.2", "--repeats", "1")
+    assert len(cases("serve.py", few_photographs, *words)) == 4
+
+
+@pytest.mark.real
 def test_all_decoders_see_about_the_same(few_photographs: Path) -> None:
     assert len(cases("decode.py", few_photographs, "--repeats", "1")) >= 4
 

@@ -1,0 +1,195 @@
+"""The service on loopback with VGG16 at 150 pixels: known pictures, new ones one by one, new ones from 16 clients.
+
+    python benchmarks/serve.py DATA [--images 320] [--seconds 5] [--repeats 3] [--json | --save]
+
+Client and server share the machine's cores. Known pictures: the time of an answer, one after another on one connection,
+and answers a second from eight clients; baseline: `/healthz` in the same way, which is what HTTP alone costs. New
+pictures one by one: against an answer for a known one. New pictures from 16 clients, in pictures a second: against
+`featstore extract` of as many others in the same server's precision, start-up left out on both sides.
+
+Same result: every answer is 200, and was known or new as it should be; the rows are those of the extraction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import add_options, report, row
+
+import featstore
+
+_SIZE = 150
+_CLIENTS = 16
+
+Ask = Callable[[http.client.HTTPConnection, int], bool]
+
+
+def featstore_command(*words: object) -> None:
+    """Run a command to its end."""
+    code = "from cli import app; app()"
+    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True)
+
+
+def serving(bundles: Path, store: Path) -> tuple[subprocess.Popen[str], int]:
+    """A server in a process of its own, ready; and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = ["serve", str(bundles), "--store", str(store), "--port", str(port)]
+    server = subprocess.Popen(
+        [sys.executable, "-c", "from cli import app; app()", *words], stderr=subprocess.PIPE, text=True
+    )
+    for line in server.stderr or ():
+        if line.startswith("serving on"):
+            return server, port
+    raise SystemExit("the server did not start")
+
+
+def get_health(connection: http.client.HTTPConnection, _: int) -> bool:
+    """What HTTP alone costs."""
+    connection.request("GET", "/healthz")
+    return connection.getresponse().read() == b'{"status":"ok"}'
+
+
+def predicting(pictures: Sequence[bytes], known: bool) -> Ask:
+    """Ask about the pictures in turn; True if each was known, or new, as it should be."""
+
+    def ask(connection: http.client.HTTPConnection, number: int) -> bool:
+        headers = {"Content-Type": "image/jpeg"}
+        connection.request("POST", "/v1/predict", pictures[number % len(pictures)], headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        return response.status == 200 and answer["predictions"][0]["from_cache"] == known
+
+    return ask
+
+
+def one_by_one(port: int, ask: Ask, count: int) -> tuple[list[float], bool]:
+    """Seconds of each of ``count`` answers on one connection, and whether all were right."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    seconds, good = [], True
+    for number in range(count):
+        started = time.perf_counter()
+        good &= ask(connection, number)
+        seconds.append(time.perf_counter() - started)
+    connection.close()
+    return seconds, good
+
+
+def at_once(port: int, ask: Ask, clients: int, numbers: Iterator[int], seconds: float | None) -> tuple[float, bool]:
+    """Answers a second of so many clients, until the numbers or the seconds are over; and whether all were right."""
+    lock, good, done = threading.Lock(), [], [0]
+    stop = None if seconds is None else time.perf_counter() + seconds
+
+    def work() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        while stop is None or time.perf_counter() < stop:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                break
+            good.append(ask(connection, number))
+            done[0] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done[0] / (time.perf_counter() - started), all(good)
+
+
+def counting() -> Iterator[int]:
+    """0, 1, 2 …"""
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+def measure(data: Path, images: int, seconds: float, repeats: int) -> Iterator[dict[str, Any]]:
+    """All rows."""
+    paths = featstore.open_dataset(data).paths
+    trained = [data / path for path in paths if "train/" in path][:: max(1, len(paths) // 120)]
+    new = [data / path for path in paths if data / path not in set(trained)]
+    request = featstore.Request("vgg16", image_size=_SIZE)
+    found: dict[str, list[float]] = {}
+    good = True
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "few.csv").write_text("path,label\n" + "".join(f"{p},{p.parent.name}\n" for p in trained))
+        words = ("--head", "logreg", "--image-size", _SIZE, "--out", place / "bundles", "--store", place / "store")
+        featstore_command("train", place / "few.csv", "--outside", *words)
+        known = [path.read_bytes() for path in trained]
+        left = iter(new)
+        server, port = serving(place / "bundles", place / "store")
+        try:
+            for _ in range(repeats):
+                for name, ask, count in (
+                    ("health", get_health, 300), ("known", predicting(known, True), 300),
+                    ("alone", predicting([next(left).read_bytes() for _ in range(20)], False), 20),
+                ):  # fmt: skip
+                    taken, right = one_by_one(port, ask, count)
+                    note(name, statistics.median(taken))
+                    good &= right
+                for name, ask in (("health/s", get_health), ("known/s", predicting(known, True))):
+                    rate, right = at_once(port, ask, 8, counting(), seconds)
+                    note(name, rate)
+                    good &= right
+                fresh = [next(left) for _ in range(images // repeats)]
+                ask = predicting([path.read_bytes() for path in fresh], False)
+                rate, right = at_once(port, ask, _CLIENTS, iter(range(len(fresh))), None)
+                note("new/s", rate)
+                good &= right
+                others = featstore.Store.open(place / "others", create=True)
+                dataset = featstore.open_dataset([next(left) for _ in range(images // repeats)])
+                started = time.perf_counter()
+                done = featstore.extract(dataset, request, store=others)
+                spent = time.perf_counter() - started - done.report.stages["startup"]
+                note("extract/s", done.report.specs[0].computed / spent)
+        finally:
+            server.terminate()
+            server.wait(60)
+    yield row("a known picture, against HTTP alone (median)", found["known"], found["health"], "s", good)
+    yield row(
+        "known pictures from 8 clients, against HTTP alone", found["known/s"], found["health/s"], "answers/s", good
+    )
+    yield row("a new picture alone, against a known one (median)", found["alone"], found["known"], "s", good)
+    about = f"new pictures from {_CLIENTS} clients, against featstore extract"
+    yield row(about, found["new/s"], found["extract/s"], "images/s", good)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--images", type=int, default=320)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    add_options(parser)
+    given = parser.parse_args()
+    os.environ.setdefault("FEATSTORE_HOME", tempfile.gettempdir())
+    rows = list(measure(given.data, given.images, given.seconds, given.repeats))
+    report("serve", rows, ("fastapi", "uvicorn", "openvino"), as_json=given.json, save=given.save)
+
+
+if __name__ == "__main__":
+    main()
