@@ -82,9 +82,7 @@ def main() -> None:
     if not REFERENCE.exists() or REFERENCE.read_text() != reference():
         problems.append("docs/CLI.md is not what the commands say: run python .ci/check_docs.py --write")
     if not tables_hold():
-        problems.append(
-            "the tables are not what benchmarks/results/ holds: run the benchmark with --save"
-        )
+        problems.append("the tables are not what benchmarks/results/ holds: run the benchmark with --save")
     if problems:
         sys.exit("\n".join(problems))
     print("docs: the commands, the reference, the links and the tables hold")

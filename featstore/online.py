@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -85,6 +85,7 @@ class OnlineRows:
         self._waiting: queue.Queue[tuple[bytes, npt.NDArray[np.uint8] | Reason] | None] = queue.Queue()
         self._runtimes: dict[int, Runtime] = {}
         self._writer: Writer | None = None
+        self._closing = False
         self._thread = threading.Thread(target=self._work, name="featstore-online", daemon=True)
         self._thread.start()
 
@@ -101,6 +102,8 @@ class OnlineRows:
         with self._lock:
             if (asked := self._asked.get(digest)) is not None:
                 return asked
+            if (found := self._remembered.get(digest)) is not None:  # since we looked
+                return _done(_row(digest, found, from_cache=True))
             if self._waiting.qsize() >= MAX_WAITING:
                 raise Busy
             future: Future[Row] = Future()
@@ -135,6 +138,7 @@ class OnlineRows:
 
     def close(self) -> None:
         """Answer what waits, commit what is new, and end the thread."""
+        self._closing = True
         self._waiting.put(None)
         self._thread.join()
 
@@ -180,32 +184,41 @@ class OnlineRows:
     def _work(self) -> None:
         last = False
         while not last:
-            idle = False
-            batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
-            deadline = time.monotonic() + SECONDS_PER_COMMIT
-            while len(batch) < BATCH_SIZE:
-                try:
-                    item = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    idle = not batch
-                    break
-                if item is None:
-                    last = True
-                    break
-                digest, found = item
-                if isinstance(found, Reason):
-                    self._store_row(lambda writer, d=digest, r=found: writer.reject(d, 0, r))  # type: ignore[misc]
-                    self._finish(digest, found)
-                    continue
-                if not batch:
-                    deadline = time.monotonic() + MAX_WAIT_SECONDS
-                batch.append((digest, found))
-            while batch:
-                size = _size(len(batch))
-                self._compute(batch[:size], size)
-                del batch[:size]
-            if last or idle:  # in between the writer commits what is full or five seconds old
-                self._commit()
+            try:
+                last = self._turn_once()
+            except Exception as error:  # a fault of ours must not leave anybody waiting
+                self._fail(list(self._asked), error)
+                last = self._closing
+
+    def _turn_once(self) -> bool:
+        """Compute what waits, or commit if nothing does; True if it was the last time."""
+        last = idle = False
+        batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
+        deadline = time.monotonic() + SECONDS_PER_COMMIT
+        while len(batch) < BATCH_SIZE:
+            try:
+                item = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                idle = not batch
+                break
+            if item is None:
+                last = True
+                break
+            digest, found = item
+            if isinstance(found, Reason):
+                self._store_row(lambda writer, d=digest, r=found: writer.reject(d, 0, r))  # type: ignore[misc]
+                self._finish(digest, found)
+                continue
+            if not batch:
+                deadline = time.monotonic() + MAX_WAIT_SECONDS
+            batch.append((digest, found))
+        while batch:
+            size = _size(len(batch))
+            self._compute(batch[:size], size)
+            del batch[:size]
+        if last or idle:  # in between the writer commits what is full or five seconds old
+            self._commit()
+        return last
 
     def _compute(self, batch: list[tuple[bytes, npt.NDArray[np.uint8]]], size: int) -> None:
         digests, pixels = zip(*batch, strict=True)
@@ -213,8 +226,7 @@ class OnlineRows:
             with self._turn:
                 rows, finite = compute_rows(self._runtime(size), self.job.spec, np.stack(pixels))
         except Exception as error:
-            for digest in digests:
-                self._answer(digest, error)
+            self._fail(digests, error)
             return
         self.computed += len(batch)
         for digest, row, good in zip(digests, rows, finite, strict=True):
@@ -257,6 +269,11 @@ class OnlineRows:
         self.problem = str(error)
         self._writer = None
 
+    def _fail(self, digests: Iterable[bytes], error: Exception) -> None:
+        known = error if isinstance(error, FeatstoreError) else FeatstoreError(f"the base cannot compute: {error}")
+        for digest in digests:
+            self._answer(digest, known)
+
     def _finish(self, digest: bytes, found: npt.NDArray[np.float32] | Reason) -> None:
         self._remember(digest, found)
         self._answer(digest, _row(digest, found, from_cache=False))
@@ -269,7 +286,9 @@ class OnlineRows:
 
     def _answer(self, digest: bytes, answer: Row | BaseException) -> None:
         with self._lock:
-            future = self._asked.pop(digest)
+            future = self._asked.pop(digest, None)
+        if future is None:
+            return
         if isinstance(answer, Row):
             future.set_result(answer)
         else:

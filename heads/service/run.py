@@ -90,13 +90,13 @@ def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, 
     """
     token = os.environ.get("FEATSTORE_TOKEN") or None
     check_access(host, token)
-    listening = _listen(host, port)
-    served = ServedHeads(bundles, store, keep=keep)
-    name = f"[{host}]" if ":" in host else host
-    print(f"opening the base of {counted(len(served.bundles), 'head')} …", file=sys.stderr)
-    served.warm()
-    print(f"serving on http://{name}:{listening.getsockname()[1]} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    uvicorn.Server(uvicorn.Config(guarded(served, host, token), **server_options())).run(sockets=[listening])
+    with _listen(host, port) as listening:
+        served = ServedHeads(bundles, store, keep=keep)
+        name = f"[{host}]" if ":" in host else host
+        print(f"opening the base of {counted(len(served.bundles), 'head')} …", file=sys.stderr)
+        served.warm()
+        print(f"serving on http://{name}:{listening.getsockname()[1]} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        uvicorn.Server(uvicorn.Config(guarded(served, host, token), **server_options())).run(sockets=[listening])
 
 
 def server_options() -> dict[str, Any]:
@@ -120,6 +120,7 @@ def server_options() -> dict[str, Any]:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket on that address, before anything is loaded; raises a typed error if it cannot be had."""
+    listening = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -127,6 +128,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(2 * CONNECTIONS)  # whoever connects from now on waits until the bases are open
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise InputError(
             f"cannot listen there: {error.strerror or error}",
             where=f"--host {host} --port {port}",

@@ -43,7 +43,7 @@ def rows(job: Job, store: Store) -> Iterator[OnlineRows]:
 
 
 def test_a_new_picture_is_computed_once_and_then_known(rows: OnlineRows, bases: Bases) -> None:
-    first, again = rows.ask(png(1)).result(10), rows.ask(png(1)).result(10)
+    first, again = rows.ask(png(1)).result(60), rows.ask(png(1)).result(60)
     assert (first.from_cache, again.from_cache) == (False, True)
     assert first.features is not None
     assert again.features is not None
@@ -57,7 +57,7 @@ def test_new_rows_are_those_of_an_extraction_and_stay_in_the_store(
 ) -> None:
     rows = OnlineRows(job, store)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda seed: rows.ask(png(seed)).result(10), range(40)))
+        found = list(threads.map(lambda seed: rows.ask(png(seed)).result(60), range(40)))
     rows.close()
     for seed in range(40):
         (tmp_path / "some" / f"{seed}.png").write_bytes(png(seed))
@@ -79,7 +79,7 @@ def test_a_picture_that_the_store_knows_opens_no_base(job: Job, store: Store, tm
     featstore.extract(tmp_path / "some", featstore.Request("vgg16", image_size=32), store=store)
     opened = len(bases.opened)
     rows = OnlineRows(job, store)
-    assert rows.ask(png(0)).result(10).from_cache
+    assert rows.ask(png(0)).result(60).from_cache
     rows.close()
     assert len(bases.opened) == opened
 
@@ -89,26 +89,26 @@ def test_rows_that_another_process_adds_are_seen(
 ) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.0)
     featstore.extract(tmp_path / "some", featstore.Request("vgg16", image_size=32), store=Store.open(store.path))
-    assert rows.ask(png(0)).result(10).from_cache
+    assert rows.ask(png(0)).result(60).from_cache
     assert rows.computed == 0
 
 
 def test_a_picture_that_is_asked_for_at_once_by_many_is_computed_once(rows: OnlineRows, bases: Bases) -> None:
     data = png(3)
     with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(lambda _: rows.ask(data).result(10), range(64)))
+        found = list(threads.map(lambda _: rows.ask(data).result(60), range(64)))
     assert len({row.features.tobytes() for row in found if row.features is not None}) == 1
     assert bases.computed == 1
 
 
 def test_a_row_does_not_depend_on_who_shared_its_batch(job: Job, store: Store, tmp_path: Path) -> None:
     alone = OnlineRows(job, Store.open(tmp_path / "alone", create=True))
-    one = alone.ask(png(5)).result(10)
+    one = alone.ask(png(5)).result(60)
     alone.close()
     crowd = OnlineRows(job, store)
     asked = [crowd.ask(png(seed)) for seed in range(20)]
     crowd.close()
-    among = asked[5].result(10)
+    among = asked[5].result(60)
     assert one.features is not None
     assert among.features is not None
     assert one.features.tobytes() == among.features.tobytes()
@@ -116,19 +116,19 @@ def test_a_row_does_not_depend_on_who_shared_its_batch(job: Job, store: Store, t
 
 def test_a_broken_picture_has_a_reason_that_is_stored(job: Job, store: Store) -> None:
     rows = OnlineRows(job, store)
-    found = rows.ask(png(1)[:60]).result(10)
+    found = rows.ask(png(1)[:60]).result(60)
     rows.close()
     assert (found.features, found.reason) == (None, Reason.TRUNCATED)
     status = store.namespace(job.spec).snapshot().lookup(np.frombuffer(found.digest, np.uint8).reshape(1, -1))
     assert status.tolist() == [Reason.TRUNCATED]
     again = OnlineRows(job, store)
-    assert again.ask(png(1)[:60]).result(10).from_cache
+    assert again.ask(png(1)[:60]).result(60).from_cache
     again.close()
 
 
 def test_nothing_is_written_where_nothing_is_to_be_kept(job: Job, store: Store) -> None:
     rows = OnlineRows(job, store, keep=False)
-    assert rows.ask(png(1)).result(10).features is not None
+    assert rows.ask(png(1)).result(60).features is not None
     rows.close()
     assert not store.namespace(job.spec).exists
 
@@ -141,7 +141,7 @@ def test_a_store_that_cannot_be_written_is_said_and_answers_go_on(
 
     monkeypatch.setattr(store.namespace(job.spec).__class__, "writer", refuse)
     rows = OnlineRows(job, store)
-    assert rows.ask(png(1)).result(10).features is not None
+    assert rows.ask(png(1)).result(60).features is not None
     assert rows.problem is not None
     assert "the disk is broken" in rows.problem
     monkeypatch.undo()
@@ -157,8 +157,8 @@ def test_a_base_that_fails_answers_all_who_wait_with_its_error_and_the_next_are_
     with monkeypatch.context() as patch:
         patch.setattr(StubRuntime, "__call__", fail)
         with pytest.raises(StorageError, match="no graph"):
-            rows.ask(png(1)).result(10)
-    assert rows.ask(png(1)).result(10).features is not None
+            rows.ask(png(1)).result(60)
+    assert rows.ask(png(1)).result(60).features is not None
 
 
 def test_too_many_waiting_pictures_are_refused_and_those_that_wait_are_answered(
@@ -176,7 +176,7 @@ def test_too_many_waiting_pictures_are_refused_and_those_that_wait_are_answered(
         rows.ask(png(4))
     assert not asked[0].done()
     free.set()
-    assert all(future.result(10).features is not None for future in asked)
+    assert all(future.result(60).features is not None for future in asked)
 
 
 def test_rows_that_nobody_follows_are_committed_after_a_while(
@@ -184,7 +184,7 @@ def test_rows_that_nobody_follows_are_committed_after_a_while(
 ) -> None:
     monkeypatch.setattr(module, "SECONDS_PER_COMMIT", 0.05)
     rows = OnlineRows(job, store)
-    rows.ask(png(1)).result(10)
+    rows.ask(png(1)).result(60)
     deadline = time.monotonic() + 10
     while not store.namespace(job.spec).exists and time.monotonic() < deadline:
         time.sleep(0.01)

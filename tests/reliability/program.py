@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from featstore import job
+from featstore import job, online
 from featstore.extraction import lane
+from featstore.runtime import BATCH_SIZE
 from featstore.store import writer
 from featstore.store.writer import Writer
 from tests.stubs import StubRuntime, stub_base
@@ -43,13 +44,15 @@ def main() -> None:
     def resolve(name: str, weights: str = "imagenet", *, progress: Any = None) -> Any:
         return stub_base(name, weights)
 
-    def open_runtime(graph: Any, runtime: str = "auto", device: str | None = None) -> Counted:
-        return Counted(graph)
+    def open_runtime(
+        graph: Any, runtime: str = "auto", device: str | None = None, batch_size: int = BATCH_SIZE
+    ) -> Counted:
+        return Counted(graph, batch_size)
 
     real_flush = Writer.flush
     Writer.flush = flush  # type: ignore[method-assign]
     writer.ROWS_PER_COMMIT = int(os.environ.get("ROWS", writer.ROWS_PER_COMMIT))
-    lane.open_runtime = open_runtime  # type: ignore[assignment]
+    lane.open_runtime = online.open_runtime = open_runtime  # type: ignore[assignment]
     job.resolve = resolve
     sys.argv = ["featstore", *sys.argv[1:]]
     from cli import app

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from featstore.records import Digests, Reason
 from featstore.spec import Spec
@@ -122,7 +122,6 @@ class StoreMachine(RuleBasedStateMachine):
             self.path.rename(self.place / f"copy-{self.copies}")
         self.path = self.place / f"copy-{self.copies}"
 
-    @precondition(lambda self: self.certain)
     @rule(seed=st.integers(0, 2**32 - 1))  # not st.randoms: what is chosen from differs from run to run
     def damage_a_segment(self, seed: int) -> None:
         choice = Random(seed)

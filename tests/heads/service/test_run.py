@@ -1,0 +1,182 @@
+"""The server as a process: who may reach it, how it ends, and what is left when it is killed."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featstore.errors import InputError
+from featstore.store import Store, verify
+from heads.service.run import check_access, is_local
+from tests.commands import finish, run
+from tests.pictures import class_folders, png
+from tests.reliability.campaign import amount, start_program
+
+_TOKEN = "0123456789abcdef-token"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
+def test_this_machine_alone_needs_no_token(host: str) -> None:
+    assert is_local(host)
+    check_access(host, None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "localhost.example.org"])
+def test_any_other_address_needs_one(host: str) -> None:
+    with pytest.raises(InputError, match="a token must guard it"):
+        check_access(host, None)
+    check_access(host, _TOKEN)
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "x" * 15, "with a space in it ....", "tab\tin it ..........", "ünïcödé-tökén-123"]
+)
+def test_a_token_that_is_easily_guessed_or_cannot_be_sent_is_refused(token: str) -> None:
+    with pytest.raises(InputError, match="too weak"):
+        check_access("0.0.0.0", token)
+
+
+Served = Callable[[], tuple["subprocess.Popen[str]", int]]
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder with ``bundles`` and a ``store``, made with a stub base."""
+    photos = class_folders(tmp_path / "photos")
+    words = ("--image-size", "32", "--head", "logreg", "--out", tmp_path / "bundles", "--store", tmp_path / "store")
+    assert finish(start_program("train", photos, *words)).code == 0
+    return tmp_path
+
+
+@pytest.fixture
+def served(trained: Path) -> Iterator[Served]:
+    """``served()`` starts a server on a free port, ready to answer."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start() -> tuple[subprocess.Popen[str], int]:
+        words = ("serve", trained / "bundles", "--store", trained / "store", "--port", "0")
+        process = start_program(*words, env={"BASE_SECONDS": 0.01})
+        running.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("serving on http://127.0.0.1:"):
+                return process, int(line.split(":")[2].split()[0])
+        raise AssertionError("the server did not start")
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def ask(port: int, data: bytes) -> int:
+    """The status of an answer; 0 if the server went away meanwhile."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/v1/predict", data, {"Content-Type": "image/png"})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def load(port: int, seeds: Iterator[int], stop: threading.Event) -> list[int]:
+    """Ask about one new picture after another until told to stop; what was answered."""
+    found: list[int] = []
+    while not stop.is_set():
+        found.append(ask(port, png(next(seeds), 24)))
+    return found
+
+
+def rows(store: Path) -> int:
+    return sum(namespace.summary().rows for namespace in Store.open(store).namespaces())
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_what_was_asked_is_answered_and_kept(trained: Path, served: Served, end: signal.Signals) -> None:
+    process, port = served()
+    answers: list[int] = []
+
+    def ask_about(seed: int) -> None:
+        answers.append(ask(port, png(seed, 24)))
+
+    asking = [threading.Thread(target=ask_about, args=(seed,)) for seed in range(900, 924)]
+    for thread in asking:
+        thread.start()
+    time.sleep(0.15)
+    process.send_signal(end)
+    for thread in asking:
+        thread.join()
+    process.communicate(timeout=60)
+    assert process.returncode in (0, -end, 130)
+    answered = answers.count(200)
+    assert answered
+    assert set(answers) <= {200, 0, 503}, "what came too late was not let in; nothing was broken off"
+    assert rows(trained / "store") >= 36 + answered
+    assert verify(Store.open(trained / "store"), read_data=True).sound
+
+
+def test_killed_under_load_it_leaves_a_sound_store_and_starts_again(trained: Path, served: Served) -> None:
+    seeds = iter(range(10_000, 10**9))
+    before = rows(trained / "store")
+    for _ in range(amount(2, 10)):
+        process, port = served()
+        stop = threading.Event()
+        threads = [threading.Thread(target=load, args=(port, seeds, stop)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.0)
+        process.kill()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        process.communicate()
+        assert verify(Store.open(trained / "store"), read_data=True).sound
+        now = rows(trained / "store")
+        assert now >= before
+        before = now
+
+
+def test_a_port_that_is_taken_is_one_message_before_anything_is_loaded(trained: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", trained / "bundles", "--store", trained / "store", "--port", port)
+    assert done.code == 2
+    assert "cannot listen there" in done.message
+
+
+def test_no_head_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("serve", "--port", "0")
+    assert done.code == 2
+    assert "there is no head to serve" in done.message
+    assert "featstore train DATA" in done.message
+
+
+def test_others_are_kept_out_from_the_command_line_too(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEATSTORE_TOKEN", raising=False)
+    done = run("serve", trained / "bundles", "--host", "0.0.0.0", "--port", "0")
+    assert done.code == 2
+    assert "a token must guard it" in done.message
+
+
+def test_a_library_that_is_missing_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util as importing
+
+    real: Any = importing.find_spec
+    monkeypatch.setattr(importing, "find_spec", lambda name, *rest: None if name == "uvicorn" else real(name, *rest))
+    done = run("serve")
+    assert done.code == 2
+    assert "serving needs uvicorn" in done.message
+    assert "pip install" in done.message
