@@ -71,6 +71,11 @@ class Bases:
 @pytest.fixture
 def bases(monkeypatch: pytest.MonkeyPatch) -> Bases:
     """Stub bases in the place of real ones."""
+    return put_in_place(monkeypatch)
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Bases:
+    """Put stub bases in the place of real ones, until ``monkeypatch`` is undone."""
     from featstore import job, online
     from featstore.extraction import lane
 

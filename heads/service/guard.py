@@ -56,10 +56,14 @@ class Limits:
 
 
 class Refused(HTTPException):
-    """Why a request is not answered; raised while a body is read, the application turns it into the same answer."""
+    """Why a request is not answered; raised while a body is read, the application turns it into the same answer.
+
+    What is left of the body is not read: the connection ends with the answer.
+    """
 
     def __init__(self, status: int, problem: str, **headers: str) -> None:
-        super().__init__(status, problem, {name.replace("_", "-"): value for name, value in headers.items()})
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().__init__(status, problem, {**named, "connection": "close"})
 
 
 @dataclass(slots=True)
@@ -168,7 +172,6 @@ def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 async def _refuse(refused: Refused, send: Send) -> None:
     body = json.dumps({"detail": refused.detail}).encode()
     headers = {**(refused.headers or {}), "content-type": "application/json", "content-length": str(len(body))}
-    # what is left of the body is not read: this connection ends here
-    sent = [(name.encode(), value.encode()) for name, value in {**headers, "connection": "close"}.items()]
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refused.status_code, "headers": sent})
     await send({"type": "http.response.body", "body": body})

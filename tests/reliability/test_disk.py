@@ -63,7 +63,7 @@ def test_a_disk_of_any_size_that_fills_up_costs_nothing_but_time(
     bundle = trained.json["results"][0]["bundle"]
     (tmp_path / "new.png").write_bytes(png(seed=10_000))
     full = 0
-    sizes = range(3, 103, amount(40, 1))
+    sizes = range(3, 103, amount(60, 1))
     for pages in sizes:
         place = tmpfs(pages * os.sysconf("SC_PAGE_SIZE"))
         store = place / "store"

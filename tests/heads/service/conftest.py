@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from featstore.store import Store
 from heads.service.guard import Limits
 from heads.service.heads import ServedHeads
 from heads.service.run import guarded, server_options
+from tests import stubs
 from tests.commands import good
 from tests.pictures import class_folders
 from tests.stubs import Bases
@@ -51,13 +53,26 @@ class Running:
 Serve = Callable[..., Running]
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 36 small pictures, a head trained on them with stub bases, and its store."""
+    place = tmp_path_factory.mktemp("served")
+    photos = class_folders(place / "photos")
+    with pytest.MonkeyPatch.context() as patch:
+        stubs.put_in_place(patch)
+        options = ("--image-size", "32", "--out", place / "bundles", "--store", place / "store")
+        good("train", photos, "--head", "logreg", *options)
+    return place
+
+
 @pytest.fixture
-def serve(tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """``serve()`` trains a head on 36 small pictures and serves it; ``serve(limits=…, token=…)`` with other limits."""
+def serve(tmp_path: Path, trained_once: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """``serve()`` serves a head on 36 small pictures, which are this test's own; ``serve(limits=…, token=…)``."""
     monkeypatch.setattr("featstore.scan.RACY_NS", 0)  # files written just now are remembered, too
-    photos = class_folders(tmp_path / "photos")
-    options = ("--image-size", "32", "--out", tmp_path / "bundles", "--store", tmp_path / "store", "--json")
-    [result] = good("train", photos, "--head", "logreg", *options).json["results"]
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    photos = tmp_path / "photos"
+    good("extract", photos, "--image-size", "32", "--store", tmp_path / "store")  # so that it is known where they are
+    [bundle] = (tmp_path / "bundles").iterdir()
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(*, token: str | None = None, limits: Limits | None = None, keep: bool = True) -> Running:
@@ -73,7 +88,7 @@ def serve(tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> Iter
         while not server.started:
             time.sleep(0.005)
         port = listening.getsockname()[1]
-        return Running(f"http://127.0.0.1:{port}", port, served, Path(result["bundle"]), photos, store)
+        return Running(f"http://127.0.0.1:{port}", port, served, bundle, photos, store)
 
     yield start
     for server, thread in running:

@@ -48,17 +48,18 @@ def opened(browser: Any) -> Iterator[Any]:
     assert told == []
 
 
-def drop(page: Any, *pictures: tuple[str, bytes]) -> None:
-    """Drop files on the page, as a person does with a mouse."""
-    given = [[name, base64.b64encode(data).decode()] for name, data in pictures]
+def drop(page: Any, *pictures: tuple[str, bytes | int]) -> None:
+    """Drop files on the page, as a person does with a mouse: of these bytes, or of so many zeros."""
+    given = [(name, base64.b64encode(data).decode() if isinstance(data, bytes) else data) for name, data in pictures]
     transfer = page.evaluate_handle(
         """(given) => {
             const transfer = new DataTransfer();
-            for (const [name, data] of given)
-                transfer.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name));
+            const bytes = (data) => typeof data === "number"
+                ? new Uint8Array(data) : Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            for (const [name, data] of given) transfer.items.add(new File([bytes(data)], name));
             return transfer;
         }""",
-        given,
+        [list(one) for one in given],
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
     page.locator("#progress", has_text=f"{len(pictures)} of {len(pictures)} answered").wait_for(timeout=30_000)
@@ -91,7 +92,7 @@ def test_broken_and_huge_files_get_a_sentence_and_odd_names_stay_text(serve: Ser
     running = serve()
     page = opened(running)
     odd = "<img src=x onerror=alert(1)>.png"
-    drop(page, ("half.png", png(1)[:80]), ("text.png", b"no picture"), ("huge.png", bytes(17 * 2**20)), (odd, png(2)))
+    drop(page, ("half.png", png(1)[:80]), ("text.png", b"no picture"), ("huge.png", 17 * 2**20), (odd, png(2)))
     sentences = [one.inner_text() for one in page.locator(".rejected").all()]
     assert sentences == [
         "This file is too large: at most 16 MiB are taken.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,12 +49,18 @@ def test_a_token_that_is_easily_guessed_or_cannot_be_sent_is_refused(token: str)
 Served = Callable[[], tuple["subprocess.Popen[str]", int]]
 
 
+@pytest.fixture(scope="module")
+def trained_by_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("served")
+    words = ("--image-size", "32", "--head", "logreg", "--out", place / "bundles", "--store", place / "store")
+    assert finish(start_program("train", class_folders(place / "photos"), *words)).code == 0
+    return place
+
+
 @pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """A folder with ``bundles`` and a ``store``, made with a stub base."""
-    photos = class_folders(tmp_path / "photos")
-    words = ("--image-size", "32", "--head", "logreg", "--out", tmp_path / "bundles", "--store", tmp_path / "store")
-    assert finish(start_program("train", photos, *words)).code == 0
+def trained(trained_by_program: Path, tmp_path: Path) -> Path:
+    """A folder with ``bundles`` and a ``store``, made with the program's stub base."""
+    shutil.copytree(trained_by_program, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
