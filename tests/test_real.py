@@ -476,9 +476,9 @@ def test_a_served_picture_has_the_row_that_an_extraction_gives_it(
     from featstore.job import job_for
     from featstore.online import OnlineRows
 
-    held = Store.open(cached.store).namespaces()
-    [namespace] = [one for one in held if (one.spec.backbone, one.spec.pooling) == ("vgg16", "avg")]
-    rows = OnlineRows(job_for(namespace.spec, "vgg16"), Store.open(tmp_path / "fresh", create=True))
+    [spec] = read_bundle(Path(cached.results["vgg16"]["bundle"])).card.specs
+    namespace = Store.open(cached.store).namespace(spec)
+    rows = OnlineRows(job_for(spec, "vgg16"), Store.open(tmp_path / "fresh", create=True))
     files = sorted((photographs / "test" / "cats").iterdir())[:12]
     single = rows.ask(files[0].read_bytes()).result(60)
     asked = [rows.ask(file.read_bytes()) for file in files]
