@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featstore.records import Digests
+from featstore.records import Digests, as_text
 from featstore.store import Namespace, Snapshot
 
 MAX_BYTES = 2**31
@@ -38,14 +38,24 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self._digests)
 
-    def nearest(self, features: npt.NDArray[np.floating], count: int) -> list[Neighbour]:
-        """The ``count`` nearest of features (D,), the nearest first; of equal ones in the store's order."""
-        if not len(self):
+    def which(self, digests: Digests) -> npt.NDArray[np.bool_]:
+        """Bool (n,): which of the images searched are among ``digests`` (N, 32)."""
+        return np.isin(as_text(self._digests), as_text(digests))
+
+    def nearest(
+        self, features: npt.NDArray[np.floating], count: int, among: npt.NDArray[np.bool_] | None = None
+    ) -> list[Neighbour]:
+        """The ``count`` nearest of features (D,), the nearest first; of equal ones in the store's order.
+
+        among : bool (n,), as :meth:`which` gives it; other images are left out.
+        """
+        places = np.arange(len(self)) if among is None else np.flatnonzero(among)
+        if not len(places):
             return []
         length = float(np.linalg.norm(features))
-        cosines = self._directions @ (features.astype(np.float32).reshape(-1) / (length or 1.0))
+        cosines = (self._directions @ (features.astype(np.float32).reshape(-1) / (length or 1.0)))[places]
         best = np.argsort(-cosines, kind="stable")[:count]
-        return [Neighbour(self._digests[at].tobytes(), float(cosines[at])) for at in best]
+        return [Neighbour(self._digests[places[at]].tobytes(), float(cosines[at])) for at in best]
 
 
 def _with_features(held: Snapshot) -> Digests:

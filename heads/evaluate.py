@@ -154,7 +154,7 @@ def _alike(heads: Sequence[Bundle]) -> Iterable[Sequence[Bundle]]:
     """The heads that take the same features and were fitted on the same images: these are read once."""
     groups: dict[tuple[tuple[Spec, ...], bytes], list[Bundle]] = {}
     for head in heads:
-        groups.setdefault((head.card.specs, head.digests.tobytes()), []).append(head)
+        groups.setdefault((head.card.specs, head.fitted.digests.tobytes()), []).append(head)
     return groups.values()
 
 
@@ -165,7 +165,7 @@ def _answers(
     first = heads[0]
     features = joined_features(chosen, jobs_of(first, progress), store, progress)
     usable = _usable(features.reasons)
-    fitted = {digest.tobytes() for digest in first.digests}
+    fitted = {digest.tobytes() for digest in first.fitted.digests}
     seen = {
         row: Seen(chosen.paths[row], paths.get(key), 1.0, exact=True)
         for row, key in enumerate(digest.tobytes() for digest in digests)
@@ -190,7 +190,8 @@ def _usable(reasons: tuple[Reason, ...]) -> npt.NDArray[np.bool_]:
 def _fitted_table(bundle: Bundle, store: Store) -> Table:
     """The images that the head was fitted on and whose features the store holds, named by digest."""
     rows = [CachedRows(store, spec) for spec in bundle.card.specs]
-    digests = bundle.digests[np.logical_and.reduce([cached.lookup(bundle.digests) == 0 for cached in rows])]
+    digests = bundle.fitted.digests
+    digests = digests[np.logical_and.reduce([cached.lookup(digests) == 0 for cached in rows])]
     X: StoredRows | npt.NDArray[np.floating] = np.zeros((0, bundle.head.width))
     if len(digests):
         X = StoredRows([StoredPart.images(cached, digests) for cached in rows])
@@ -233,7 +234,7 @@ def _evaluated(given: _Answers, chosen: Dataset, usable: npt.NDArray[np.bool_]) 
         uncalibrated=None if card.calibration.method == "none" else scored(_widened(softmax(logits), len(classes))),
         seen=tuple(seen.values()),
         without_seen=scored(probabilities, fresh) if seen and fresh.any() else None,
-        fitted=len(given.bundle.digests),
+        fitted=len(given.bundle.fitted.digests),
         searched=given.searched,
         right=probabilities.argmax(axis=1) == y,
     )

@@ -684,9 +684,9 @@ def test_a_store_of_a_future_format_is_refused_and_left_alone(
 ) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    (store / "FORMAT").write_text("featstore store, format 2\n")
+    (store / "FORMAT").write_text("featstore store, format 3\n")
     words = [photos if word == "PHOTOS" else word for word in command]
-    refused(2, *words, "--store", store, says=("format 2", "format 1", str(store)))
+    refused(2, *words, "--store", store, says=("format 3", "format 2", str(store)))
     assert [path.name for path in store.rglob("*")] == ["FORMAT"]
 
 

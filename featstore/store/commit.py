@@ -7,7 +7,6 @@ public name is complete, at every instant and after every crash. Nothing here ta
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featstore.errors import FeatstoreError, from_os_error
+from featstore.store.names import name_of, name_of_file
 
 SEGMENT_ENDING = ".h5"
 
@@ -36,7 +36,7 @@ def explained(doing: str, where: Path) -> Iterator[None]:
 
 
 def commit(data: bytes, folder: Path, private: Path) -> str:
-    """Put ``data`` into ``folder`` under the SHA-256 of its content, durably, and return that name (64 hex digits).
+    """Put ``data`` into ``folder`` under the BLAKE3 of its content, durably, and return that name (64 hex digits).
 
     When this returns, the file survives a power cut; if it raises, either nothing is there or all of it is.
     ``private`` is a folder on the same file system for the file's time without a name. An existing file of that
@@ -44,7 +44,7 @@ def commit(data: bytes, folder: Path, private: Path) -> str:
 
     Raises NoSpaceError, ReadOnlyError or StorageError.
     """
-    name = hashlib.sha256(data).hexdigest()
+    name = name_of(data)
     target = folder / (name + SEGMENT_ENDING)
     with explained("write a segment", target):
         with _temporary(data, private) as temporary:
@@ -180,7 +180,7 @@ def _is_sound(target: Path, name: str) -> bool:
     """True if the file has the content that its name promises; it is then on the disk too, whoever put it there."""
     try:
         with open(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            sound = hashlib.file_digest(file, "sha256").hexdigest() == name
+            sound = name_of_file(file.fileno()) == name
             if sound:
                 os.fsync(file.fileno())
             return sound

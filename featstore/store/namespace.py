@@ -35,12 +35,16 @@ Opened = dict[Path, tuple[FileStamp, bool, "Segment | Damage"]]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a namespace holds: rows with features, rejects (duplicates counted in both), segments and bytes on disk."""
+    """What a namespace holds: rows with features, rejects (duplicates counted in both), segments and bytes on disk.
+
+    reasons : how many rejects there are by the code of their reason.
+    """
 
     fingerprint: str
     spec: Spec
     rows: int
     rejects: int
+    reasons: Mapping[str, int]
     segments: int
     damaged: int
     bytes: int
@@ -58,6 +62,7 @@ class Summary:
             "dtype": self.spec.dtype,
             "rows": self.rows,
             "rejects": self.rejects,
+            "reasons": dict(self.reasons),
             "segments": self.segments,
             "damaged": self.damaged,
             "bytes": self.bytes,
@@ -143,6 +148,7 @@ class Namespace:
             spec=self.spec,
             rows=held.rows - held.rejects,
             rejects=held.rejects,
+            reasons=held.reasons,
             segments=len(held.names),
             damaged=len(held.damaged),
             bytes=held.bytes,

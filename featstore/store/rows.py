@@ -11,7 +11,7 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.records import DIGEST_BYTES, Digests
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The store format that this code reads and writes; docs/FORMAT.md describes it."""
 
 ROWS_PER_COMMIT = 192

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import math
 import os
 import stat
@@ -20,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import DamageError, FeatstoreError, InputError, from_os_error
-from featstore.records import RACY_NS, Digests
+from featstore.records import RACY_NS, Digests, Reason
 from featstore.spec import Spec
 from featstore.store.checked import FileStamp, stamp_of
+from featstore.store.names import name_of_file
 from featstore.store.rows import Features
 from featstore.store.structure import Codec, Malformed, check_structure, chunks_of, codec_of, read_whole
 
@@ -31,8 +31,6 @@ _CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, 
 
 _FRESH_SECONDS = 60.0
 """So long the check of a file's bytes stands for those that are read; after that HDF5's checksums are asked again."""
-
-_PIECE_BYTES = 2**20
 
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 """Failures to read that say nothing against the file: calling it damaged would throw good rows away."""
@@ -63,7 +61,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """SHA-256 of the file, 64 hex digits."""
+        """BLAKE3 of the file, 64 hex digits."""
         return self.path.stem
 
     def read_into(self, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> None:
@@ -137,6 +135,8 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
         offsets = _offsets(features) if features is not None and (settled or not read_data) else None
         if features is None and not status.all():
             raise Malformed("there are no features, yet not every row is a reject")
+        if strange := set(np.flatnonzero(np.bincount(status)).tolist()) - set(Reason):
+            raise Malformed(f"a status is {min(strange)}, which is no reason")
         return Segment(
             path=path,
             digests=read_whole(datasets["digest"]),
@@ -153,24 +153,16 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
 
 
 def _check_bytes(path: Path, name: str | None) -> os.stat_result:
-    """The status of the regular file at ``path``, whose content has the SHA-256 ``name`` (None: not asked)."""
+    """The status of the regular file at ``path``, whose content has the BLAKE3 ``name`` (None: not asked)."""
     with _raw(path) as handle:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise _damaged(path, "it is not a regular file")
         if name is not None:
-            found = _sha256(handle)
+            found = name_of_file(handle)
             if found != name:
-                raise _damaged(path, f"its content has the SHA-256 {found}, which is not its name")
+                raise _damaged(path, f"its content has the BLAKE3 {found}, which is not its name")
         return about
-
-
-def _sha256(handle: int) -> str:
-    """Of all that can be read, in hex. Larger pieces than ``hashlib.file_digest`` has: threads trade places less."""
-    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
-    while count := os.readv(handle, [piece]):
-        digest.update(piece[:count])
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import DamageError, InputError
-from featstore.records import DIGEST_BYTES, Digests, as_text
+from featstore.records import DIGEST_BYTES, Digests, Reason, as_text
 from featstore.spec import Spec
 from featstore.store.rows import Damage, Features
 
@@ -117,6 +117,12 @@ class Snapshot:
     def rejects(self) -> int:
         """Stored rows that are rejects."""
         return int(np.count_nonzero(self._status))
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rejects there are by the code of their reason."""
+        numbers, counts = np.unique(self._status[self._status != 0], return_counts=True)
+        return {Reason(number).code: count for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)}
 
     @property
     def bytes(self) -> int:

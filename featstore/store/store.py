@@ -137,7 +137,7 @@ class Store:
                 where=self.path,
                 expected=f"format {FORMAT_VERSION}",
                 received=f"format {number[1]}",
-                todo="use the version of featstore that wrote it, or name another folder with --store",
+                todo="extract again into another folder (--store), or use the version of featstore that wrote it",
             )
         return True
 

@@ -2,8 +2,9 @@
 
 ``card.json`` says what the head is: the spec of the features it takes, its classes, scores, what was chosen on what,
 versions, and the SHA-256 of every other file and of itself. ``head.npz`` holds the head's arrays, ``rows.npz`` the
-digests of the images it was fitted on; nothing is pickled, and no library's own model file is ever loaded.
-The checksums find damage. They prove nothing about who made the bundle: loading one runs no code of its maker.
+images that it was fitted on, ``held-out.npz`` how it called those that were held out; nothing is pickled, and no
+library's own model file is ever loaded. The checksums find damage. They prove nothing about who made the bundle:
+loading one runs no code of its maker.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import DamageError, InputError, from_os_error
-from featstore.records import DIGEST_BYTES, Digests
 from featstore.spec import Spec
 from heads.bundles.card import RETRAIN, Card, FileEntry, HeadFile, card_from_bytes, card_to_bytes
+from heads.bundles.images import FittedImages, JudgedImages
 from heads.kinds.dense import DenseHead
 from heads.kinds.head import Arrays, Features, Head
 from heads.kinds.kernel import KernelHead
@@ -35,6 +36,7 @@ from heads.kinds.neighbours import NeighboursHead
 CARD_FILE = "card.json"
 HEAD_FILE = "head.npz"
 ROWS_FILE = "rows.npz"
+JUDGED_FILE = "held-out.npz"
 _MAX_CARD_BYTES = 64 * 2**20
 _MAX_ARRAYS_BYTES = 4 * 2**30
 
@@ -46,13 +48,14 @@ _HEADS: Mapping[str, type[Head]] = {kind.format: kind for kind in (LinearHead, K
 class Bundle:
     """A head that was read from disk and checked. ``card.classes`` names the columns of its probabilities.
 
-    digests : uint8 (N, 32), the sorted digests of the images it was fitted on.
+    fitted : the images that it was fitted on; judged : those that its ``held_out`` metrics are of.
     """
 
     path: Path
     card: Card
     head: Head
-    digests: Digests
+    fitted: FittedImages
+    judged: JudgedImages
 
     def probabilities(self, X: Features) -> npt.NDArray[np.float64]:
         """float64 (N, K) for features (N, D); every row sums to 1. Raises InputError if D is not the head's."""
@@ -73,7 +76,7 @@ class Bundle:
         )
 
 
-def write_bundle(folder: Path, card: Card, head: Head, digests: Digests) -> Path:
+def write_bundle(folder: Path, card: Card, head: Head, fitted: FittedImages, judged: JudgedImages) -> Path:
     """Write a bundle into a new folder inside ``folder`` and return its path; all of it appears at once, or nothing.
 
     Its name ends in a digest of its content, so writing an equal bundle again returns the one that is there.
@@ -90,7 +93,8 @@ def write_bundle(folder: Path, card: Card, head: Head, digests: Digests) -> Path
             received=size,
             todo="train a head that does not keep the training images, such as logreg, or on fewer of them",
         )
-    files = {HEAD_FILE: _npz(arrays), ROWS_FILE: _npz({"digests": np.unique(digests, axis=0)})}
+    contents = {HEAD_FILE: arrays, ROWS_FILE: fitted.to_arrays(), JUDGED_FILE: judged.to_arrays()}
+    files = {name: _npz(content) for name, content in contents.items()}
     card_bytes = card_to_bytes(
         card, HeadFile(head.format, config), {name: FileEntry.of(data) for name, data in files.items()}
     )
@@ -117,13 +121,11 @@ def read_bundle(path: Path) -> Bundle:
             todo="make one with: featstore train DATA --backbone NAME",
         )
     card, head_file, files = card_from_bytes(_read_file(card_file, _MAX_CARD_BYTES), card_file)
-    if set(files) != {HEAD_FILE, ROWS_FILE}:
+    if set(files) != {HEAD_FILE, ROWS_FILE, JUDGED_FILE}:
         raise InputError("this bundle has files that are not known here", where=card_file, received=", ".join(files))
     arrays = {name: _read_arrays(path / name, entry) for name, entry in files.items()}
     head = _head(head_file, arrays[HEAD_FILE], path / HEAD_FILE)
-    digests = arrays[ROWS_FILE].get("digests", np.zeros(0))
-    if digests.dtype != np.uint8 or digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES:
-        raise InputError("this bundle does not say which images it was trained on", where=path / ROWS_FILE)
+    fitted, judged = _images(path, card, arrays)
     if (head.outputs, head.width) != (len(card.classes), sum(card.widths)):
         raise InputError(
             "head and card disagree",
@@ -131,7 +133,17 @@ def read_bundle(path: Path) -> Bundle:
             expected=f"{sum(card.widths)} features, {len(card.classes)} classes",
             received=f"{head.width} features, {head.outputs} classes",
         )
-    return Bundle(path, card, head, digests)
+    return Bundle(path, card, head, fitted, judged)
+
+
+def _images(path: Path, card: Card, arrays: Mapping[str, Arrays]) -> tuple[FittedImages, JudgedImages]:
+    where = path / ROWS_FILE
+    try:
+        fitted = FittedImages.from_arrays(arrays[ROWS_FILE], len(card.classes))
+        where = path / JUDGED_FILE
+        return fitted, JudgedImages.from_arrays(arrays[JUDGED_FILE], card.held_out.n, len(card.held_out.per_class))
+    except (ValueError, TypeError) as error:
+        raise InputError("the images of this bundle cannot be read", where=where, received=error) from error
 
 
 def _head(head_file: HeadFile, arrays: Arrays, where: Path) -> Head:

@@ -24,7 +24,7 @@ from heads.kinds.head import Params, params_from_json
 BUNDLE_FORMAT = "featstore bundle"
 RETRAIN = "train the head again: on cached features that takes seconds"
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 """Rises when a bundle can no longer be read by what reads the version before."""
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from featstore.errors import FeatstoreError, InputError, from_os_error
 from featstore.wording import printable
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, ROWS_FILE, Bundle, read_bundle
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE, Bundle, read_bundle
 from heads.bundles.card import Card
 
 USUAL_PLACES = (Path("bundles"), Path("sweep") / "bundles")
 """Where `train` and `sweep` save heads unless they are told otherwise."""
 
-_FILES = (CARD_FILE, HEAD_FILE, ROWS_FILE)
+_FILES = (CARD_FILE, HEAD_FILE, ROWS_FILE, JUDGED_FILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from featstore.versions import installed_versions
 from featstore.weights import tensor_digest
 from heads.bundles.bundle import write_bundle
 from heads.bundles.card import Card, Origin
+from heads.bundles.images import FittedImages, JudgedImages
 from heads.evaluation.calibration import Calibration
 from heads.evaluation.clip import fit_clip
 from heads.evaluation.metrics import Metrics, measure
@@ -148,5 +149,7 @@ def keep(
         snapshot=rows.names,
         versions={**installed_versions(), "python": platform.python_version()},
     )
-    bundle = write_bundle(out / "bundles", card, head, splits.digests[splits.train])
+    fitted = FittedImages.of(splits.digests[splits.train], splits.columns(splits.train))
+    judged = JudgedImages.of(digests[:held], answers[:held], probabilities[:held])
+    bundle = write_bundle(out / "bundles", card, head, fitted, judged)
     return Kept(bundle, base, chosen[:held], probabilities[:held], held_out, test)

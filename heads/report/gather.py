@@ -9,34 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.table import Table
-from heads.evaluation.metrics import BINS
+from heads.evaluation.plane import LEAST_POINTS, MAP_POINTS, in_the_plane
+from heads.evaluation.reliability import Reliability
 from heads.kinds.head import Labels, softmax
 from heads.training.results import Result
-
-MAP_POINTS = 1_500
-"""The most images on the map of the features: with :data:`_STEPS`, t-SNE takes about three seconds for these."""
-
-_STEPS = 500
 
 _MAP_NUMBERS = 2**27
 """Features read for the map at most, half a GB: of very wide tables fewer images are drawn."""
 
-_COMPONENTS = 50
-"""Principal components that t-SNE starts from, as its authors advise (van der Maaten & Hinton, 2008)."""
-
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reliability:
-    """How often a head is right when it is so sure, in the bins of the expected calibration error that have an image.
-
-    confidence, accuracy : float64 (B,), means of a bin; counts : int64 (B,), its images.
-    """
-
-    confidence: _Floats
-    accuracy: _Floats
-    counts: Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,18 +59,10 @@ def reliability(result: Result) -> tuple[Reliability, Reliability | None]:
     answers = result.answers
     plain = softmax(result.choice.logits)
     columns = result.probabilities[:, result.choice.labels]
-    after = _reliability(result.probabilities.max(axis=1), result.probabilities.argmax(axis=1) == answers)
+    after = Reliability.of(result.probabilities.max(axis=1), result.probabilities.argmax(axis=1) == answers)
     if np.allclose(plain, columns, atol=1e-9):
         return after, None
-    return after, _reliability(plain.max(axis=1), result.choice.labels[plain.argmax(axis=1)] == answers)
-
-
-def _reliability(confidence: _Floats, right: npt.NDArray[np.bool_]) -> Reliability:
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    used = counts > 0
-    sums = [np.bincount(bins, weights=values, minlength=BINS)[used] for values in (confidence, right)]
-    return Reliability(sums[0] / counts[used], sums[1] / counts[used], counts[used])
+    return after, Reliability.of(plain.max(axis=1), result.choice.labels[plain.argmax(axis=1)] == answers)
 
 
 def roc_lines(result: Result, classes: Sequence[str], most: int = 5) -> tuple[RocLine, ...]:
@@ -160,12 +133,12 @@ def feature_map(
     rows = np.concatenate([np.arange(len(table)) for table in chosen])
     known = np.flatnonzero(np.concatenate([table.y for table in chosen]) >= 0)
     count = min(most, _MAP_NUMBERS // chosen[0].X.shape[1], len(known))
-    if count < 10:
+    if count < LEAST_POINTS:
         return None
     drawn = np.sort(np.random.default_rng(seed).permutation(known)[:count])
     parts = [rows[drawn[owners[drawn] == place]] for place in range(len(chosen))]
     X = np.concatenate([table.X[part] for table, part in zip(chosen, parts, strict=True)])
-    places = _in_the_plane(X, seed)
+    places = in_the_plane(X, seed)
     if places is None:
         return None
     missed = result.probabilities.argmax(axis=1) != result.answers
@@ -183,21 +156,3 @@ def feature_map(
         ),
         total=len(known),
     )
-
-
-def _in_the_plane(X: npt.NDArray[np.float32], seed: int) -> _Floats | None:
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    spread = X.std(axis=0)
-    if (spread > 0).sum() < 2:
-        return None
-    standard = (X - X.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    components = PCA(min(_COMPONENTS, *standard.shape), random_state=seed).fit_transform(standard)
-    perplexity = min(30.0, (len(X) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=_STEPS)
-    with threadpool_limits(
-        1, user_api="openmp"
-    ):  # its threads wait for one another at every step: slow on a busy machine
-        return np.asarray(tsne.fit_transform(components), np.float64)

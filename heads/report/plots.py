@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from heads.evaluation.reliability import Reliability
 from heads.kinds.problem import Curve
 from heads.report.canvas import LIGHT, SQUARE, Plot, Theme, draw, drawable, legend, png
-from heads.report.gather import FeatureMap, Reliability, RocLine
+from heads.report.gather import FeatureMap, RocLine
 
 MOST_CONFUSED = 16
 """Classes in a confusion matrix: more could not be read."""

@@ -33,8 +33,8 @@ HEADERS = {
 }
 """Sent with every answer."""
 
-_OPEN = ("/healthz", "/readyz", "/", "/page.css", "/page.js")
-"""What may be asked without a token: probes, and the page, which asks for it."""
+_BODY_IS_READ = (401, 403, 421, 429, 503)
+"""Refusals after which the body is read and dropped: who closes before that may cut the answer off."""
 
 _STALL_SECONDS = 5.0
 """So long a body may pause."""
@@ -58,23 +58,25 @@ class Limits:
 class Refused(HTTPException):
     """Why a request is not answered; raised while a body is read, the application turns it into the same answer.
 
-    What is left of the body is not read: the connection ends with the answer.
+    Where the body itself is the offence, what is left of it is not read: the connection ends with the answer.
     """
 
     def __init__(self, status: int, problem: str, **headers: str) -> None:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        super().__init__(status, problem, {**named, "connection": "close"})
+        super().__init__(status, problem, named if status in _BODY_IS_READ else {**named, "connection": "close"})
 
 
 @dataclass(slots=True)
 class Guard:
-    """``app`` behind the limits. With a ``token`` every request but a probe's must bear it; ``hosts`` are the names by
-    which it may be called (None: any), so that no page of somebody else's can reach it through a name of its own.
+    """``app`` behind the limits. With a ``token`` every request must bear it, but those of the paths ``public``;
+    ``hosts`` are the names by which it may be called (None: any), so that no page of somebody else's can reach it
+    through a name of its own.
     """
 
     app: App
     token: str | None = None
     hosts: frozenset[str] | None = None
+    public: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     _open: Counter[str] = field(default_factory=Counter)
 
@@ -84,18 +86,13 @@ class Guard:
             await self.app(scope, receive, send)
             return
         client = (scope.get("client") or ("", 0))[0]
-
-        async def guarded_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *HEADERS.items()]
-            await send(message)
-
+        body, guarded_send = _Body(receive, self.limits), _with_headers(send)
         self._open[client] += 1
         try:
             self._check(scope, self._open[client])
-            await self.app(scope, _Body(receive, self.limits), guarded_send)
+            await self.app(scope, body, guarded_send)
         except Refused as refused:
-            await _refuse(refused, guarded_send)
+            await _refuse(refused, body, guarded_send)
         finally:
             self._open[client] -= 1
             if not self._open[client]:
@@ -117,7 +114,7 @@ class Guard:
         foreign = origin is not None and origin.partition(b"://")[2] != host.encode("latin-1")
         if foreign and scope["method"] not in ("GET", "HEAD"):
             raise Refused(403, "requests from pages of other sites are refused")
-        if self.token is not None and scope["path"] not in _OPEN:
+        if self.token is not None and scope["path"] not in self.public:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
                 raise Refused(401, "this needs the token", www_authenticate="Bearer")
@@ -136,19 +133,20 @@ class _Body:
         self._limits = limits
         self._began = time.monotonic()
         self._taken = 0
-        self._done = False
+        self.done = False
 
     async def __call__(self) -> Message:
-        if self._done:  # what comes now is that the client has gone
+        if self.done:  # what comes now is that the client has gone
             return await self._receive()
         left = self._limits.body_seconds - (time.monotonic() - self._began)
         try:
             message = await asyncio.wait_for(self._receive(), min(max(left, 0.0), _STALL_SECONDS))
         except TimeoutError:
             raise Refused(408, "the body took too long") from None
+        self.done = message["type"] == "http.disconnect"
         if message["type"] == "http.request":
             self._taken += len(message.get("body", b""))
-            self._done = not message.get("more_body", False)
+            self.done = not message.get("more_body", False)
             self._check()
         return message
 
@@ -156,7 +154,7 @@ class _Body:
         if self._taken > self._limits.body_bytes:
             raise Refused(413, f"a body has at most {self._limits.body_bytes} bytes")
         seconds = time.monotonic() - self._began
-        if not self._done and seconds > _GRACE_SECONDS and self._taken < self._limits.body_rate * seconds:
+        if not self.done and seconds > _GRACE_SECONDS and self._taken < self._limits.body_rate * seconds:
             raise Refused(408, "the body came too slowly")
 
 
@@ -169,7 +167,32 @@ def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return dict(headers)
 
 
-async def _refuse(refused: Refused, send: Send) -> None:
+async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application in the place of the other for connections above the limit."""
+    if scope["type"] == "http":
+        refused = Refused(503, "too many connections", retry_after="1", connection="close")
+        await _refuse(refused, _Body(receive, Limits()), _with_headers(send))
+
+
+def _with_headers(send: Send) -> Send:
+    async def guarded_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *HEADERS.items()]
+        await send(message)
+
+    return guarded_send
+
+
+async def _refuse(refused: Refused, body: _Body, send: Send) -> None:
+    try:
+        while refused.status_code in _BODY_IS_READ and not body.done:
+            await body()
+    except Refused as worse:
+        refused = worse
+    await _send_refusal(refused, send)
+
+
+async def _send_refusal(refused: Refused, send: Send) -> None:
     body = json.dumps({"detail": refused.detail}).encode()
     headers = {**(refused.headers or {}), "content-type": "application/json", "content-length": str(len(body))}
     sent = [(name.encode(), value.encode()) for name, value in headers.items()]

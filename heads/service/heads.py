@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Sequence
@@ -14,21 +13,18 @@ from typing import Any
 import numpy as np
 
 from featstore.errors import FeatstoreError, InputError
-from featstore.formats import MAX_FILE_BYTES
-from featstore.neighbours import Neighbour, Neighbours
+from featstore.neighbours import Neighbour
 from featstore.online import OnlineRows, Row
 from featstore.records import Reason
-from featstore.scan import known_files
 from featstore.store import Store
+from featstore.wording import printable
 from heads.apply import jobs_of
 from heads.bundles.bundle import CARD_FILE, Bundle, read_bundle
 from heads.bundles.inventory import bundle_paths
+from heads.service.gallery import Gallery
 
 _LOOK_SECONDS = 1.0
 """How often the disk is asked whether a bundle has changed."""
-
-_SEARCH_SECONDS = 60.0
-"""How long what is searched for neighbours, and where images are, is taken as it was."""
 
 _Signature = tuple[tuple[str, int, int], ...]
 
@@ -65,6 +61,7 @@ class ServedHeads:
 
     def __init__(self, folders: Sequence[Path], store: Store, *, keep: bool = True) -> None:
         self.store = store
+        self.gallery = Gallery(store)
         self.problems: dict[str, str] = {}
         self._folders = tuple(folders)
         self._keep = keep
@@ -72,10 +69,6 @@ class ServedHeads:
         self._lock = threading.Lock()
         self._bundles: dict[str, Bundle] = {}
         self._rows: dict[str, OnlineRows] = {}
-        self._search_lock = threading.Lock()
-        self._neighbours: dict[str, tuple[Neighbours, float]] = {}
-        self._files: dict[bytes, Path] = {}
-        self._files_since = -_SEARCH_SECONDS
         self._signature: _Signature = ()
         self._looked = 0.0
         self._refresh()
@@ -120,41 +113,18 @@ class ServedHeads:
         says = () if reason else tuple(_says(*one, rows) for one in self.bundles.items() if _has_rows(one[1], rows))
         return Answer(name, first.digest.hex(), reason, all(row.from_cache for row in rows.values()), says)
 
-    def nearest(self, fingerprint: str, digest: bytes, count: int) -> list[Neighbour]:
-        """The stored images nearest to a known one, by one of the features; itself is left out. KeyError if unknown."""
-        row = self._rows[fingerprint].known(digest)
+    def nearest(self, name: str | None, digest: bytes, count: int) -> tuple[str, list[Neighbour]]:
+        """The images nearest to a known one by the features of a head, among those that it was fitted on; of no head
+        (None): by those of the first, among all stored ones. With the features' fingerprint. KeyError if unknown.
+        """
+        bundles = self.bundles
+        bundle = bundles[name] if name is not None else next(iter(bundles.values()))
+        spec = bundle.card.specs[0]
+        row = self._rows[spec.fingerprint].known(digest)
         if row is None or row.features is None:
             raise KeyError(digest)
-        found = self._neighbours_of(fingerprint).nearest(row.features, count + 1)
-        return [one for one in found if one.digest != digest][:count]
-
-    def picture(self, digest: bytes) -> tuple[Path, bytes]:
-        """A file that has this digest now, and its bytes. KeyError if none is known."""
-        path = self._known_files()[digest]
-        data = path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
-        if hashlib.sha256(data).digest() != digest:
-            raise KeyError(digest)
-        return path, data
-
-    def folder_of(self, digest: bytes) -> str | None:
-        """The name of the folder that an image was last seen in: of class folders, its label."""
-        path = self._known_files().get(digest)
-        return path.parent.name if path else None
-
-    def _neighbours_of(self, fingerprint: str) -> Neighbours:
-        namespace = self.store.namespace(self._rows[fingerprint].job.spec)
-        with self._search_lock:
-            found, since = self._neighbours.get(fingerprint, (None, 0.0))
-            if found is None or time.monotonic() - since > _SEARCH_SECONDS:
-                found = Neighbours(namespace)
-                self._neighbours[fingerprint] = found, time.monotonic()
-            return found
-
-    def _known_files(self) -> dict[bytes, Path]:
-        with self._search_lock:
-            if time.monotonic() - self._files_since > _SEARCH_SECONDS:
-                self._files, self._files_since = known_files(self.store.scan_folder), time.monotonic()
-            return self._files
+        among = None if name is None else bundle.fitted.digests
+        return spec.fingerprint, self.gallery.nearest(spec, row.features, digest, count, among)
 
     def close(self) -> None:
         """Commit what is new."""
@@ -170,13 +140,13 @@ class ServedHeads:
         bundles: dict[str, Bundle] = {}
         self.problems = {}
         for path, *_ in signature:
-            name = Path(path).name
+            name = printable(Path(path).name)
             try:
                 bundle = read_bundle(Path(path))
                 self._open_rows(bundle)
                 bundles[name] = bundle
             except FeatstoreError as error:
-                self.problems[path] = error.what
+                self.problems[printable(path)] = error.what
                 if name in self._bundles:
                     bundles[name] = self._bundles[name]
         self._bundles = bundles
@@ -213,5 +183,5 @@ def _has_rows(bundle: Bundle, rows: dict[str, Row]) -> bool:
 def _says(name: str, bundle: Bundle, rows: dict[str, Row]) -> Says:
     features: Any = [rows[spec.fingerprint].features for spec in bundle.card.specs]
     [probabilities] = bundle.probabilities(np.concatenate(features).reshape(1, -1))
-    classes = bundle.card.classes
+    classes = [printable(one) for one in bundle.card.classes]
     return Says(name, classes[int(np.argmax(probabilities))], dict(zip(classes, probabilities.tolist(), strict=True)))

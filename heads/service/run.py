@@ -17,25 +17,54 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from featstore.errors import InputError
 from featstore.store import Store
 from featstore.wording import counted
-from heads.service.app import make_app
-from heads.service.guard import Guard
+from heads.service.app import PAGE, make_app
+from heads.service.guard import Guard, busy
 from heads.service.heads import ServedHeads
 
 HEADER_SECONDS = 5.0
 """So long a client may take from connecting, or from its last answer, until its headers are there."""
 
+WRITE_SECONDS = 20.0
+"""So long a client may leave a part of its answer unread."""
+
 CONNECTIONS = 64
+"""Connections that are served at once; those above are told to come back."""
+
+_MOST_CONNECTIONS = 512
+"""Beyond these, not even that."""
+
 _HEADER_BYTES = 16 * 2**10
 _DRAIN_SECONDS = 30
+_PUBLIC = frozenset({"/healthz", "/readyz", *PAGE})
+"""What may be asked without a token: probes, and the page, which asks for it."""
+
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class _Patient(H11Protocol):
-    """uvicorn waits for the headers of a connection for ever; this does not."""
+    """uvicorn waits for ever for the headers of a connection, and for a client to read its answer; this does not."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._headers_due = self.loop.call_later(HEADER_SECONDS, self._too_late)
+        self._answer_due: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(high=0)  # whatever waits to be read by the client is noticed
+        if len(self.connections) > CONNECTIONS:
+            self.app = busy
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._answer_due = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_answer_due()
+
+    def _cancel_answer_due(self) -> None:
+        if self._answer_due is not None:
+            self._answer_due.cancel()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -44,6 +73,7 @@ class _Patient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_due.cancel()
+        self._cancel_answer_due()
         super().connection_lost(exc)
 
     def _too_late(self) -> None:
@@ -79,7 +109,7 @@ def check_access(host: str, token: str | None) -> None:
 
 def guarded(served: ServedHeads, host: str, token: str | None) -> Guard:
     """The application behind its limits. On this machine it is called by this machine's names only."""
-    return Guard(make_app(served), token, _LOCAL_NAMES if is_local(host) else None)
+    return Guard(make_app(served), token, _LOCAL_NAMES if is_local(host) else None, _PUBLIC)
 
 
 def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, keep: bool = True) -> None:
@@ -105,8 +135,7 @@ def server_options() -> dict[str, Any]:
         "http": _Patient,
         "ws": "none",
         "loop": "asyncio",
-        "limit_concurrency": CONNECTIONS,
-        "backlog": 2 * CONNECTIONS,
+        "backlog": _MOST_CONNECTIONS,
         "timeout_keep_alive": int(HEADER_SECONDS),
         "timeout_graceful_shutdown": _DRAIN_SECONDS,
         "h11_max_incomplete_event_size": _HEADER_BYTES,
@@ -126,7 +155,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(2 * CONNECTIONS)  # whoever connects from now on waits until the bases are open
+        listening.listen(_MOST_CONNECTIONS)  # whoever connects from now on waits until the bases are open
     except OSError as error:
         if listening is not None:
             listening.close()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.records import Digests
 from featstore.table import Table
+from heads.bundles.images import FittedImages
 from heads.evaluation.calibration import Calibration
 from heads.kinds.head import Features, Head, Labels, Logits
 from heads.kinds.problem import HeadKind, Problem
@@ -41,6 +42,11 @@ class FittedHead:
     def classes(self) -> tuple[str, ...]:
         """The names of the K classes that it can tell apart, in the order of its columns."""
         return tuple(self.all_classes[label] for label in self.labels)
+
+    @property
+    def images(self) -> FittedImages:
+        """The images that it was fitted on, with the columns of their classes."""
+        return FittedImages.of(self.digests, np.searchsorted(self.labels, self.y))
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K). ``X`` (N, D) may stay stored."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
+from featstore.records import Digests
 from featstore.table import Table
 from heads.bundles.card import Origin
 from heads.evaluation.compare import Pair
@@ -90,7 +91,7 @@ class Result:
     fingerprints : of the specs of its features, one a backbone.
     probabilities : float64 (M, C) on the held-out rows, in the columns of all C classes of the dataset; calibrated
         without a row's own answer.
-    answers : int64 (M,), their right classes; paths : their M files.
+    answers : int64 (M,), their right classes; paths : their M files; digests : uint8 (M, 32).
     held_out : the metrics of these; every ranking is by their accuracy.
     place : of its training set among those that were given.
     test : of the chosen head alone, once; None for all others. bundle : where it was saved, None if it was not.
@@ -105,6 +106,7 @@ class Result:
     probabilities: npt.NDArray[np.float64]
     answers: Labels
     paths: tuple[str, ...]
+    digests: Digests
     held_out: Metrics
     cost: Cost
     place: int = 0

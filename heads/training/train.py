@@ -18,6 +18,7 @@ from featstore.versions import installed_versions
 from featstore.wording import counted
 from heads.bundles.bundle import write_bundle
 from heads.bundles.card import Card, rows_digest
+from heads.bundles.images import JudgedImages
 from heads.evaluation.calibration import Method, cross_calibrated, fit_calibration
 from heads.evaluation.clip import fit_clip
 from heads.evaluation.leaks import Leak, find_leaks
@@ -161,6 +162,7 @@ def _result(
         probabilities=probabilities,
         answers=answers,
         paths=tuple(held_out.paths[row] for row in choice.rows),
+        digests=held_out.digests[choice.rows],
         held_out=measure(answers, probabilities, held_out.classes, seed=options.seed),
         cost=Cost(training_set.feature_bytes, training_set.image_seconds, choice.seconds),
         place=place,
@@ -218,7 +220,8 @@ def _fit_one(
     if leaks is not None:
         result = score_on_test(result, fitted, tables.get("test"), leaks, seed=options.seed)
     card = _card(fitted, result, training_set, table, options)
-    return replace(result, bundle=write_bundle(bundles, card, fitted.head, fitted.digests))
+    judged = JudgedImages.of(result.digests, result.answers, result.probabilities)
+    return replace(result, bundle=write_bundle(bundles, card, fitted.head, fitted.images, judged))
 
 
 def _card(fitted: FittedHead, result: Result, training_set: TrainingSet, table: Table, options: TrainOptions) -> Card:

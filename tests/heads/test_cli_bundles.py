@@ -6,13 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from heads.bundles.bundle import write_bundle
 from heads.bundles.card import Card
 from heads.kinds.linear import LinearHead
 from tests.commands import good, run, spawn
+from tests.heads.bundles.make import write_bundle
 from tests.heads.export.conftest import (
     MakeBundle,
     features,
@@ -51,7 +50,7 @@ EXPORT = {
 
 @pytest.fixture
 def path(bundles: Path, card: Card, head: LinearHead) -> Path:
-    return write_bundle(bundles, replace(card, test=card.held_out), head, np.zeros((1, 32), np.uint8))
+    return write_bundle(bundles, replace(card, test=card.held_out), head)
 
 
 def test_ls_prints_what_the_documentation_says(path: Path) -> None:

@@ -8,13 +8,14 @@ import pytest
 from featstore.errors import InputError
 from featstore.features import Features
 from featstore.records import Reason
-from heads.bundles.bundle import Bundle, read_bundle, write_bundle
+from heads.bundles.bundle import Bundle, read_bundle
 from heads.predict import predict
+from tests.heads.bundles.make import write_bundle
 
 
 @pytest.fixture
 def bundle(bundles, card, head) -> Bundle:
-    return read_bundle(write_bundle(bundles, card, head, np.zeros((1, 32), np.uint8)))
+    return read_bundle(write_bundle(bundles, card, head))
 
 
 def features(*reasons: Reason) -> Features:

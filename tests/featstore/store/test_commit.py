@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from featstore.errors import FeatstoreError, NoSpaceError, ReadOnlyError, StorageError
 from featstore.spec import Spec
@@ -18,7 +18,7 @@ from featstore.store import Store, commit, verify, writer
 from featstore.store.commit import make_folder, probe, sweep, write_text
 
 DATA = b"some bytes of a segment"
-NAME = hashlib.sha256(DATA).hexdigest()
+NAME = blake3(DATA).hexdigest()
 
 
 @pytest.fixture

@@ -49,6 +49,6 @@ def test_the_folders_it_names_are_those_a_store_has(
     for entry in store.path.rglob("*"):
         relative = str(entry.relative_to(store.path)).replace(namespace.fingerprint, "<fingerprint>")
         assert (
-            f"STORE/{re.sub('[0-9a-f]{64}', '<sha256>', relative)}".replace("quarantine/<sha256>.h5", "quarantine")
+            f"STORE/{re.sub('[0-9a-f]{64}', '<blake3>', relative)}".replace("quarantine/<blake3>.h5", "quarantine")
             in tree
         )

@@ -29,7 +29,7 @@ def test_a_missing_folder_is_an_empty_store_and_stays_missing(store: Store, spec
 
 def test_creating_writes_one_line(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "a" / "b", create=True)
-    assert (store.path / "FORMAT").read_text() == "featstore store, format 1\n"
+    assert (store.path / "FORMAT").read_text() == "featstore store, format 2\n"
     assert store.exists
     assert tree(store.path) == ["FORMAT", "tmp"]
 
@@ -43,8 +43,8 @@ def test_creating_twice_is_the_same_as_once(store: Store) -> None:
 
 def test_a_future_format_is_named(store: Store) -> None:
     store.create()
-    (store.path / "FORMAT").write_text("featstore store, format 2\n")
-    with pytest.raises(InputError, match="has format 2"):
+    (store.path / "FORMAT").write_text("featstore store, format 3\n")
+    with pytest.raises(InputError, match="has format 3"):
         Store.open(store.path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from featstore.errors import DamageError, InputError
 from featstore.spec import Spec
@@ -31,7 +31,7 @@ def forge(tmp_path: Path, make_rows: Any, spec: Spec) -> Forge:
         draft.write_bytes(encode(make_rows(8), spec, {}))
         with h5py.File(draft, "r+", libver="v110") as file:
             change(file)
-        return draft.rename(tmp_path / f"{hashlib.sha256(draft.read_bytes()).hexdigest()}.h5")
+        return draft.rename(tmp_path / f"{blake3(draft.read_bytes()).hexdigest()}.h5")
 
     return make
 
@@ -128,6 +128,7 @@ FORGERIES: dict[str, Callable[[Any], None]] = {
     "narrow digests": replaced("digest", data=np.zeros((8, 31), "u1")),
     "growing": replaced("features", maxshape=(None, 4)),
     "chunks across rows": replaced("features", chunks=(8, 2)),
+    "a status that is no reason": replaced("status", data=np.array([0, 0, 77, 0, 0, 0, 0, 0], "u1")),
     "strings": replaced("status", data=np.array([b"x"] * 8)),
     "a bomb of rows": replaced("digest", data=None, shape=(2**50, 32), dtype="u1", chunks=(1, 32)),
     "a bomb of features": replaced("features", data=None, shape=(8, 2**50), dtype="<f4", chunks=(1, 4)),
@@ -159,14 +160,14 @@ def test_what_is_only_touched_is_accepted(forge: Forge, spec: Spec) -> None:
 
 def test_a_newer_format_is_no_damage_but_a_message(forge: Forge, spec: Spec) -> None:
     with pytest.raises(InputError, match="newer featstore"):
-        open_segment(forge(attribute("schema", np.uint16(2))), spec)
+        open_segment(forge(attribute("schema", np.uint16(3))), spec)
 
 
 def test_a_codec_that_is_not_installed_is_no_damage_but_a_message(
     tmp_path: Path, make_rows: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = encode(make_rows(8), spec, {}, "zstd")
-    path = tmp_path / f"{hashlib.sha256(data).hexdigest()}.h5"
+    path = tmp_path / f"{blake3(data).hexdigest()}.h5"
     path.write_bytes(data)
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(InputError, match="pip install"):

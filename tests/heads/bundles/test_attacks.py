@@ -16,15 +16,16 @@ import pytest
 
 from featstore.errors import DamageError, InputError
 from featstore.weights import resolve
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, ROWS_FILE, read_bundle, write_bundle
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE, read_bundle
 from heads.bundles.card import Card, FileEntry, HeadFile, card_to_bytes
+from heads.bundles.images import FittedImages
 from heads.kinds.dense import DenseHead
 from heads.kinds.head import Head
 from heads.kinds.kernel import KernelHead
 from heads.kinds.linear import LinearHead
 from heads.kinds.neighbours import NeighboursHead
+from tests.heads.bundles.make import DIGESTS, write_bundle
 
-DIGESTS = np.arange(64, dtype=np.uint8).reshape(2, 32)
 FLOATS = np.random.default_rng(0).normal(size=(3, 8))
 SINGLES = FLOATS.astype(np.float32)
 ONES = np.ones(8)
@@ -35,6 +36,8 @@ HEADS: dict[str, Head] = {
     "kernel": KernelHead(SINGLES, FLOATS[0], ONES, FLOATS[:, :3].copy(), FLOATS[:, 0].copy(), 0.1),
     "neighbours": NeighboursHead(SINGLES, np.arange(3), FLOATS[0], ONES, np.ones(3), k=2, by_distance=True),
 }
+
+OTHER = FittedImages.of(DIGESTS[:1], np.array([2]))
 
 
 class Payload:
@@ -58,7 +61,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(params=HEADS)
 def path(request: pytest.FixtureRequest, bundles: Path, card: Card) -> Path:
     """A sound bundle of each kind of head."""
-    return write_bundle(bundles, card, HEADS[request.param], DIGESTS)
+    return write_bundle(bundles, card, HEADS[request.param])
 
 
 def resealed(path: Path, name: str, data: bytes) -> None:
@@ -66,7 +69,7 @@ def resealed(path: Path, name: str, data: bytes) -> None:
     (path / name).write_bytes(data)
     content = json.loads((path / CARD_FILE).read_bytes())
     bundle_card = _card_of(path)
-    files = {file: FileEntry.of((path / file).read_bytes()) for file in (HEAD_FILE, ROWS_FILE)}
+    files = {file: FileEntry.of((path / file).read_bytes()) for file in (HEAD_FILE, ROWS_FILE, JUDGED_FILE)}
     how = HeadFile(content["head"]["format"], content["head"]["config"])
     (path / CARD_FILE).write_bytes(card_to_bytes(bundle_card, how, files))
 
@@ -77,7 +80,7 @@ def _card_of(path: Path) -> Card:
     return card_from_bytes((path / CARD_FILE).read_bytes(), path)[0]
 
 
-@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, CARD_FILE])
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, JUDGED_FILE, CARD_FILE])
 def test_any_changed_byte_of_any_file_is_refused(file: str, path: Path) -> None:
     data = (path / file).read_bytes()
     step = 7 if file == CARD_FILE else 1  # every byte of a card is changed in test_card
@@ -91,15 +94,15 @@ def test_any_changed_byte_of_any_file_is_refused(file: str, path: Path) -> None:
     read_bundle(path)
 
 
-@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, JUDGED_FILE])
 def test_files_of_two_bundles_do_not_mix(file: str, path: Path, card: Card, tmp_path: Path) -> None:
-    other = write_bundle(tmp_path / "other", card, LinearHead(FLOATS + 1, FLOATS[:, 0]), DIGESTS[:1])
+    other = write_bundle(tmp_path / "other", card, LinearHead(FLOATS + 1, FLOATS[:, 0]), OTHER, seed=1)
     shutil.copyfile(other / file, path / file)
     with pytest.raises(DamageError, match="changed after it was written"):
         read_bundle(path)
 
 
-@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, JUDGED_FILE])
 def test_a_pickle_with_right_checksums_is_refused_and_never_runs(file: str, path: Path, mark: Path) -> None:
     with np.load(path / file) as archive:
         arrays = dict(archive)
@@ -136,7 +139,7 @@ def test_a_card_that_names_another_file_is_refused(name: str, path: Path, mark: 
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("version", [0, 3, 99, "2", None])
+@pytest.mark.parametrize("version", [0, 2, 4, 99, "3", None])
 def test_another_version_is_refused_even_with_a_right_checksum(version: object, path: Path) -> None:
     from heads.bundles.card import _checksum, _text
 
@@ -167,10 +170,10 @@ def lambda_model(path: Path, mark: Path) -> bytes:
 def test_a_keras_file_with_a_lambda_is_refused_as_a_head_and_as_a_base(
     bundles: Path, card: Card, mark: Path, tmp_path: Path
 ) -> None:
-    path = write_bundle(bundles, card, HEADS["dense"], DIGESTS)
+    path = write_bundle(bundles, card, HEADS["dense"])
     model = tmp_path / "model.keras"
     data = lambda_model(model, mark)
-    for file in (HEAD_FILE, ROWS_FILE):
+    for file in (HEAD_FILE, ROWS_FILE, JUDGED_FILE):
         sound = (path / file).read_bytes()
         resealed(path, file, data)
         with pytest.raises(InputError, match="cannot be read"):
@@ -192,7 +195,7 @@ def test_a_bundle_whose_base_has_a_lambda_is_never_exported(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lambda_model(tmp_path / "model.keras", mark)
     trap = replace(card, origins=(Origin(str(tmp_path / "model.keras")),))
-    bundle = write_bundle(bundles, trap, HEADS["linear"], DIGESTS)
+    bundle = write_bundle(bundles, trap, HEADS["linear"])
     with pytest.raises(InputError, match="code of its own"):
         export_bundle(bundle, str(tmp_path / "out.keras"))
     assert not mark.exists()
@@ -216,7 +219,7 @@ def test_an_archive_with_a_name_that_leaves_the_folder_writes_nothing(path: Path
     assert not list(tmp_path.rglob("escaped*"))
 
 
-@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, JUDGED_FILE])
 def test_plain_bytes_in_place_of_an_array_are_one_message(file: str, path: Path) -> None:
     """NumPy hands a member of the archive that is no array over as bytes."""
     with np.load(path / file) as found:
@@ -227,4 +230,28 @@ def test_plain_bytes_in_place_of_an_array_are_one_message(file: str, path: Path)
             archive.writestr(f"{name}.npy", b"no array")
     resealed(path, file, out.getvalue())
     with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(path)
+
+
+DAMAGED_IMAGES = {
+    "no digests": (ROWS_FILE, {"digests": np.zeros((2, 31), np.uint8)}),
+    "a label too many": (ROWS_FILE, {"labels": np.zeros(3, np.int32)}),
+    "a label that is no class": (ROWS_FILE, {"labels": np.array([0, 3], np.int32)}),
+    "a label below none": (ROWS_FILE, {"labels": np.array([0, -1], np.int32)}),
+    "another type": (ROWS_FILE, {"labels": np.array([0, 1], np.int64)}),
+    "an array more": (ROWS_FILE, {"more": np.zeros(2)}),
+    "fewer than were judged": (JUDGED_FILE, {"said": np.zeros(29, np.int32)}),
+    "a chance above one": (JUDGED_FILE, {"confidence": np.full(30, 1.5, np.float32)}),
+    "no chance": (JUDGED_FILE, {"of_truth": np.full(30, np.nan, np.float32)}),
+}
+
+
+@pytest.mark.parametrize(("file", "arrays"), DAMAGED_IMAGES.values(), ids=DAMAGED_IMAGES)
+def test_images_that_cannot_be_are_refused(file: str, arrays: dict[str, np.ndarray], path: Path) -> None:
+    with np.load(path / file) as archive:
+        whole = {**archive, **arrays}
+    out = io.BytesIO()
+    np.savez(out, **whole)
+    resealed(path, file, out.getvalue())
+    with pytest.raises(InputError, match="images of this bundle cannot be read"):
         read_bundle(path)

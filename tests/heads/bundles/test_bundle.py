@@ -12,26 +12,19 @@ import numpy as np
 import pytest
 
 from featstore.errors import DamageError, FeatstoreError, InputError, NoSpaceError
-from featstore.records import Digests
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, ROWS_FILE, read_bundle
-from heads.bundles.bundle import write_bundle as write_whole_bundle
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE, read_bundle
 from heads.bundles.card import Card, FileEntry, HeadFile, card_to_bytes
-from heads.kinds.head import Head
 from heads.kinds.linear import LinearHead
 from heads.kinds.neighbours import NeighboursHead
+from tests.heads.bundles.make import DIGESTS, FITTED, judged_of, write_bundle
 
-DIGESTS: Digests = np.arange(64, dtype=np.uint8).reshape(2, 32)
 LINEAR = HeadFile("linear", {})
-
-
-def write_bundle(folder: Path, card: Card, head: Head) -> Path:
-    return write_whole_bundle(folder, card, head, DIGESTS)
 
 
 def forged(folder: Path, card: Card, data: bytes, how: HeadFile = LINEAR) -> Path:
     """A bundle whose checksums are right and whose head is ``data``: what a malicious maker could write."""
     folder.mkdir()
-    files = {HEAD_FILE: data, ROWS_FILE: npz(digests=DIGESTS)}
+    files = {HEAD_FILE: data, ROWS_FILE: npz(**FITTED.to_arrays()), JUDGED_FILE: npz(**judged_of(card).to_arrays())}
     for name, content in files.items():
         (folder / name).write_bytes(content)
     entries = {name: FileEntry.of(content) for name, content in files.items()}
@@ -53,13 +46,16 @@ def test_a_bundle_comes_back_bit_for_bit(bundles: Path, card: Card, head: Linear
     X = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
     assert (bundle.head.logits(X) == head.logits(X)).all()
     assert (bundle.probabilities(X) == card.calibration.probabilities(head.logits(X))).all()
-    assert (bundle.digests == DIGESTS).all()
+    assert (bundle.fitted.digests == DIGESTS).all()
+    assert bundle.fitted.labels.tolist() == [1, 0]
+    for name, array in judged_of(card).to_arrays().items():
+        assert np.array_equal(getattr(bundle.judged, name), array)
 
 
 def test_a_bundle_is_named_after_what_is_in_it(bundles: Path, card: Card, head: LinearHead) -> None:
     path = write_bundle(bundles, card, head)
     assert path.name.startswith("vgg16-avg-logreg-")
-    assert sorted(file.name for file in path.iterdir()) == [CARD_FILE, HEAD_FILE, ROWS_FILE]
+    assert sorted(file.name for file in path.iterdir()) == [CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE]
     odd = replace(card, origins=(replace(card.origins[0], backbone="../my base<1>.keras"),))
     assert write_bundle(bundles, odd, head).name.startswith("my_base_1_-avg-logreg-")
 
@@ -73,7 +69,7 @@ def test_writing_an_equal_bundle_again_changes_nothing(bundles: Path, card: Card
     assert len(list(bundles.iterdir())) == 2
 
 
-@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE])
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, JUDGED_FILE])
 def test_a_change_of_any_byte_of_a_file_is_damage(file: str, bundles: Path, card: Card, head: LinearHead) -> None:
     path = write_bundle(bundles, card, head)
     data = (path / file).read_bytes()

@@ -88,9 +88,9 @@ def test_another_kind_of_file_is_told_apart(data: bytes) -> None:
 
 def test_a_card_of_a_future_version_is_refused_with_both_versions(card: Card) -> None:
     with pytest.raises(InputError, match="another version") as caught:
-        card_from_bytes(resealed(card_to_bytes(card, FILES), version=3), WHERE)
-    assert caught.value.received == 3
-    assert "version 2" in str(caught.value.expected)
+        card_from_bytes(resealed(card_to_bytes(card, FILES), version=4), WHERE)
+    assert caught.value.received == 4
+    assert "version 3" in str(caught.value.expected)
 
 
 @pytest.mark.parametrize(

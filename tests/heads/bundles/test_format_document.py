@@ -7,14 +7,12 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-
-from heads.bundles.bundle import _HEADS, write_bundle
+from heads.bundles.bundle import _HEADS
 from heads.bundles.card import BUNDLE_FORMAT, BUNDLE_VERSION, Card
 from heads.kinds.linear import LinearHead
+from tests.heads.bundles.make import write_bundle
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "BUNDLES.md").read_text()
-DIGESTS = np.arange(64, dtype=np.uint8).reshape(2, 32)
 
 
 def rows_of(heading: str) -> list[list[str]]:
@@ -24,7 +22,7 @@ def rows_of(heading: str) -> list[list[str]]:
 
 
 def test_it_tells_of_every_field_of_a_card_and_of_no_other(card: Card, head: LinearHead, bundles: Path) -> None:
-    folder = write_bundle(bundles, card, head, DIGESTS)
+    folder = write_bundle(bundles, card, head)
     content = json.loads((folder / "card.json").read_text())
     told = {name.removesuffix("[]") for cells in rows_of("`card.json`") for name in re.findall(r"`([^`]+)`", cells[0])}
     assert told == set(content)
@@ -41,9 +39,9 @@ def test_it_tells_of_every_format_of_a_head() -> None:
     assert set(_HEADS) == {"linear", "dense", "kernel", "neighbours"}
 
 
-def test_the_name_ends_in_the_cards_digest_and_the_files_are_the_three(
+def test_the_name_ends_in_the_cards_digest_and_the_files_are_the_four(
     card: Card, head: LinearHead, bundles: Path
 ) -> None:
-    folder = write_bundle(bundles, card, head, DIGESTS)
-    assert {file.name for file in folder.iterdir()} == set(re.findall(r"/(\w+\.\w+) ", DOCUMENT.split("```")[1]))
+    folder = write_bundle(bundles, card, head)
+    assert {file.name for file in folder.iterdir()} == set(re.findall(r"/([\w-]+\.\w+) ", DOCUMENT.split("```")[1]))
     assert folder.name.endswith(hashlib.sha256((folder / "card.json").read_bytes()).hexdigest()[:12])

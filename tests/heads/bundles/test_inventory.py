@@ -4,21 +4,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from featstore.errors import InputError
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, read_bundle, write_bundle
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, read_bundle
 from heads.bundles.card import Card
 from heads.bundles.inventory import describe, find_bundles, strange_files
 from heads.kinds.linear import LinearHead
-
-DIGESTS = np.arange(64, dtype=np.uint8).reshape(2, 32)
+from tests.heads.bundles.make import write_bundle
 
 
 @pytest.fixture
 def two(bundles: Path, card: Card, head: LinearHead) -> list[Path]:
-    return sorted(write_bundle(bundles, replace(card, seed=seed), head, DIGESTS) for seed in (1, 2))
+    return sorted(write_bundle(bundles, replace(card, seed=seed), head) for seed in (1, 2))
 
 
 def test_bundles_are_found_in_a_folder_below_a_sweep_and_by_themselves(bundles: Path, two: list[Path]) -> None:
@@ -37,7 +35,7 @@ def test_by_default_it_looks_where_train_and_sweep_save(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert [one.path for one in find_bundles()] == [path.relative_to(tmp_path) for path in two]
-    write_bundle(tmp_path / "sweep" / "bundles", card, head, DIGESTS)
+    write_bundle(tmp_path / "sweep" / "bundles", card, head)
     assert len(find_bundles()) == 3
 
 

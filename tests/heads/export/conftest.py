@@ -13,7 +13,7 @@ import pytest
 from featstore.backbone import build
 from featstore.spec import Spec
 from featstore.weights import Base, resolve
-from heads.bundles.bundle import Bundle, read_bundle, write_bundle
+from heads.bundles.bundle import Bundle, read_bundle
 from heads.bundles.card import Card, Origin
 from heads.evaluation.calibration import Calibration
 from heads.export.check import drawn_pictures
@@ -24,6 +24,7 @@ from heads.kinds.kernel import KernelHead
 from heads.kinds.linear import LinearHead
 from heads.kinds.neighbours import NeighboursHead
 from tests.featstore.conftest import no_network, private_cache, tiny_file
+from tests.heads.bundles.make import write_bundle
 
 __all__ = ["no_network", "private_cache", "tiny_file"]
 
@@ -71,7 +72,7 @@ def make_bundle(tiny: Base, tiny_spec: Spec, card: Card, bundles: Path, features
             calibration=calibration or Calibration(),
         )
         head = head_of(kind, mean, scale)
-        return read_bundle(write_bundle(bundles, found, head, np.zeros((1, 32), np.uint8)))
+        return read_bundle(write_bundle(bundles, found, head))
 
     return make
 

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from featstore.spec import PixelSpec
-from heads.bundles.bundle import HEAD_FILE, read_bundle, write_bundle
+from heads.bundles.bundle import HEAD_FILE, read_bundle
 from heads.bundles.card import Card, Origin
 from heads.bundles.inventory import find_bundles
 from heads.export.files import Exported
@@ -19,8 +18,7 @@ from heads.export.model import ImageInput
 from heads.kinds.linear import LinearHead
 from heads.report.heads import card as card_of
 from heads.report.heads import exported, inventory
-
-DIGESTS = np.zeros((1, 32), np.uint8)
+from tests.heads.bundles.make import write_bundle
 
 
 def shown(parts: Iterable[Any]) -> str:
@@ -33,14 +31,14 @@ def shown(parts: Iterable[Any]) -> str:
 
 @pytest.fixture
 def path(bundles: Path, card: Card, head: LinearHead) -> Path:
-    return write_bundle(bundles, replace(card, test=card.held_out), head, DIGESTS)
+    return write_bundle(bundles, replace(card, test=card.held_out), head)
 
 
 def test_a_list_has_a_line_a_bundle_and_says_what_is_wrong(
     path: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(path.parent.parent)
-    other = write_bundle(path.parent, card, head, DIGESTS)
+    other = write_bundle(path.parent, card, head)
     (other / HEAD_FILE).write_bytes(b"")
     text = shown([inventory(find_bundles())])
     [line] = [line for line in text.splitlines() if path.name in line]
@@ -55,7 +53,7 @@ def test_a_base_of_ones_own_is_named_by_its_file_and_has_no_other_weights(
     path: Path, bundles: Path, card: Card, head: LinearHead
 ) -> None:
     origin = Origin("/far/away/live/bases/vgg16-finetune-0123456789ab.keras")
-    own = write_bundle(bundles, replace(card, origins=(origin,), augmentation="flip", views=0), head, DIGESTS)
+    own = write_bundle(bundles, replace(card, origins=(origin,), augmentation="flip", views=0), head)
     text = shown([inventory(find_bundles([own]))])
     assert "vgg16-finetune-0123456789ab avg" in text
     assert "far" not in text.splitlines()[-2].replace(str(own), "")
@@ -69,7 +67,7 @@ def test_in_80_columns_a_bundle_keeps_its_name_and_its_score(
     path: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(path.parent.parent)
-    other = write_bundle(path.parent, card, head, DIGESTS)
+    other = write_bundle(path.parent, card, head)
     (other / HEAD_FILE).write_bytes(b"")
     out = io.StringIO()
     Console(file=out, width=80, highlight=False).print(inventory(find_bundles(), 80))

@@ -39,7 +39,20 @@ def result() -> Result:
     trials = (Trial({"C": 0.001}, Score(0.9, (0.85, 0.93), 200)),)
     choice = Choice("logreg", trials, 0, "validation", np.zeros((0, 2)), none, none, none, None, 0.34)
     cost = Cost(1000, None, 0.34, 0.12)
-    return Result("vgg16", "avg", "logreg", ("0" * 64,), choice, np.zeros((0, 2)), none, (), GOOD, cost, test=BAD)
+    return Result(
+        "vgg16",
+        "avg",
+        "logreg",
+        ("0" * 64,),
+        choice,
+        np.zeros((0, 2)),
+        none,
+        (),
+        np.zeros((0, 32), np.uint8),
+        GOOD,
+        cost,
+        test=BAD,
+    )
 
 
 def board(*results: Result) -> Comparison:

@@ -36,6 +36,11 @@ class Running:
     store: Store
     clients: list[httpx.Client] = field(default_factory=list)
 
+    @property
+    def head(self) -> str:
+        """The name of the only head."""
+        return self.bundle.name
+
     def ask(self, method: str, path: str, **given: object) -> httpx.Response:
         """One request on a connection of its own."""
         return httpx.request(method, self.url + path, timeout=30, **given)  # type: ignore[arg-type]

@@ -10,12 +10,13 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from featstore import online
 from featstore.store import verify
-from heads.service.app import MAX_PICTURES
+from heads.service.bodies import MAX_PICTURES
 from tests.commands import good
 from tests.heads.service.conftest import Serve
 from tests.pictures import png
@@ -120,6 +121,7 @@ def test_features_are_those_of_the_store(serve: Serve) -> None:
         ("application/x-ndjson", b"\xff\xfe", 400),
         ("application/x-ndjson", b'{"image": "eA=="}\n' * (MAX_PICTURES + 1), 413),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # a zip holds the time: no name of a test
 )
 def test_a_body_that_is_not_what_it_says_is_refused(serve: Serve, kind: str, body: bytes, status: int) -> None:
     answer = serve().ask("POST", "/v1/predict", content=body, headers={"content-type": kind})
@@ -150,10 +152,11 @@ def test_a_bundle_that_is_added_replaced_or_broken_is_noticed(serve: Serve) -> N
 def test_what_a_monitor_asks_for(serve: Serve) -> None:
     running = serve()
     running.ask("POST", "/v1/predict", content=png(700))
-    assert running.ask("GET", "/healthz").json() == {"status": "ok"}
+    assert running.ask("GET", "/healthz").json() == {"status": "ok", "problems": []}
     assert running.ask("GET", "/readyz").json() == {"status": "ok", "problems": []}
-    [namespace] = running.ask("GET", "/v1/stores").json()["namespaces"]
-    assert namespace["rows"] == 36
+    told = running.ask("GET", "/v1/stores").json()
+    assert [namespace["rows"] for namespace in told["namespaces"]] == [36]
+    assert told["answered"] == {"cached": 0, "computed": 1, "rejected": 0}
     metrics = running.ask("GET", "/metrics").text
     assert 'featstore_pictures_total{outcome="computed"} 1.0' in metrics
     assert "featstore_waiting 0.0" in metrics
@@ -188,6 +191,7 @@ def test_neighbours_are_stored_images_with_their_folders_and_thumbnails(serve: S
     file = running.photos / "train" / "cats" / "0.png"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     found = running.ask("GET", f"/v1/neighbours/{digest}", params={"count": 5}).json()["neighbours"]
+    assert {one["label"] for one in found} == {None}, "of no head"
     cosines = [one["cosine"] for one in found]
     assert len(found) == 5
     assert cosines == sorted(cosines, reverse=True)
@@ -198,6 +202,88 @@ def test_neighbours_are_stored_images_with_their_folders_and_thumbnails(serve: S
     assert max(Image.open(io.BytesIO(small.content)).size) <= 32
 
 
+def test_neighbours_of_a_head_are_its_training_images_with_the_labels_of_its_training(serve: Serve) -> None:
+    running = serve()
+    file = running.photos / "test" / "dogs" / "0.png"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    given = {"head": running.head, "count": 100}
+    found = running.ask("GET", f"/v1/neighbours/{digest}", params=given).json()["neighbours"]
+    trained = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name
+        for path in (running.photos / "train").rglob("*.png")
+    }
+    assert {one["digest"]: one["label"] for one in found} == trained
+
+
+def test_a_head_is_told_in_full(serve: Serve) -> None:
+    running = serve()
+    [bundle] = running.served.bundles.values()
+    told = running.ask("GET", f"/v1/heads/{running.head}").json()
+    metrics = bundle.card.held_out
+    assert told["confusion"] == {
+        "classes": ["cats", "dogs"],
+        "counts": [*map(list, metrics.confusion)],
+        "more_classes": 0,
+    }
+    assert told["held_out"]["accuracy"] == {"value": metrics.accuracy.value, "interval": [*metrics.accuracy.interval]}
+    assert sum(told["reliability"]["counts"]) == metrics.n
+    gap = np.abs(np.subtract(told["reliability"]["confidence"], told["reliability"]["accuracy"]))
+    assert np.average(gap, weights=told["reliability"]["counts"]) == pytest.approx(metrics.ece.value, abs=1e-6)
+    wrong = metrics.n - sum(metrics.confusion[i][i] for i in range(2))
+    assert told["all_mistakes"] == len(told["mistakes"]) == wrong
+
+
+def test_mistakes_are_the_pictures_that_the_head_called_wrongly(serve: Serve) -> None:
+    running = serve()
+    [bundle] = running.served.bundles.values()
+    digests = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name
+        for path in (running.photos / "validation").rglob("*.png")
+    }
+    said = np.array(1 - bundle.judged.truth)  # a head that is always wrong
+    object.__setattr__(bundle.judged, "said", said)
+    told = running.ask("GET", f"/v1/heads/{running.head}").json()["mistakes"]
+    assert {one["digest"]: one["truth"] for one in told} == digests
+    chances = [one["of_truth"] for one in told]
+    assert chances == sorted(chances)
+
+
+def test_the_map_has_the_images_of_a_head_and_no_test_image(serve: Serve) -> None:
+    running = serve()
+    found = running.ask("GET", f"/v1/heads/{running.head}/map").json()
+    expected = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name
+        for split in ("train", "validation")
+        for path in (running.photos / split).rglob("*.png")
+    }
+    assert {point["digest"]: point["label"] for point in found["points"]} == expected
+    assert found["total"] == len(expected)
+    places = np.array([(point["x"], point["y"]) for point in found["points"]])
+    assert places.min() == 0
+    assert places.max() == 1
+    held_out = {digest for digest, said in ((p["digest"], p["said"]) for p in found["points"]) if said}
+    assert len(held_out) == 12
+
+
+def test_a_map_is_drawn_once_and_one_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = serve()
+    path = f"/v1/heads/{running.head}/map"
+    with running.served.gallery._drawing:
+        answer = running.ask("GET", path)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    first = running.ask("GET", path).json()
+    monkeypatch.setattr("heads.service.gallery._draw", None)  # calling it would be an error
+    assert running.ask("GET", path).json() == first
+
+
+def test_features_that_are_gone_leave_no_map(serve: Serve) -> None:
+    running = serve()
+    shutil.rmtree(running.store.path / "ns")
+    answer = running.ask("GET", f"/v1/heads/{running.head}/map")
+    assert answer.status_code == 404
+    assert "too few features" in answer.json()["detail"]
+
+
 def test_a_new_picture_has_neighbours_too_once_it_was_predicted(serve: Serve) -> None:
     running = serve()
     [answer] = running.ask("POST", "/v1/predict", content=png(1234)).json()["predictions"]
@@ -206,11 +292,21 @@ def test_a_new_picture_has_neighbours_too_once_it_was_predicted(serve: Serve) ->
 
 @pytest.mark.parametrize(
     "path",
-    [f"/v1/neighbours/{'0' * 64}", "/v1/neighbours/x", f"/v1/neighbours/{'A' * 64}", "/v1/images/../thumbnail",
-     f"/v1/images/{'0' * 64}/thumbnail"],
+    [f"/v1/neighbours/{'0' * 64}", f"/v1/neighbours/{'0' * 64}?head=none", "/v1/images/../thumbnail",
+     f"/v1/images/{'0' * 64}/thumbnail", "/v1/heads/none", "/v1/heads/none/map"],
 )  # fmt: skip
 def test_what_is_not_known_is_not_found(serve: Serve, path: str) -> None:
     assert serve().ask("GET", path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/neighbours/x", f"/v1/neighbours/{'A' * 64}", f"/v1/neighbours/{'0' * 64}?count=101",
+             f"/v1/images/{'0' * 64}/thumbnail?size=x"],
+)  # fmt: skip
+def test_a_part_that_is_not_what_it_should_be_is_named(serve: Serve, path: str) -> None:
+    answer = serve().ask("GET", path)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].split(":")[0] in ("digest", "count", "size")
 
 
 def test_an_image_that_changed_has_no_thumbnail(serve: Serve) -> None:

@@ -118,12 +118,127 @@ def test_the_leaderboard_is_sorted_with_the_keyboard_alone(serve: Serve, opened:
     assert page.locator("#leaderboard th").first.get_attribute("aria-sort") == "descending"
 
 
+def test_a_head_opens_with_what_it_confuses_and_its_mistakes(serve: Serve, opened: Any) -> None:
+    running = serve()
+    [bundle] = running.served.bundles.values()
+    bundle.judged.said[:2] = 1 - bundle.judged.truth[:2]
+    page = opened(running)
+    page.locator("#leaderboard button.link").focus()
+    page.keyboard.press("Enter")
+    page.locator("#details h3").wait_for()
+    assert page.evaluate("() => document.activeElement.textContent") == running.head
+    counts = [int(cell) for cell in page.locator("#details .confusion td.number").all_inner_texts()]
+    assert counts == [count for line in bundle.card.held_out.confusion for count in line]
+    assert page.locator("#details svg.plot circle").count() >= 1
+    page.locator("#details .gallery img").first.wait_for()
+    told = page.locator("#details .gallery li span:nth-of-type(1)").all_inner_texts()
+    assert sorted(told) <= ["cats, called dogs", "dogs, called cats"] * 2
+    assert len(told) == int((bundle.judged.said != bundle.judged.truth).sum())
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("#details").is_visible()
+
+
+def screen_place(page: Any, point: dict[str, Any]) -> tuple[float, float]:
+    """Where the page draws a point of the map before it was moved."""
+    box = page.locator("#map").bounding_box()
+    side = 0.88 * min(box["width"], box["height"])
+    return (
+        box["x"] + box["width"] / 2 + (point["x"] - 0.5) * side,
+        box["y"] + box["height"] / 2 + (point["y"] - 0.5) * side,
+    )
+
+
+def drawn_map(page: Any) -> None:
+    page.locator("#map-head option").first.wait_for(state="attached")
+    page.locator("#map-show").click()
+    page.locator("#map-note", has_text="images").wait_for(timeout=60_000)
+    page.locator("#map").scroll_into_view_if_needed()
+
+
+def picture_of_map(page: Any) -> str:
+    return str(page.evaluate("() => document.getElementById('map').toDataURL()"))
+
+
+def test_the_map_shows_the_image_that_is_pointed_at_and_moves_and_zooms(serve: Serve, opened: Any) -> None:
+    running = serve()
+    points = running.ask("GET", f"/v1/heads/{running.head}/map").json()["points"]
+    alone = max(
+        points, key=lambda one: min(abs(one["x"] - o["x"]) + abs(one["y"] - o["y"]) for o in points if o is not one)
+    )
+    page = opened(running)
+    drawn_map(page)
+    page.mouse.move(*screen_place(page, alone))
+    card = page.locator("#map-card")
+    card.locator("img[src^=blob]").wait_for()
+    assert card.inner_text().startswith(alone["label"])
+    whole = picture_of_map(page)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function("(old) => document.getElementById('map').toDataURL() !== old", arg=whole)
+    x, y = screen_place(page, {"x": 0.5, "y": 0.5})
+    nearer = picture_of_map(page)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 60, steps=4)
+    page.mouse.up()
+    assert picture_of_map(page) != nearer
+    page.get_by_role("button", name="all").click()
+    page.mouse.move(0, 0)
+    card.wait_for(state="hidden")
+    page.locator("#map").focus()
+    page.keyboard.press("Enter")
+    card.wait_for()
+    page.keyboard.press("ArrowLeft")
+    card.wait_for(state="hidden")
+
+
+def test_the_keyboard_alone_reaches_everything(serve: Serve, opened: Any) -> None:
+    page = opened(serve())
+    page.locator("#leaderboard tbody tr").first.wait_for()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert {"Pictures", "Heads", "Map", "Store", "choose", "head", "held out", "map-head", "map-show"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault_that_shuts_anybody_out(serve: Serve, opened: Any, scheme: str) -> None:
+    """Every rule of axe-core (WCAG 2 A and AA, best practices), with every view of the page open."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    running = serve()
+    [bundle] = running.served.bundles.values()
+    bundle.judged.said[:2] = 1 - bundle.judged.truth[:2]
+    page = opened(running, color_scheme=scheme)
+    drop(page, ("a.png", png(3)), ("b.png", png(4)[:70]))
+    page.locator("#leaderboard button.link").click()
+    page.locator("#details h3").wait_for()
+    drawn_map(page)
+    found = axe.Axe().run(page).response["violations"]
+    told = [f"{one['impact']}: {one['id']} {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
+    assert told == []
+
+
 def test_the_store_is_told(serve: Serve, opened: Any) -> None:
     page = opened(serve())
     page.locator("#namespaces tbody tr").first.wait_for()
     cells = page.locator("#namespaces tbody tr td").all_inner_texts()
     assert cells[:2] == ["vgg16", "block5_pool"]
     assert cells[5] == "36"
+    assert page.locator("#answered").inner_text().startswith("No picture has been asked about")
+
+
+def test_the_store_tells_how_often_it_helped_and_why_pictures_were_rejected(serve: Serve, opened: Any) -> None:
+    running = serve()
+    known = (running.photos / "test" / "cats" / "0.png").read_bytes()
+    page = opened(running)
+    drop(page, ("a.png", known), ("b.png", png(77)), ("c.png", png(4)[:70]))
+    words = "3 pictures, of which 50 % were known already (1 from the store, 1 computed), and 1 could not be used."
+    page.locator("#answered", has_text=words).wait_for()
+    running.served.close()  # what is new is in the store now
+    page.reload()
+    page.locator(".reasons li", has_text="1 truncated").wait_for()
+    for rows in running.served.rows.values():
+        rows.__init__(rows.job, running.store)  # type: ignore[misc]
 
 
 def test_the_token_is_asked_for_once(serve: Serve, opened: Any) -> None:

@@ -121,7 +121,8 @@ def test_it_ends_when_what_was_asked_is_answered_and_kept(trained: Path, served:
     asking = [threading.Thread(target=ask_about, args=(seed,)) for seed in range(900, 924)]
     for thread in asking:
         thread.start()
-    time.sleep(0.15)
+    while 200 not in answers:  # the others are on their way
+        time.sleep(0.01)
     process.send_signal(end)
     for thread in asking:
         thread.join()

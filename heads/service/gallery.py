@@ -1,0 +1,152 @@
+"""The images behind the numbers: where they are, which look alike, and where they lie on a map of the features."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featstore.cached import CachedRows
+from featstore.formats import MAX_FILE_BYTES
+from featstore.neighbours import Neighbour, Neighbours
+from featstore.online import Busy
+from featstore.records import Digests, as_text
+from featstore.scan import known_files
+from featstore.spec import Spec
+from featstore.store import Store
+from heads.bundles.bundle import Bundle
+from heads.evaluation.plane import LEAST_POINTS, MAP_POINTS, in_the_plane
+
+_SEARCH_SECONDS = 60.0
+"""How long what is searched for neighbours, and where images are, is taken as it was."""
+
+_MAPS = 16
+"""Maps that are remembered."""
+
+_MAP_NUMBERS = 2**27
+"""Features read for a map at most, half a GB: of very wide ones fewer images are drawn."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """N images of a head in the plane.
+
+    digests : uint8 (N, 32). places : float64 (N, 2), 0 to 1. labels : their classes; said : what held-out ones were
+    called, None for others. total : the images that these were drawn from.
+    """
+
+    digests: Digests
+    places: npt.NDArray[np.float64]
+    labels: Sequence[str]
+    said: Sequence[str | None]
+    total: int
+
+
+class Gallery:
+    """The stored images of ``store``, and the files that they were last seen in. Safe in threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._neighbours: dict[str, tuple[Neighbours, float]] = {}
+        self._files: dict[bytes, Path] = {}
+        self._files_since = -_SEARCH_SECONDS
+        self._drawing = threading.Lock()
+        self._maps: dict[Path, tuple[Bundle, Places | None]] = {}
+
+    def picture(self, digest: bytes) -> bytes:
+        """The file that has this digest, as it is now. KeyError if none is known; OSError if it cannot be read."""
+        path = self._known_files()[digest]
+        data = path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
+        if hashlib.sha256(data).digest() != digest:
+            raise KeyError(digest)
+        return data
+
+    def folder_of(self, digest: bytes) -> str | None:
+        """The name of the folder that an image was last seen in."""
+        path = self._known_files().get(digest)
+        return path.parent.name if path else None
+
+    def nearest(
+        self, spec: Spec, features: npt.NDArray[np.float32], digest: bytes, count: int, among: Digests | None = None
+    ) -> list[Neighbour]:
+        """The stored images nearest to those features; the one of ``digest`` is left out. ``among`` : only these."""
+        searched = self._neighbours_of(spec)
+        found = searched.nearest(features, count + 1, None if among is None else searched.which(among))
+        return [one for one in found if one.digest != digest][:count]
+
+    def places(self, bundle: Bundle) -> Places | None:
+        """Where the images of a head lie, those of its test split left out; None if too few are stored, or all alike.
+
+        Raises Busy while another map is being drawn.
+        """
+        known = self._maps.get(bundle.path)
+        if known is None or known[0] is not bundle:
+            if not self._drawing.acquire(blocking=False):
+                raise Busy
+            try:
+                known = self._maps[bundle.path] = bundle, _draw(bundle, self._store)
+                for old in list(self._maps)[:-_MAPS]:
+                    del self._maps[old]
+            finally:
+                self._drawing.release()
+        return known[1]
+
+    def _neighbours_of(self, spec: Spec) -> Neighbours:
+        with self._lock:
+            found, since = self._neighbours.get(spec.fingerprint, (None, 0.0))
+            if found is None or time.monotonic() - since > _SEARCH_SECONDS:
+                found = Neighbours(self._store.namespace(spec))
+                self._neighbours[spec.fingerprint] = found, time.monotonic()
+            return found
+
+    def _known_files(self) -> dict[bytes, Path]:
+        with self._lock:
+            if time.monotonic() - self._files_since > _SEARCH_SECONDS:
+                self._files, self._files_since = known_files(self._store.scan_folder), time.monotonic()
+            return self._files
+
+
+def _draw(bundle: Bundle, store: Store, seed: int = 0) -> Places | None:
+    rows = [CachedRows(store, spec) for spec in bundle.card.specs]
+    digests = np.unique(np.concatenate([bundle.fitted.digests, bundle.judged.digests]), axis=0)
+    digests = digests[np.logical_and.reduce([cached.lookup(digests) == 0 for cached in rows])]
+    count = min(MAP_POINTS, _MAP_NUMBERS // sum(bundle.card.widths), len(digests))
+    if count < LEAST_POINTS:
+        return None
+    drawn = digests[np.sort(np.random.default_rng(seed).permutation(len(digests))[:count])]
+    X = np.concatenate([cached.read(drawn).reshape(count, -1).astype(np.float32) for cached in rows], axis=1)
+    plane = in_the_plane(X, seed)
+    if plane is None:
+        return None
+    least = plane.min(axis=0)
+    said = _said(bundle, drawn)
+    return Places(
+        digests=drawn,
+        places=(plane - least) / (plane - least).max(),
+        labels=[label_of(bundle, digest.tobytes()) or "" for digest in drawn],
+        said=said,
+        total=len(digests),
+    )
+
+
+def label_of(bundle: Bundle, digest: bytes) -> str | None:
+    """The class of an image that the head was fitted on or judged on; None for any other."""
+    label = bundle.fitted.label_of(digest)
+    if label is not None:
+        return bundle.card.classes[label]
+    [rows] = np.nonzero(as_text(bundle.judged.digests) == digest)
+    return bundle.card.held_out.per_class[bundle.judged.truth[rows[0]]].name if len(rows) else None
+
+
+def _said(bundle: Bundle, digests: Digests) -> list[str | None]:
+    names = [one.name for one in bundle.card.held_out.per_class]
+    judged = zip(as_text(bundle.judged.digests).tolist(), bundle.judged.said.tolist(), strict=True)
+    said = {key: names[label] for key, label in judged}
+    return [said.get(key) for key in as_text(digests).tolist()]
