@@ -176,6 +176,8 @@ def _hdf5(path: Path) -> Iterator[Any]:
     except Malformed as error:
         raise _damaged(path, str(error)) from error
     except _CANNOT_READ_HDF5 as error:
+        if not os.path.lexists(path):  # removed at this very moment; HDF5 says so in many words and no type
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         first, *_ = str(error).splitlines() or [type(error).__name__]
         raise _unreadable(path, error, f"HDF5 cannot read it: {first}") from error
 

@@ -51,7 +51,6 @@ _EVERYWHERE: _Told = {
         415: "The body is of a type that is not taken.",
         421: "The service is not called by that name.",
         422: "A part of the address is not what it should be.",
-        429: "Too many requests of this client at once.",
         431: "The headers are too large.",
         503: "Too much is waiting, or the disk does not do: come back after Retry-After seconds.",
     }.items()

@@ -33,7 +33,7 @@ HEADERS = {
 }
 """Sent with every answer."""
 
-_BODY_IS_READ = (401, 403, 421, 429, 503)
+_BODY_IS_READ = (401, 403, 421, 503)
 """Refusals after which the body is read and dropped: who closes before that may cut the answer off."""
 
 _STALL_SECONDS = 5.0
@@ -45,14 +45,13 @@ _GRACE_SECONDS = 2.0
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bytes of all headers and of a body; seconds in which all of the body must arrive, and bytes a second at least
-    once two seconds are over; requests that one client may have open.
+    once two seconds are over.
     """
 
     header_bytes: int = 16 * 2**10
     body_bytes: int = 16 * 2**20
     body_seconds: float = 20.0
     body_rate: float = 4096.0
-    open_requests: int = 32
 
 
 class Refused(HTTPException):
@@ -78,34 +77,25 @@ class Guard:
     hosts: frozenset[str] | None = None
     public: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
-    _open: Counter[str] = field(default_factory=Counter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        client = (scope.get("client") or ("", 0))[0]
         body, guarded_send = _Body(receive, self.limits), _with_headers(send)
-        self._open[client] += 1
         try:
-            self._check(scope, self._open[client])
+            self._check(scope)
             await self.app(scope, body, guarded_send)
         except Refused as refused:
             await _refuse(refused, body, guarded_send)
-        finally:
-            self._open[client] -= 1
-            if not self._open[client]:
-                del self._open[client]
 
-    def _check(self, scope: Scope, open_requests: int) -> None:
+    def _check(self, scope: Scope) -> None:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self.limits.header_bytes:
             raise Refused(431, f"the headers of a request have at most {self.limits.header_bytes} bytes")
         headers = _single(scope["headers"])
         if b"content-length" in headers and b"transfer-encoding" in headers:
             raise Refused(400, "a body has a length or comes in chunks, not both")
-        if open_requests > self.limits.open_requests:
-            raise Refused(429, "too many requests of this client at once", retry_after="1")
         host = headers.get(b"host", b"").decode("latin-1")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self.hosts is not None and name.lower() not in self.hosts:
@@ -143,7 +133,9 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), min(max(left, 0.0), _STALL_SECONDS))
         except TimeoutError:
             raise Refused(408, "the body took too long") from None
-        self.done = message["type"] == "http.disconnect"
+        if message["type"] == "http.disconnect":
+            self.done = True
+            raise Refused(400, "the body ended before its end")  # nobody is there to read it; the application is told
         if message["type"] == "http.request":
             self._taken += len(message.get("body", b""))
             self.done = not message.get("more_body", False)

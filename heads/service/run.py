@@ -27,10 +27,10 @@ HEADER_SECONDS = 5.0
 WRITE_SECONDS = 20.0
 """So long a client may leave a part of its answer unread."""
 
-CONNECTIONS = 64
-"""Connections that are served at once; those above are told to come back."""
+CONNECTIONS, CONNECTIONS_OF_ONE = 64, 32
+"""Connections that are served at once, of all clients and of one address; those above are told to come back."""
 
-_MOST_CONNECTIONS = 512
+_MOST_CONNECTIONS, _MOST_CONNECTIONS_OF_ONE = 768, 384
 """Beyond these, not even that."""
 
 _HEADER_BYTES = 16 * 2**10
@@ -49,10 +49,17 @@ class _Patient(H11Protocol):
         self._headers_due = self.loop.call_later(HEADER_SECONDS, self._too_late)
         self._answer_due: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=0)  # whatever waits to be read by the client is noticed
-        if len(self.connections) > CONNECTIONS:
+        others = [other for other in self.connections if isinstance(other, _Patient) and other is not self]
+        mine = [other for other in others if other._address == self._address]
+        self._is_served = _served(others) < CONNECTIONS and _served(mine) < CONNECTIONS_OF_ONE
+        if not self._is_served:
             self.app = busy
-        if len(self.connections) > _MOST_CONNECTIONS:
+        if len(others) >= _MOST_CONNECTIONS or len(mine) >= _MOST_CONNECTIONS_OF_ONE:
             transport.abort()
+
+    @property
+    def _address(self) -> str | None:
+        return self.client[0] if self.client else None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -79,6 +86,10 @@ class _Patient(H11Protocol):
     def _too_late(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.abort()
+
+
+def _served(connections: Sequence[_Patient]) -> int:
+    return sum(one._is_served for one in connections)
 
 
 def is_local(host: str) -> bool:

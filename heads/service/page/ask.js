@@ -24,7 +24,7 @@ export async function ask(path, options = {}) {
       throw new Error("The service needs its token.");
     }
     const wait = Number(response.headers.get("Retry-After"));
-    if ([429, 503].includes(response.status) && wait && wait <= 5 && attempt < 5) {
+    if (response.status === 503 && wait && wait <= 5 && attempt < 5) {
       await pause(wait);
       continue;
     }

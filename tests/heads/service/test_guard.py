@@ -3,10 +3,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from heads.service.guard import HEADERS, Limits
+from heads.service.run import CONNECTIONS_OF_ONE
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
 
@@ -154,18 +156,52 @@ def test_a_client_that_connects_and_says_nothing_is_given_up(serve: Serve) -> No
         assert connection.recv(65536) == b""
 
 
-def test_one_client_cannot_have_everything_open(serve: Serve) -> None:
-    running = serve(limits=Limits(open_requests=2))
-    waiting = [socket.create_connection(("127.0.0.1", running.port), timeout=20) for _ in range(2)]
-    for connection in waiting:
+def held(running: Running, address: str, count: int) -> list[socket.socket]:
+    """So many connections from an address, each of which owes most of a body."""
+    made = [
+        socket.create_connection(("127.0.0.1", running.port), timeout=20, source_address=(address, 0))
+        for _ in range(count)
+    ]
+    for connection in made:
         connection.sendall(request(b"x", Content_Length="1000"))
     time.sleep(0.3)
-    answer = running.ask("GET", "/healthz")
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    for connection in waiting:
+    return made
+
+
+def test_one_client_cannot_have_all_connections(serve: Serve) -> None:
+    running = serve()
+    mine = held(running, "127.0.0.1", CONNECTIONS_OF_ONE)
+    answer = running.ask("POST", "/v1/predict", content=png(1))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for connection in mine:
         connection.close()
     time.sleep(0.3)
     assert running.ask("GET", "/healthz").status_code == 200
+
+
+def test_connections_that_are_refused_take_no_place_of_others(serve: Serve) -> None:
+    running = serve()
+    theirs = held(running, "127.0.0.2", CONNECTIONS_OF_ONE + 40)
+    assert running.ask("POST", "/v1/predict", content=png(1)).status_code == 200
+    for connection in theirs:
+        connection.close()
+
+
+def test_a_client_that_does_not_read_its_answers_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heads.service.run.WRITE_SECONDS", 1.0)
+    running = serve()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.settimeout(1)
+        connection.connect(("127.0.0.1", running.port))
+        connection.sendall(b"GET /page.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
+        time.sleep(3)
+        found = b""
+        with suppress(ConnectionError):
+            while part := connection.recv(65536):
+                found += part
+    assert 0 < found.count(b"HTTP/1.1 200") < 500, "it was the server that ended it, in the middle of all"
 
 
 def test_slow_clients_do_not_delay_a_healthy_one(serve: Serve) -> None:
