@@ -8,7 +8,8 @@ import platform
 import re
 import statistics
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,12 @@ def report(
 
 
 def machine_of(libraries: Sequence[str]) -> dict[str, Any]:
-    """What a figure depends on: the machine, and the versions of Python and of ``libraries``."""
+    """What a figure depends on: the machine, and the versions of Python and of those ``libraries`` that are there."""
     about = machine.describe()
-    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+    versions = {"python": platform.python_version()}
+    for name in libraries:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, "memory": about.memory, **versions}
 
 

@@ -161,7 +161,7 @@ def main() -> None:
     digests = random.integers(0, 256, (given.rows, 32), dtype=np.uint8)
     features = random.random((given.rows, given.columns), dtype=np.float32)
     rows = [*writing(digests, features, given.repeats), *reading(digests, features, given.repeats)]
-    report("store", rows, ("numpy", "h5py"), as_json=given.json, save=given.save)
+    report("store", rows, ("numpy", "h5py", "blake3"), as_json=given.json, save=given.save)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ class OnlineRows:
 
     def _forget(self, error: FeatstoreError) -> None:
         """The rows that could not be committed are used and forgotten; the next one tries again."""
-        self.problem = str(error)
+        self.problem = error.what
         self._writer = None
 
     def _fail(self, digests: Iterable[bytes], error: Exception) -> None:

@@ -37,6 +37,9 @@ CARD_FILE = "card.json"
 HEAD_FILE = "head.npz"
 ROWS_FILE = "rows.npz"
 JUDGED_FILE = "held-out.npz"
+FILES = (CARD_FILE, HEAD_FILE, ROWS_FILE, JUDGED_FILE)
+"""All of them."""
+
 _MAX_CARD_BYTES = 64 * 2**20
 _MAX_ARRAYS_BYTES = 4 * 2**30
 

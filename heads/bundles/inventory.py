@@ -10,13 +10,11 @@ from typing import Any
 
 from featstore.errors import FeatstoreError, InputError, from_os_error
 from featstore.wording import printable
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE, Bundle, read_bundle
+from heads.bundles.bundle import CARD_FILE, FILES, Bundle, read_bundle
 from heads.bundles.card import Card
 
 USUAL_PLACES = (Path("bundles"), Path("sweep") / "bundles")
 """Where `train` and `sweep` save heads unless they are told otherwise."""
-
-_FILES = (CARD_FILE, HEAD_FILE, ROWS_FILE, JUDGED_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def joined_names(card: Card) -> str:
 
 def strange_files(path: Path) -> tuple[str, ...]:
     """Names in a bundle's folder that are not the bundle's. They do no harm: nothing ever opens them."""
-    return tuple(sorted(entry.name for entry in path.iterdir() if entry.name not in _FILES))
+    return tuple(sorted(entry.name for entry in path.iterdir() if entry.name not in FILES))
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     card = bundle.card
     return {
         "path": printable(str(bundle.path)),
-        "files": {name: (bundle.path / name).stat().st_size for name in _FILES},
+        "files": {name: (bundle.path / name).stat().st_size for name in FILES},
         "strange_files": [printable(name) for name in strange_files(bundle.path)],
         "head": card.kind,
         "format": bundle.head.format,
@@ -139,7 +137,7 @@ def _bundles_in(place: Path) -> Iterator[Path]:
 
 def _examined(path: Path) -> Found:
     try:
-        size = sum((path / name).stat().st_size for name in _FILES if (path / name).is_file())
+        size = sum((path / name).stat().st_size for name in FILES if (path / name).is_file())
         return Found(path, size, read_bundle(path).card)
     except FeatstoreError as error:
         return Found(path, size, None, error.what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -188,17 +189,17 @@ def make_app(served: ServedHeads) -> FastAPI:
         )
 
     @app.get("/healthz")
-    def healthz() -> answers.Status:
+    async def healthz() -> answers.Status:
         """The process lives."""
         return answers.Status(status="ok", problems=[])
 
     @app.get("/readyz", responses=_NOT_READY)
-    def readyz(response: Response) -> answers.Status:
+    async def readyz(response: Response) -> answers.Status:
         """Pictures can be answered; ``problems`` tells what is not as it should be (a store that cannot be written)."""
         problems = [printable(rows.problem) for rows in served.rows.values() if rows.problem]
-        response.status_code = 200 if served.bundles else 503
+        response.status_code = 200 if served.is_ready else 503
         return answers.Status(
-            status="ok" if served.bundles else "no head", problems=[*served.problems.values(), *problems]
+            status="ok" if served.is_ready else "no head", problems=[*served.problems.values(), *problems]
         )
 
     @app.get("/metrics", response_class=Response, responses=_TEXT)
@@ -240,8 +241,9 @@ def _predicted(answer: Answer) -> answers.Predicted:
 
 def _answers(served: ServedHeads, pictures: list[tuple[str, bytes]], metrics: Metrics) -> list[Answer]:
     try:
+        deadline = time.monotonic() + _ANSWER_SECONDS
         asked = [(name, served.ask(data)) for name, data in pictures]
-        found = [served.answer(name, rows, _ANSWER_SECONDS) for name, rows in asked]
+        found = [served.answer(name, rows, deadline - time.monotonic()) for name, rows in asked]
     except TimeoutError:
         raise Busy from None
     for answer in found:
@@ -253,8 +255,12 @@ def _features(
     served: ServedHeads, pictures: list[tuple[str, bytes]], metrics: Metrics
 ) -> list[answers.PictureFeatures]:
     try:
+        deadline = time.monotonic() + _ANSWER_SECONDS
         asked = [(name, served.ask(data)) for name, data in pictures]
-        found = [(name, {key: one.result(_ANSWER_SECONDS) for key, one in rows.items()}) for name, rows in asked]
+        found = [
+            (name, {key: one.result(max(0.0, deadline - time.monotonic())) for key, one in rows.items()})
+            for name, rows in asked
+        ]
     except TimeoutError:
         raise Busy from None
     return [_features_of(name, rows, metrics) for name, rows in found]

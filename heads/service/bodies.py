@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from featstore.formats import MAX_FILE_BYTES
-from featstore.wording import printable
 
 MAX_PICTURES = 64
 """Pictures of one request."""
@@ -55,7 +54,12 @@ async def pictures_of(request: Request) -> list[tuple[str, bytes]]:
         raise HTTPException(415, "send a picture, application/zip or application/x-ndjson")
     if not pictures or not data:
         raise HTTPException(400, "there is no picture in this body")
-    return [(printable(name), content) for name, content in pictures]
+    return [(_text(name), content) for name, content in pictures]
+
+
+def _text(name: str) -> str:
+    """The name as it can be written; JSON may hold half a character."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _of_zip(data: bytes) -> Iterator[tuple[str, bytes]]:

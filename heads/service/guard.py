@@ -44,12 +44,13 @@ _GRACE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of all headers and of a body; seconds in which all of the body must arrive, and bytes a second at least
-    once two seconds are over.
+    """Bytes of all headers, of a body, and of all bodies at once; seconds in which all of a body must arrive, and bytes
+    a second at least once two seconds are over.
     """
 
     header_bytes: int = 16 * 2**10
     body_bytes: int = 16 * 2**20
+    all_bodies_bytes: int = 256 * 2**20
     body_seconds: float = 20.0
     body_rate: float = 4096.0
 
@@ -66,6 +67,13 @@ class Refused(HTTPException):
 
 
 @dataclass(slots=True)
+class _Bytes:
+    """Of all bodies that are being read or answered, those included whose client has gone."""
+
+    count: int = 0
+
+
+@dataclass(slots=True)
 class Guard:
     """``app`` behind the limits. With a ``token`` every request must bear it, but those of the paths ``public``;
     ``hosts`` are the names by which it may be called (None: any), so that no page of somebody else's can reach it
@@ -77,18 +85,22 @@ class Guard:
     hosts: frozenset[str] | None = None
     public: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
+    _held: _Bytes = field(default_factory=_Bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body, guarded_send = _Body(receive, self.limits), _with_headers(send)
+        body = _Body(scope, receive, self.limits, self._held)
+        guarded_send = _with_headers(send, body)
         try:
             self._check(scope)
             await self.app(scope, body, guarded_send)
         except Refused as refused:
             await _refuse(refused, body, guarded_send)
+        finally:
+            self._held.count -= body.taken
 
     def _check(self, scope: Scope) -> None:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self.limits.header_bytes:
@@ -118,12 +130,14 @@ class Guard:
 class _Body:
     """The body of a request, taken in within its limits; called in the place of ``receive``."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits, held: _Bytes) -> None:
+        headers = dict(scope["headers"])
         self._receive = receive
         self._limits = limits
+        self._held = held
         self._began = time.monotonic()
-        self._taken = 0
-        self.done = False
+        self.taken = 0
+        self.done = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
     async def __call__(self) -> Message:
         if self.done:  # what comes now is that the client has gone
@@ -137,16 +151,19 @@ class _Body:
             self.done = True
             raise Refused(400, "the body ended before its end")  # nobody is there to read it; the application is told
         if message["type"] == "http.request":
-            self._taken += len(message.get("body", b""))
+            self.taken += len(message.get("body", b""))
+            self._held.count += len(message.get("body", b""))
             self.done = not message.get("more_body", False)
             self._check()
         return message
 
     def _check(self) -> None:
-        if self._taken > self._limits.body_bytes:
+        if self._held.count > self._limits.all_bodies_bytes:
+            raise Refused(503, "too much is being answered", retry_after="2", connection="close")
+        if self.taken > self._limits.body_bytes:
             raise Refused(413, f"a body has at most {self._limits.body_bytes} bytes")
         seconds = time.monotonic() - self._began
-        if not self.done and seconds > _GRACE_SECONDS and self._taken < self._limits.body_rate * seconds:
+        if not self.done and seconds > _GRACE_SECONDS and self.taken < self._limits.body_rate * seconds:
             raise Refused(408, "the body came too slowly")
 
 
@@ -163,13 +180,19 @@ async def busy(scope: Scope, receive: Receive, send: Send) -> None:
     """An application in the place of the other for connections above the limit."""
     if scope["type"] == "http":
         refused = Refused(503, "too many connections", retry_after="1", connection="close")
-        await _refuse(refused, _Body(receive, Limits()), _with_headers(send))
+        body = _Body(scope, receive, Limits(), _Bytes())
+        await _refuse(refused, body, _with_headers(send, body))
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, body: _Body) -> Send:
+    """Who answers before the body is read ends the connection with the answer: nothing would limit the rest of it."""
+
     async def guarded_send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *HEADERS.items()]
+            given = message.get("headers", ())
+            is_told = any(name.lower() == b"connection" for name, _ in given)
+            end = [] if body.done or is_told else [(b"connection", b"close")]
+            message["headers"] = [*given, *HEADERS.items(), *end]
         await send(message)
 
     return guarded_send

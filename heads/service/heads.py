@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,22 @@ import numpy as np
 
 from featstore.errors import FeatstoreError, InputError
 from featstore.neighbours import Neighbour
-from featstore.online import OnlineRows, Row
+from featstore.online import Busy, OnlineRows, Row
 from featstore.records import Reason
 from featstore.store import Store
 from featstore.wording import printable
 from heads.apply import jobs_of
-from heads.bundles.bundle import CARD_FILE, Bundle, read_bundle
+from heads.bundles.bundle import FILES, Bundle, read_bundle
 from heads.bundles.inventory import bundle_paths
 from heads.service.gallery import Gallery
 
 _LOOK_SECONDS = 1.0
 """How often the disk is asked whether a bundle has changed."""
 
-_Signature = tuple[tuple[str, int, int], ...]
+_DECODERS = 4
+"""Pictures that are decoded at a time: of 50 megapixels each takes 150 MB."""
+
+_Signature = tuple[tuple[str | int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class ServedHeads:
         self._keep = keep
         self._turn = threading.Lock()
         self._lock = threading.Lock()
+        self._decoding = threading.Semaphore(_DECODERS)
         self._bundles: dict[str, Bundle] = {}
         self._rows: dict[str, OnlineRows] = {}
         self._signature: _Signature = ()
@@ -91,6 +95,11 @@ class ServedHeads:
             return dict(self._bundles)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether there is a head; the disk is not asked."""
+        return bool(self._bundles)
+
+    @property
     def rows(self) -> dict[str, OnlineRows]:
         """The rows that the heads need, by fingerprint."""
         return dict(self._rows)
@@ -102,7 +111,11 @@ class ServedHeads:
 
     def ask(self, data: bytes) -> dict[str, Future[Row]]:
         """The rows of one picture, by fingerprint, as they are computed. Raises Busy."""
-        return {fingerprint: rows.ask(data) for fingerprint, rows in self.rows.items()}
+        needed = {spec.fingerprint for bundle in self.bundles.values() for spec in bundle.card.specs}
+        if not needed:  # their folder was emptied
+            raise Busy
+        with self._decoding:
+            return {fingerprint: rows.ask(data) for fingerprint, rows in self.rows.items() if fingerprint in needed}
 
     def answer(self, name: str, asked: dict[str, Future[Row]], timeout: float) -> Answer:
         """What all heads say of the picture that was asked about. Raises TimeoutError."""
@@ -118,6 +131,8 @@ class ServedHeads:
         (None): by those of the first, among all stored ones. With the features' fingerprint. KeyError if unknown.
         """
         bundles = self.bundles
+        if not bundles:
+            raise KeyError(name)
         bundle = bundles[name] if name is not None else next(iter(bundles.values()))
         spec = bundle.card.specs[0]
         row = self._rows[spec.fingerprint].known(digest)
@@ -140,13 +155,14 @@ class ServedHeads:
         bundles: dict[str, Bundle] = {}
         self.problems = {}
         for path, *_ in signature:
-            name = printable(Path(path).name)
+            place = Path(str(path))
+            name = printable(place.name)
             try:
-                bundle = read_bundle(Path(path))
+                bundle = read_bundle(place)
                 self._open_rows(bundle)
                 bundles[name] = bundle
             except FeatstoreError as error:
-                self.problems[printable(path)] = error.what
+                self.problems[printable(str(place))] = error.what
                 if name in self._bundles:
                     bundles[name] = self._bundles[name]
         self._bundles = bundles
@@ -158,7 +174,7 @@ class ServedHeads:
             if not self._signature:
                 raise
             return self._signature
-        return tuple((str(path), *_times(path / CARD_FILE)) for path in found)
+        return tuple((str(path), *_times(path)) for path in found)
 
     def _open_rows(self, bundle: Bundle) -> None:
         for job in jobs_of(bundle):
@@ -167,12 +183,15 @@ class ServedHeads:
                 self._rows[key] = OnlineRows(job, self.store, keep=self._keep, turn=self._turn)
 
 
-def _times(path: Path) -> tuple[int, int]:
-    try:
-        about = path.stat()
-    except OSError:
-        return 0, 0
-    return about.st_mtime_ns, about.st_ino
+def _times(bundle: Path) -> Iterator[int]:
+    """Of each of its files: the card alone may be there while the others are still being copied."""
+    for name in FILES:
+        try:
+            about = (bundle / name).stat()
+        except OSError:
+            yield from (0, 0)
+        else:
+            yield from (about.st_mtime_ns, about.st_ino)
 
 
 def _has_rows(bundle: Bundle, rows: dict[str, Row]) -> bool:

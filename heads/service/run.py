@@ -46,7 +46,8 @@ class _Patient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._headers_due = self.loop.call_later(HEADER_SECONDS, self._too_late)
+        self._headers_due: asyncio.TimerHandle | None = None
+        self._watch_headers()
         self._answer_due: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=0)  # whatever waits to be read by the client is noticed
         others = [other for other in self.connections if isinstance(other, _Patient) and other is not self]
@@ -75,16 +76,31 @@ class _Patient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None:
+        self._watch_headers()
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether no request is being answered: the headers of one are still to come, or on their way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch_headers(self) -> None:
+        if self._is_waiting and self._headers_due is None:
+            self._headers_due = self.loop.call_later(HEADER_SECONDS, self._too_late)
+        elif not self._is_waiting:
+            self._cancel_headers_due()
+
+    def _cancel_headers_due(self) -> None:
+        if self._headers_due is not None:
             self._headers_due.cancel()
+            self._headers_due = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_due.cancel()
+        self._cancel_headers_due()
         self._cancel_answer_due()
         super().connection_lost(exc)
 
     def _too_late(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if self._is_waiting and not self.transport.is_closing():
             self.transport.abort()
 
 
@@ -120,7 +136,8 @@ def check_access(host: str, token: str | None) -> None:
 
 def guarded(served: ServedHeads, host: str, token: str | None) -> Guard:
     """The application behind its limits. On this machine it is called by this machine's names only."""
-    return Guard(make_app(served), token, _LOCAL_NAMES if is_local(host) else None, _PUBLIC)
+    names = _LOCAL_NAMES | {f"[{host}]" if ":" in host else host}
+    return Guard(make_app(served), token, names if is_local(host) else None, _PUBLIC)
 
 
 def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, keep: bool = True) -> None:

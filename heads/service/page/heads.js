@@ -9,6 +9,7 @@ const MEASURES = [
   ["log_loss", "Log loss"], ["brier", "Brier score"], ["ece", "Expected calibration error"],
 ];
 let heads = [];
+let opened = 0;
 let sorted = { key: "held_out_accuracy", descending: true };
 
 function show() {
@@ -153,7 +154,9 @@ function scroll(content, label) {
 }
 
 export async function open(name) {
+  const mine = ++opened;
   const found = await askJson(`/v1/heads/${encodeURIComponent(name)}`);
+  if (mine !== opened) return; // another one was chosen since
   const details = byId("details");
   const title = make("h3", name);
   title.tabIndex = -1;

@@ -10,6 +10,7 @@ let found = null; // the points that are shown, with the colour of each label
 let view = { x: 0.5, y: 0.5, zoom: 1 }; // what is in the middle, and how near it is
 let chosen = null;
 let looked = 0;
+let asked = 0;
 
 const canvas = () => byId("map");
 const side = () => Math.min(canvas().clientWidth, canvas().clientHeight) * (1 - 2 * MARGIN);
@@ -134,9 +135,13 @@ async function load(name) {
   byId("map-note").textContent = "drawing …";
   found = null;
   choose(null);
+  const mine = ++asked;
   try {
-    found = await askJson(`/v1/heads/${encodeURIComponent(name)}/map`);
+    const answer = await askJson(`/v1/heads/${encodeURIComponent(name)}/map`);
+    if (mine !== asked) return; // another one was asked for since
+    found = answer;
   } catch (error) {
+    if (mine !== asked) return;
     byId("map-note").textContent = error.message;
     draw();
     return;

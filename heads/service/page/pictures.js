@@ -57,6 +57,7 @@ async function predict(file) {
   const image = make("img");
   image.alt = "";
   image.src = URL.createObjectURL(file);
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
   image.addEventListener("error", () => image.replaceWith(make("div", undefined, "none")));
   card.append(image, make("h3", file.name || "pasted picture"));
   byId("answers").prepend(card);
@@ -92,7 +93,10 @@ async function take(files, afterwards) {
 // Everywhere on the page pictures can be dropped; ``afterwards`` is called when all of them are answered.
 export function start(afterwards) {
   byId("choose").addEventListener("click", () => byId("files").click());
-  byId("files").addEventListener("change", (event) => take(event.target.files, afterwards));
+  byId("files").addEventListener("change", (event) => {
+    take(event.target.files, afterwards);
+    event.target.value = ""; // so that the same file can be chosen again
+  });
   for (const name of ["dragover", "dragenter"]) {
     document.addEventListener(name, (event) => { event.preventDefault(); byId("drop").classList.add("over"); });
   }

@@ -149,6 +149,35 @@ def test_a_bundle_that_is_added_replaced_or_broken_is_noticed(serve: Serve) -> N
     assert running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"][0]["heads"]
 
 
+def test_a_folder_that_is_emptied_leaves_no_head_and_no_fault(serve: Serve) -> None:
+    running = serve()
+    [answer] = running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"]
+    shutil.rmtree(running.bundle)
+    running.bundle.mkdir()
+    time.sleep(1.1)
+    running.ask("GET", "/v1/heads")
+    assert running.ask("POST", "/v1/predict", content=png(1)).status_code in (200, 503)
+    assert running.ask("GET", f"/v1/neighbours/{answer['digest']}").status_code in (200, 404)
+    assert running.ask("GET", "/readyz").status_code in (200, 503)
+
+
+def test_a_name_with_half_a_character_is_answered(serve: Serve) -> None:
+    body = json.dumps({"name": "\ud800.png", "image": base64.b64encode(png(1)).decode()})
+    answer = serve().ask("POST", "/v1/predict", content=body, headers={"content-type": "application/x-ndjson"})
+    assert answer.json()["predictions"][0]["name"] == "\\ud800.png"
+
+
+def test_a_head_whose_files_come_one_after_the_other_is_served_in_the_end(serve: Serve) -> None:
+    running = serve()
+    copy = running.bundle.with_name("copied-slowly")
+    copy.mkdir()
+    for name in ("card.json", "rows.npz", "held-out.npz", "head.npz"):
+        shutil.copyfile(running.bundle / name, copy / name)
+        time.sleep(1.1)
+        told = running.ask("GET", "/v1/heads").json()
+        assert (copy.name in [head["name"] for head in told["heads"]]) == (name == "head.npz")
+
+
 def test_what_a_monitor_asks_for(serve: Serve) -> None:
     running = serve()
     running.ask("POST", "/v1/predict", content=png(700))

@@ -150,6 +150,51 @@ def test_headers_that_trickle_are_given_up(serve: Serve) -> None:
         assert connection.recv(65536) == b""  # closed by the server, and not by the time limit of this socket
 
 
+def test_headers_that_trickle_after_a_first_request_are_given_up_too(serve: Serve) -> None:
+    running = serve()
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        ended = False
+        began = time.monotonic()
+        connection.settimeout(0.3)
+        while not ended and time.monotonic() < began + 15:
+            try:
+                connection.sendall(b"a")
+                ended = connection.recv(65536) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+        assert ended
+
+
+@pytest.mark.parametrize("line", [b"GET /healthz", b"POST /nowhere", b"POST /healthz"])
+def test_a_body_that_nobody_reads_ends_the_connection(serve: Serve, line: bytes) -> None:
+    running = serve()
+    head = line + b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(head)
+        chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        sent, limit = 0, 64 * 2**20
+        with suppress(OSError):
+            while sent < limit:
+                connection.sendall(chunk)
+                sent += len(chunk)
+    assert sent < limit
+
+
+def test_all_bodies_together_are_bounded(serve: Serve) -> None:
+    running = serve(limits=Limits(all_bodies_bytes=20_000))
+    waiting = held(running, "127.0.0.1", 1)  # of one byte yet
+    answer = running.ask("POST", "/v1/predict", content=bytes(30_000), headers={"content-type": "image/png"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert running.ask("POST", "/v1/predict", content=png(1)).status_code == 200, "what was answered counts no more"
+    for connection in waiting:
+        connection.close()
+
+
 def test_a_client_that_connects_and_says_nothing_is_given_up(serve: Serve) -> None:
     running = serve()
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
