@@ -18,6 +18,12 @@ pytest_plugins = ["tests.stubs"]
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: side by side, none then waits at the end for what another has just begun."""
+    long = {item.path for item in items if item.get_closest_marker("real") or "reliability" in item.path.parts}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     random.seed(0)

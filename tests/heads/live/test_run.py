@@ -59,7 +59,7 @@ def test_what_was_trained_is_a_bundle_that_predicts_what_was_scored(
     found = trained(photos, store, plan, tmp_path / "out")
     bundle = read_bundle(found.bundle)
     assert bundle.card.kind == plan.way
-    assert (bundle.card.rows, len(bundle.digests)) == (12, 12)
+    assert (bundle.card.rows, len(bundle.fitted.digests)) == (12, 12)
     assert (found.base is None) == (plan.way == "frozen")
     assert found.held_out.n == 12
     assert found.test is not None
