@@ -20,6 +20,7 @@ from featstore import Store, open_dataset
 from featstore.scan import digest_all
 from tests.conftest import ROOT
 from tests.pictures import class_folders, png
+from tests.reliability.campaign import FULL
 
 SCRIPT = ROOT / "benchmarks" / "recipes.py"
 
@@ -128,6 +129,7 @@ def test_chollets_recipe_runs_on_photographs(few_photographs: Path, tmp_path: Pa
     assert (cached["train_images"], cached["validation_images"]) == (32, 16)
 
 
+@pytest.mark.skipif(not FULL, reason="over a minute of converting ResNet50; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("own_cache")
 def test_the_resnet_stack_runs_with_any_weights(recipes: ModuleType, tmp_path: Path) -> None:
     place = recipes.Place(
