@@ -23,6 +23,7 @@ from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import import_keras
 from heads.bundles.bundle import read_bundle
 from tests.commands import Done, good, spawn
+from tests.reliability.campaign import FULL
 
 pytestmark = pytest.mark.real
 
@@ -294,6 +295,7 @@ def test_predict_computes_for_an_unknown_store_the_very_same_rows(
     ]
 
 
+@pytest.mark.skipif(not FULL, reason="over a minute of forward passes; FEATSTORE_RELIABILITY=full runs it")
 def test_the_tutorials_network_does_as_the_tutorials_say_and_logistic_regression_better(
     photographs: Path, cached: Cached, tmp_path: Path
 ) -> None:

@@ -115,7 +115,7 @@ def settles(value: Callable[[], int], most: int, seconds: float = 40.0) -> int:
 _seeds = itertools.count(100_000)
 
 
-@pytest.mark.parametrize("name", list(attacks("", ""))[:: amount(4, 1)])
+@pytest.mark.parametrize("name", list(attacks("", ""))[:: amount(8, 1)])
 def test_beside_an_attack_a_healthy_client_is_answered_and_nothing_is_left_of_it(
     name: str, server: Server, figures: Figures, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.heads.service.conftest import Serve
 from tests.reliability.campaign import amount
 
-_EXAMPLES = amount(12, 400)
+_EXAMPLES = amount(6, 400)
 _LEFT_OUT = [not_a_server_error, negative_data_rejection, positive_data_acceptance, unsupported_method, ignored_auth]
 """503 is an answer here; of bytes no schema says whether they are a picture; there is no token."""
 
