@@ -8,12 +8,21 @@ import numpy.typing as npt
 MAP_POINTS = 1_500
 """The most rows of a map: with :data:`_STEPS`, t-SNE takes about three seconds for these."""
 
-LEAST_POINTS = 10
+_LEAST_POINTS = 10
+
+_NUMBERS = 2**27
+"""Features read for a map at most, half a GB: of very wide rows fewer are drawn."""
 
 _STEPS = 500
 
 _COMPONENTS = 50
 """Principal components that t-SNE starts from, as its authors advise (van der Maaten & Hinton, 2008)."""
+
+
+def points_of(rows: int, width: int, most: int = MAP_POINTS) -> int:
+    """How many of so many rows of ``width`` features are drawn; 0 if there are too few for a map."""
+    count = min(most, _NUMBERS // width, rows)
+    return count if count >= _LEAST_POINTS else 0
 
 
 def in_the_plane(X: npt.NDArray[np.floating], seed: int) -> npt.NDArray[np.float64] | None:

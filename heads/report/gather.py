@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.table import Table
-from heads.evaluation.plane import LEAST_POINTS, MAP_POINTS, in_the_plane
+from heads.bundles.images import JudgedImages
+from heads.evaluation.plane import MAP_POINTS, in_the_plane, points_of
 from heads.evaluation.reliability import Reliability
 from heads.kinds.head import Labels, softmax
 from heads.training.results import Result
-
-_MAP_NUMBERS = 2**27
-"""Features read for the map at most, half a GB: of very wide tables fewer images are drawn."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -107,17 +105,15 @@ def confusions(matrix: Sequence[Sequence[int]], most: int) -> list[tuple[int, in
 def worst_mistakes(result: Result, classes: Sequence[str], most: int) -> tuple[Mistake, ...]:
     """The up to ``most`` wrongly called held-out images whose right class was thought the least likely, worst first."""
     probabilities, answers = result.probabilities, result.answers
-    of_truth = probabilities[np.arange(len(answers)), answers]
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != answers)
-    worst = wrong[np.argsort(of_truth[wrong], kind="stable")][:most]
+    judged = JudgedImages.of(result.digests, answers, probabilities)
     return tuple(
         Mistake(
             path=result.paths[row],
             truth=classes[answers[row]],
-            of_truth=float(of_truth[row]),
+            of_truth=float(probabilities[row, answers[row]]),
             said=tuple((classes[i], float(probabilities[row, i])) for i in np.argsort(-probabilities[row])[:2]),
         )
-        for row in worst.tolist()
+        for row in judged.worst(most)
     )
 
 
@@ -132,8 +128,8 @@ def feature_map(
     owners = np.concatenate([np.full(len(table), place) for place, table in enumerate(chosen)])
     rows = np.concatenate([np.arange(len(table)) for table in chosen])
     known = np.flatnonzero(np.concatenate([table.y for table in chosen]) >= 0)
-    count = min(most, _MAP_NUMBERS // chosen[0].X.shape[1], len(known))
-    if count < LEAST_POINTS:
+    count = points_of(len(known), chosen[0].X.shape[1], most)
+    if not count:
         return None
     drawn = np.sort(np.random.default_rng(seed).permutation(known)[:count])
     parts = [rows[drawn[owners[drawn] == place]] for place in range(len(chosen))]

@@ -21,16 +21,13 @@ from featstore.scan import known_files
 from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle
-from heads.evaluation.plane import LEAST_POINTS, MAP_POINTS, in_the_plane
+from heads.evaluation.plane import in_the_plane, points_of
 
 _SEARCH_SECONDS = 60.0
 """How long what is searched for neighbours, and where images are, is taken as it was."""
 
 _MAPS = 16
 """Maps that are remembered."""
-
-_MAP_NUMBERS = 2**27
-"""Features read for a map at most, half a GB: of very wide ones fewer images are drawn."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,8 +114,8 @@ def _draw(bundle: Bundle, store: Store, seed: int = 0) -> Places | None:
     rows = [CachedRows(store, spec) for spec in bundle.card.specs]
     digests = np.unique(np.concatenate([bundle.fitted.digests, bundle.judged.digests]), axis=0)
     digests = digests[np.logical_and.reduce([cached.lookup(digests) == 0 for cached in rows])]
-    count = min(MAP_POINTS, _MAP_NUMBERS // sum(bundle.card.widths), len(digests))
-    if count < LEAST_POINTS:
+    count = points_of(len(digests), sum(bundle.card.widths))
+    if not count:
         return None
     drawn = digests[np.sort(np.random.default_rng(seed).permutation(len(digests))[:count])]
     X = np.concatenate([cached.read(drawn).reshape(count, -1).astype(np.float32) for cached in rows], axis=1)
@@ -126,12 +123,11 @@ def _draw(bundle: Bundle, store: Store, seed: int = 0) -> Places | None:
     if plane is None:
         return None
     least = plane.min(axis=0)
-    said = _said(bundle, drawn)
     return Places(
         digests=drawn,
         places=(plane - least) / (plane - least).max(),
         labels=[label_of(bundle, digest.tobytes()) or "" for digest in drawn],
-        said=said,
+        said=_said(bundle, drawn),
         total=len(digests),
     )
 

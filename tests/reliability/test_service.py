@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import itertools
 import os
+import pickle
+import shutil
 import subprocess
 import threading
 import time
@@ -17,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from featstore.store import Store, verify
-from tests.commands import finish
+from tests.commands import finish, start
 from tests.pictures import class_folders, png
-from tests.reliability.attacks import Attack, attacks
+from tests.reliability.attacks import Attack, Canary, attacks
 from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
 
 _HEALTHY_SECONDS = 0.5
@@ -151,11 +153,6 @@ def test_beside_an_attack_a_healthy_client_is_answered_and_nothing_is_left_of_it
 
 
 def test_a_bundle_with_a_canary_is_told_and_never_opened(server: Server, tmp_path: Path) -> None:
-    import pickle
-    import shutil
-
-    from tests.reliability.attacks import Canary
-
     hostile = server.place / "bundles" / "hostile"
     shutil.copytree(server.place / "bundles" / server.head, hostile)
     (hostile / "head.npz").write_bytes(pickle.dumps(Canary(str(tmp_path / "canary"))))
@@ -219,8 +216,6 @@ def test_256_clients_are_answered_or_told_to_come_back(server: Server, figures: 
 def test_256_clients_of_vgg16_are_answered_or_told_to_come_back(
     photographs: Path, tmp_path: Path, figures: Figures
 ) -> None:
-    from tests.commands import start
-
     words = ("-b", "vgg16", "--image-size", "150", "--store", tmp_path / "store")
     assert finish(start("train", photographs, *words, "--head", "logreg", "--out", tmp_path / "bundles")).code == 0
     process = start("serve", tmp_path / "bundles", "--store", tmp_path / "store", "--port", "0")
