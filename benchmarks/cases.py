@@ -1,0 +1,77 @@
+"""A base at a size, as the benchmarks of extraction ask for it, with its network open before any clock starts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import featstore
+from featstore.backbone import GraphSpec
+from featstore.errors import InputError
+from featstore.extraction import lane
+from featstore.job import Job, resolve_jobs
+from featstore.runtime import Runtime
+from featstore.weights import Base, resolve
+
+
+def base_of(backbone: str) -> tuple[Base, str]:
+    """With ImageNet weights, or random ones if these cannot be had."""
+    try:
+        return resolve(backbone), "imagenet"
+    except InputError:
+        return resolve(backbone, "random:0"), "random:0"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A base at a size, with ImageNet weights or, if these cannot be had, with random ones."""
+
+    base: Base
+    weights: str
+    size: int
+
+    @classmethod
+    def of(cls, words: str) -> Case:
+        """Of ``vgg16:150``."""
+        backbone, _, size = words.partition(":")
+        base, weights = base_of(backbone)
+        return cls(base, weights, int(size) if size else base.backbone.default_size)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.base.backbone.name} ({self.weights}), {self.size} px"
+
+    def request(self, precision: str = "auto") -> featstore.Request:
+        """What is asked of featstore."""
+        name = self.base.backbone.name
+        return featstore.Request(name, weights=self.weights, image_size=self.size, precision=precision)
+
+    def job(self, images: featstore.Dataset, precision: str = "auto") -> Job:
+        """The same, settled; int8 is calibrated on images to train on, if it has not been."""
+        with tempfile.TemporaryDirectory() as empty:
+            [job] = resolve_jobs([self.request(precision)], featstore.Store.open(empty), images)
+        return job
+
+    def runtime(self, images: featstore.Dataset, precision: str = "auto") -> Runtime:
+        """What an extraction computes with, and after `open_once` finds open."""
+        job = self.job(images, precision)
+        return lane.open_runtime(GraphSpec.of(job.base, job.spec), job.runtime, job.device)
+
+
+def open_once() -> None:
+    """From now on an extraction finds open what has been opened before. It opens a base while pictures are decoded:
+    to take that time off would take off their decoding, too.
+    """
+    real: Callable[..., Runtime] = lane.open_runtime
+    opened: dict[tuple[object, ...], Runtime] = {}
+
+    def open_one(graph: GraphSpec, *how: Any) -> Runtime:
+        key = graph.key(), graph.precision, *how
+        if key not in opened:
+            opened[key] = real(graph, *how)
+        return opened[key]
+
+    lane.open_runtime = open_one
