@@ -3,10 +3,10 @@
     python benchmarks/backbones.py DATA [--backbone NAME[:SIZE] …] [--heads NAME …] [--json | --save]
 
 Each extracts all images of DATA with average pooling into an empty store, at its own size and at the tutorials' 150
-pixels unless told (decoding and committing included, start-up left out), and then trains the heads; the best on
-validation is the one that counts. The test split is scored once, for the best of all. Backbones whose ImageNet weights
-cannot be had are left out, with the reason. --save keeps the rows in benchmarks/results/backbones.json and writes table
-and picture to docs/backbones.md.
+pixels unless told (decoding and committing included, the network open before the clock starts), and then trains the
+heads; the best on validation is the one that counts. The test split is scored once, for the best of all. Backbones
+whose ImageNet weights cannot be had are left out, with the reason. --save keeps the rows, which are no pairs as other
+benchmarks', in benchmarks/results/backbones.json and writes table and picture to docs/backbones.md.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cases import Case, open_once
+from harness import machine_of
+
 sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]  # its `heads` is a benchmark
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 import featstore
-from featstore import Dataset, Request, Store, machine
+from featstore import Dataset, Request, Store
 from featstore.catalog import DOCUMENTED
 from featstore.errors import FeatstoreError
 from featstore.progress import for_stream
-from featstore.versions import installed_versions
 from featstore.weights import resolve
 from heads.compose import train_on
 from heads.report.canvas import Theme, draw
@@ -40,6 +42,7 @@ _HERE = Path(__file__).resolve().parent
 _RESULTS = _HERE / "results" / "backbones.json"
 _DOCS = _HERE.parent / "docs" / "backbones.md"
 _MARK = "<!-- what follows is written by benchmarks/backbones.py --save -->\n"
+_LIBRARIES = ("tensorflow", "keras", "openvino", "pillow", "scikit-learn")
 _HEADS = ("logreg", "linear-svm", "ridge", "lda")
 
 
@@ -69,9 +72,10 @@ def run(asked: Sequence[str], heads: Sequence[str], images: Dataset) -> Iterator
 
 
 def _measured(request: Request, heads: Sequence[str], images: Dataset, store: Path) -> dict[str, Any]:
+    Case(resolve(request.backbone), "imagenet", request.image_size).runtime(images)
     started = time.perf_counter()
     done = featstore.extract(images, request, store=store, progress=for_stream())
-    seconds = time.perf_counter() - started - done.report.stages["startup"]
+    seconds = time.perf_counter() - started
     [spec] = done.report.specs
     options = {"store": Store.open(store), "bundles": None, "progress": for_stream()}
     best = train_on(images, [replace(request, precision=spec.precision)], heads, **options)[1].best
@@ -104,8 +108,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [row["backbone"], f"{row['image_size']}", row["precision"], f"{row['images_per_second']:.1f}"]
         cells += [f"{row['feature_bytes']:,}", row["head"], _words(row["validation"]), _words(row.get("test"))]
         lines.append(f"| {' | '.join(cells)} |")
-    problems = dict.fromkeys(row["problem"] for row in rows if "problem" in row)
-    return "\n".join([*lines, *(["", f"Left out: {'; '.join(problems)}."] if problems else [])])
+    left_out: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if "problem" in row:
+            name = row["backbone"].partition(":")[0]
+            left_out.setdefault(row["problem"].replace(name, "…"), {})[name] = None
+    return "\n".join([*lines, *(f"\nLeft out, as {why}: {', '.join(names)}." for why, names in left_out.items())])
 
 
 def _words(found: dict[str, Any] | None) -> str:
@@ -159,13 +167,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", action="store_true", help="keep the rows, write table and picture to the docs")
     given = parser.parse_args()
+    open_once()
     asked = given.backbone or [words for b in DOCUMENTED for words in (b.name, f"{b.name}:150")]
     rows = list(run(asked, given.heads, featstore.open_dataset(given.data)))
-    host = machine.describe()
-    about = {
-        "benchmark": "backbones",
-        "machine": {"cpu": host.cpu, "cores": host.cores, "flags": host.flags, **installed_versions()},
-    }
+    about = {"benchmark": "backbones", "machine": machine_of(_LIBRARIES)}
     if given.save:
         save(rows, about)
     print(json.dumps({**about, "rows": rows}, indent=2) if given.json else table(rows))

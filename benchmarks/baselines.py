@@ -129,14 +129,14 @@ def of_its_pixels(runtime: Runtime, folder: Path, size: int) -> np.ndarray:
     return np.concatenate([runtime(np.rint(batch).astype(np.uint8)) for batch in images.as_numpy_iterator()])
 
 
-def alone(runtime: Runtime, folder: Path, size: int) -> Side:
+def alone(runtime: Runtime, folder: Path, size: int, batch_size: int = BATCH_SIZE) -> Side:
     """The base on pictures in memory."""
     files = sorted((folder / "all").iterdir())
     images = np.stack([decode(file.read_bytes(), [PixelSpec((size, size))])[0] for file in files])
 
     def run() -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        rows = [runtime(images[start : start + BATCH_SIZE]) for start in range(0, len(images), BATCH_SIZE)]
+        rows = [runtime(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
         return np.concatenate(rows), time.perf_counter() - started
 
     return run

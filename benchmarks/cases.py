@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import featstore
 from featstore.backbone import GraphSpec
@@ -14,6 +18,8 @@ from featstore.extraction import lane
 from featstore.job import Job, resolve_jobs
 from featstore.runtime import Runtime
 from featstore.weights import Base, resolve
+
+CASES = ("vgg16:150", "xception:150", "resnet50:224")
 
 
 def base_of(backbone: str) -> tuple[Base, str]:
@@ -59,6 +65,16 @@ class Case:
         """What an extraction computes with, and after `open_once` finds open."""
         job = self.job(images, precision)
         return lane.open_runtime(GraphSpec.of(job.base, job.spec), job.runtime, job.device)
+
+
+def copied(found: featstore.Dataset, count: int, to: Path) -> Path:
+    """``count`` images of all kinds as one class folder, named so that all sides read them in one order."""
+    (to / "all").mkdir()
+    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)
+    for number, i in enumerate(chosen.tolist()):
+        source = Path(found.source.location, found.paths[i])
+        shutil.copyfile(source, to / "all" / f"{number:06d}{source.suffix}")
+    return to
 
 
 def open_once() -> None:

@@ -5,7 +5,7 @@
 Baselines: Keras's `load_img` (which is Pillow), and TensorFlow's `decode_image` and `resize` with antialiasing.
 
 Same result: the mean absolute difference of all pixels is at most 3 of 255 (JPEGs much larger than the target are
-decoded at a fraction of their size; see docs/decisions).
+decoded at a fraction of their size, as featstore/decode.py says).
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ loop's, its C chosen on validation, judged on validation and test together; same
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import Side, alone, by_timm, dataset, keras_model, loop, of_its_pixels  # first: it loads PyTorch
-from cases import Case, open_once
+from cases import CASES, Case, copied, open_once
 
 # isort: split
 import numpy as np
@@ -51,7 +50,6 @@ from featstore.records import SPLITS
 from featstore.runtime.graph_files import calibrations, card_of
 from featstore.spec import Spec
 
-_CASES = ("vgg16:150", "xception:150", "resnet50:224")
 _LIBRARIES = ("tensorflow", "keras", "openvino", "nncf", "pillow", "scikit-learn", "blake3", "torch", "timm")
 _LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.99, "float16": 0.99, "int8": 0.9}
 _ROUNDED = 0.999
@@ -201,28 +199,18 @@ def _told_apart(mine: np.ndarray, theirs: np.ndarray) -> bool:
     return bool((np.diag(cosines) >= cosines.max(axis=1) - _NEARER).all())
 
 
-def copied(found: featstore.Dataset, count: int, to: Path) -> Path:
-    """``count`` images of all kinds as one class folder, named so that all sides read them in one order."""
-    (to / "all").mkdir()
-    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)
-    for number, i in enumerate(chosen.tolist()):
-        source = Path(found.source.location, found.paths[i])
-        shutil.copyfile(source, to / "all" / f"{number:06d}{source.suffix}")
-    return to
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Run it and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--case", action="append", help=f"BACKBONE:SIZE, may repeat (default: {', '.join(_CASES)})")
+    parser.add_argument("--case", action="append", help=f"BACKBONE:SIZE, may repeat (default: {', '.join(CASES)})")
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=3)
     add_options(parser)
     given = parser.parse_args(words)
     open_once()
     images = featstore.open_dataset(given.data)
-    cases = [Case.of(words) for words in given.case or _CASES]
+    cases = [Case.of(words) for words in given.case or CASES]
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = copied(images, given.images, Path(place))

@@ -38,7 +38,11 @@ class StageProfile:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Every stage, the one that limited the run, how busy the base was between 0 and 1, and what would help."""
+    """Every stage, the one that limited the run, how busy the base was between 0 and 1, and what would help.
+
+    ``busy`` is of the time when the base could compute: not while files were looked up, nor while it was opened. Up to
+    128 pictures are decoded while it is opened, so that in a run of hardly more than these it is an upper bound.
+    """
 
     stages: tuple[StageProfile, ...]
     limit: Limit
@@ -103,7 +107,7 @@ def _advice(limit: Limit, report: ExtractReport, machine: Machine) -> list[str]:
     found = []
     if {"avx512_bf16", "amx_bf16"} & {*machine.flags}:
         if any(spec.precision == "float32" for spec in computed):
-            found.append("--precision bfloat16 computes about twice as fast on this CPU, at a cosine of 0.995 or more")
+            found.append("--precision bfloat16 computes about twice as fast on this CPU; docs/benchmarks.md shows its price")
         elif any((spec.precision, spec.runtime) == ("bfloat16", "openvino") for spec in computed):
             found.append("--precision int8 may compute nearly twice as fast; docs/benchmarks.md shows its price")
     other = "" if machine.gpus else "a GPU, or "

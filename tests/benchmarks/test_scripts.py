@@ -45,7 +45,7 @@ def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
 def test_a_second_extraction_finds_all_there(few_photographs: Path) -> None:
-    assert len(cases("warm.py", few_photographs, "--files", "300", "--others", "300", "--repeats", "1")) == 4
+    assert len(cases("warm.py", few_photographs, "--files", "300", "--others", "300", "--repeats", "1")) == 5
 
 
 @pytest.mark.real
@@ -83,6 +83,13 @@ def test_every_side_of_extraction_computes_the_same_features(few_photographs: Pa
         "accuracy",
     ):
         assert any(words in case for case in found), words
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("linked_cache")
+def test_any_number_of_images_at_once_gives_about_the_same_rows(few_photographs: Path) -> None:
+    words = ("--case", "vgg16:64", "--sizes", "8", "40", "--images", "8", "--repeats", "1")
+    assert len(cases("batch.py", few_photographs, *words)) == 2
 
 
 @pytest.mark.real
