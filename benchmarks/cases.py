@@ -19,6 +19,9 @@ from featstore.job import Job, resolve_jobs
 from featstore.runtime import Runtime
 from featstore.weights import Base, resolve
 
+_NEARER = 0.01
+_LONGER = 0.05
+
 CASES = ("vgg16:150", "xception:150", "resnet50:224")
 
 
@@ -75,6 +78,19 @@ def copied(found: featstore.Dataset, count: int, to: Path) -> Path:
         source = Path(found.source.location, found.paths[i])
         shutil.copyfile(source, to / "all" / f"{number:06d}{source.suffix}")
     return to
+
+
+def as_long(mine: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether the rows are about as long as the other side's: cosines do not see a factor."""
+    return bool(np.allclose(np.linalg.norm(mine, axis=1), np.linalg.norm(theirs, axis=1), rtol=_LONGER))
+
+
+def told_apart(mine: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether every row is nearest to its own image's on the other side; near copies of an image may be as near."""
+    centred = (rows - theirs.mean(axis=0) for rows in (mine, theirs))
+    left, right = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in centred)
+    cosines = left @ right.T
+    return bool((np.diag(cosines) >= cosines.max(axis=1) - _NEARER).all())
 
 
 def open_once() -> None:

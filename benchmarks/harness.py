@@ -8,6 +8,7 @@ import platform
 import re
 import resource
 import statistics
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -76,7 +77,22 @@ def machine_of(libraries: Sequence[str]) -> dict[str, Any]:
     for name in libraries:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
-    return {"cpu": about.cpu, "cores": about.cores, "flags": about.flags, "memory": about.memory, **versions}
+    return {
+        "cpu": about.cpu, "cores": about.cores, "flags": about.flags, "memory": about.memory, **versions,
+        "featstore": _commit(),
+    }  # fmt: skip
+
+
+def _commit() -> str:
+    """The commit of what was measured, with a "+" if its code was changed since; "" without git."""
+
+    def git(*words: str) -> str:
+        with suppress(OSError):
+            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        return ""
+
+    changed = git("status", "--porcelain", "--", "featstore", "heads", "cli.py", "benchmarks/*.py")
+    return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
 
 
 def with_tables(page: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -51,10 +52,12 @@ def extract(
     Rejected images are listed in ``ledger`` (None: a CSV file in the store).
     Raises InputError, ReadOnlyError, NoSpaceError, DamageError (see their exit codes in docs/CLI.md).
     """
+    started = time.perf_counter()
     dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
+    prepared = time.perf_counter() - started
     done = run_extraction(dataset, jobs, where.create(), options, progress)
     listed = write_ledger(done.report.rejects, ledger, where, dataset)
-    return replace(done, report=replace(done.report, ledger=listed))
+    return replace(done, report=replace(done.report.after(prepared), ledger=listed))
 
 
 def plan(

@@ -15,7 +15,6 @@ import numpy as np
 
 from featstore.backbone import GraphSpec
 from featstore.dataset import Dataset
-from featstore.decode import decode
 from featstore.errors import InputError
 from featstore.formats import MAX_FILE_BYTES
 from featstore.progress import Progress, silent
@@ -70,6 +69,8 @@ def _pictures(pixels: PixelSpec, dataset: Dataset, digests: Digests) -> Iterator
     train = np.flatnonzero(dataset.split_of(digests) == SPLITS.index("train"))
     keys = {digests[i].tobytes(): i for i in (train if len(train) else np.arange(len(dataset))).tolist()}
     order = sorted(keys, key=lambda digest: hashlib.sha256(bytes([SEED]) + digest).digest())
+    from featstore.decode import decode  # Pillow, which only a first calibration needs
+
     count = 0
     for digest in order:
         try:

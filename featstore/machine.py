@@ -19,14 +19,14 @@ from featstore.spec import Precision
 
 RUNTIMES = ("openvino", "tensorflow")
 _LARGE_SHARE = 8
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A CPU with the cores that this process may use, its memory in bytes (0: unknown), GPUs, and installed runtimes.
 
-    ``flags`` are those of avx2, avx512f, avx512_bf16 and amx_bf16 that the CPU has.
+    ``flags`` are those that the CPU has of the ones that decide how fast it computes, by their names in /proc/cpuinfo.
     """
 
     cpu: str

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from featstore.dataset import Dataset
-from featstore.errors import from_os_error
+from featstore.errors import FeatstoreError
 from featstore.extraction.report import RejectedImage
 from featstore.store import Store
+from featstore.whole import write_whole
 from featstore.wording import printable
 
 
@@ -22,20 +23,17 @@ def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Sto
     Every run over one dataset writes the same file (``path``, else one in the store). With nothing rejected an old
     ledger in the store is removed. Returns where it is, or None if there is none or a read-only store cannot take it.
     """
-    target = path or store.path / "ledger" / _ledger_name(dataset)
+    target = path or store.ledger_folder / _ledger_name(dataset)
+    if not rejects and path is None:
+        with suppress(OSError):
+            target.unlink()
+        return None
     try:
-        if not rejects and path is None:
-            target.unlink(missing_ok=True)
-            return None
-        if path is None:
-            target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(_ledger_text(rejects), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
+        write_whole(target, "write the ledger of rejected images", _ledger_text(rejects).encode())
+    except FeatstoreError:
         if path is None:  # the ledger in the store is derived: the rows themselves say it all
             return None
-        raise from_os_error(error, "write the ledger of rejected images", target) from error
+        raise
     return target
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from featstore.extraction.report import ExtractReport
 from featstore.machine import Machine
 
-Limit = Literal["scan", "startup", "backbone", "read", "decode", "write"]
+Limit = Literal["prepare", "scan", "startup", "backbone", "read", "decode", "write"]
 
 _STAGES: dict[Limit, str] = {
+    "prepare": "listing images, finding weights, calibrating",
     "scan": "looking up files and rows",
     "startup": "opening the base",
     "read": "reading files, taking their digests",
@@ -71,15 +72,17 @@ def profile(report: ExtractReport, machine: Machine) -> Profile:
         )
         for name, about in _STAGES.items()
     )
-    could = report.seconds - alone["scan"] - alone["startup"]
+    could = report.seconds - alone["prepare"] - alone["scan"] - alone["startup"]
     busy = min(1.0, alone["backbone"] / could) if could > 0 else 0.0
     computed = any(spec.computed for spec in report.specs)
-    limit: Limit = _limit(alone, report.seconds, busy) if computed else max(("scan", "read"), key=alone.__getitem__)
+    limit: Limit = (
+        _limit(alone, report.seconds, busy) if computed else max(("prepare", "scan", "read"), key=alone.__getitem__)
+    )
     return Profile(stages, limit, busy, tuple(_advice(limit, report, machine)))
 
 
 def _limit(alone: dict[Limit, float], total: float, busy: float) -> Limit:
-    for name in ("scan", "startup"):
+    for name in ("prepare", "scan", "startup"):
         if alone[name] > total / 2:
             return name
     if busy >= _BUSY:
@@ -91,6 +94,8 @@ def _advice(limit: Limit, report: ExtractReport, machine: Machine) -> list[str]:
     computed = [spec for spec in report.specs if spec.computed]
     if not computed:
         return ["nothing was left to compute: the time went into looking at files"]
+    if limit == "prepare":
+        return ["most of it was preparing: weights are downloaded and a base is calibrated for int8 once, then kept"]
     if limit == "scan":
         return ["looking at files took longer than computing: a folder on a local disk is quicker"]
     if limit == "startup":
@@ -107,7 +112,9 @@ def _advice(limit: Limit, report: ExtractReport, machine: Machine) -> list[str]:
     found = []
     if {"avx512_bf16", "amx_bf16"} & {*machine.flags}:
         if any(spec.precision == "float32" for spec in computed):
-            found.append("--precision bfloat16 computes about twice as fast on this CPU; docs/benchmarks.md shows its price")
+            found.append(
+                "--precision bfloat16 computes about twice as fast here; docs/benchmarks.md shows its price"
+            )
         elif any((spec.precision, spec.runtime) == ("bfloat16", "openvino") for spec in computed):
             found.append("--precision int8 may compute nearly twice as fast; docs/benchmarks.md shows its price")
     other = "" if machine.gpus else "a GPU, or "

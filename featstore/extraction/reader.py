@@ -16,9 +16,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from featstore import decode
 from featstore.augmentation import Policy, augment
 from featstore.dataset import Dataset
+from featstore.formats import MAX_FILE_BYTES
 from featstore.records import Reason, Rejected, Stamp
 from featstore.spec import PixelSpec
 
@@ -62,7 +62,7 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
     path = dataset.paths[index]
     try:
         stamp = dataset.source.stamp(path)
-        data = dataset.source.read(path, decode.MAX_FILE_BYTES)
+        data = dataset.source.read(path, MAX_FILE_BYTES)
     except Rejected as unreadable:
         return Prepared(index, rejected=unreadable)
     except OSError as error:
@@ -83,6 +83,8 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
 
 
 def _make(pictures: frozenset[Picture], data: bytes, digest: bytes) -> dict[Picture, npt.NDArray[np.uint8]]:
+    from featstore import decode  # Pillow, which a run that computes nothing need not load
+
     specs = sorted({picture.pixels for picture in pictures}, key=repr)
     plain = dict(zip(specs, decode.decode(data, specs), strict=True))
     return {

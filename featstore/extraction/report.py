@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class ExtractReport:
     store_bytes: int
     quarantined: int
     ledger: Path | None = None
+
+    def after(self, seconds: float) -> ExtractReport:
+        """The same with what came before it, the stage "prepare": images listed, weights found, a base calibrated."""
+        return replace(self, seconds=self.seconds + seconds, stages={"prepare": seconds, **self.stages})
 
     @property
     def reasons(self) -> Mapping[str, int]:

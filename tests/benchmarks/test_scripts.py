@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -90,6 +92,16 @@ def test_every_side_of_extraction_computes_the_same_features(few_photographs: Pa
 def test_any_number_of_images_at_once_gives_about_the_same_rows(few_photographs: Path) -> None:
     words = ("--case", "vgg16:64", "--sizes", "8", "40", "--images", "8", "--repeats", "1")
     assert len(cases("batch.py", few_photographs, *words)) == 2
+
+
+def test_rows_that_are_swapped_or_stretched_are_not_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    found = importlib.import_module("cases")
+    rows = 100 + np.random.default_rng(0).random((8, 16), np.float32)  # all point nearly one way
+    assert found.told_apart(rows, rows)
+    assert not found.told_apart(rows[::-1], rows)
+    assert found.as_long(rows, rows)
+    assert not found.as_long(1.1 * rows, rows)
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import featstore
-from featstore import ExtractOptions, Request, Store, open_dataset
+from featstore import ExtractOptions, Request, Store, decode, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
 from featstore.extraction import run as run_module
@@ -84,11 +84,9 @@ def test_several_backbones_share_one_pass_over_the_files(
     read, decoded = [], []
     dataset = open_dataset(photos)
     source_type = type(dataset.source)
-    real_read, real_decode = source_type.read, run_module.prepare.__globals__["decode"].decode
+    real_read, real_decode = source_type.read, decode.decode
     monkeypatch.setattr(source_type, "read", lambda self, *given: read.append(given[0]) or real_read(self, *given))
-    monkeypatch.setattr(
-        run_module.prepare.__globals__["decode"], "decode", lambda d, s: decoded.append(s) or real_decode(d, s)
-    )
+    monkeypatch.setattr(decode, "decode", lambda d, s: decoded.append(s) or real_decode(d, s))
     done = featstore.extract(dataset, ["vgg16", Request("xception", image_size=80)])
     assert [spec.computed for spec in done.report.specs] == [ROWS, ROWS]
     assert len(read) == ROWS

@@ -163,7 +163,7 @@ def test_a_precision_that_the_cpu_does_not_grant_is_refused(monkeypatch: pytest.
 
     monkeypatch.setattr(openvino.openvino, "Core", lambda: type("Core", (), {"compile_model": lambda *_: Granted()})())
     with pytest.raises(InputError, match="cannot compute in bfloat16"):
-        openvino._compile(openvino.openvino.Model, "bfloat16")
+        openvino._compile(openvino.openvino.Model, "bfloat16", 1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
