@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from featstore.progress import Progress, silent
 from featstore.records import Digests, as_text
 from featstore.scan import digest_all, lost_caches
 from featstore.store import Store, compact
-from featstore.store.commit import leftovers, remove
+from featstore.store.commit import remove
 from featstore.wording import counted
 
 
@@ -46,14 +49,15 @@ def collect(
 
     Raises
     ------
-    InputError : an image to keep cannot be read, so that its rows would go with the others.
+    InputError : an image to keep cannot be read, so that its rows would go with the others; or the store leads
+        elsewhere.
     ReadOnlyError, NoSpaceError, StorageError : the store cannot be changed.
     """
+    store.check_folders()
     wanted = _Kept(store, keep, progress) if keep else None
-    quarantined = [file for folder in sorted(store.path.glob("ns/*/quarantine")) for file in sorted(folder.iterdir())]
-    private, caches = leftovers(store.private_folder), lost_caches(store.scan_folder)
-    files = [*quarantined, *private, *caches]
-    freed = sum(file.stat().st_size for file in files if file.exists())
+    quarantined, unfinished, caches = store.quarantined(), store.leftovers(), lost_caches(store.scan_folder)
+    files = [*quarantined, *unfinished, *caches]
+    freed = sum(map(_bytes_of, files))
     rows = 0
     if not dry_run:
         for file in files:  # first: on a full disk it makes room for what follows
@@ -64,7 +68,17 @@ def collect(
     elif wanted is not None:
         done = compact(store, wanted=wanted, progress=progress)
         rows, freed = done.dropped, freed + done.bytes_before - done.bytes_after
-    return GarbageReport(len(quarantined), len(private), len(caches), rows, freed, dry_run)
+    return GarbageReport(len(quarantined), len(unfinished), len(caches), rows, freed, dry_run)
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, of a link itself, or of all files in a folder; what is gone meanwhile has none."""
+    inside = [] if path.is_symlink() else [Path(top, name) for top, _, names in os.walk(path) for name in names]
+    total = 0
+    for file in inside or [path]:
+        with suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
 
 
 class _Kept:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from featstore import machine
+from featstore.errors import FeatstoreError
 from featstore.job import Job
 from featstore.store import Store
+from featstore.whole import read_small, write_whole
 
 _FILE = "rates.json"
+_MAX_BYTES = 2**20
 _NOMINAL_GFLOPS = {"float32": 60.0, "bfloat16": 130.0, "float16": 130.0, "int8": 250.0}
 """GFLOP/s of one server core: a guess for the first run only, said to be one."""
 
@@ -67,21 +70,13 @@ def record(job: Job, store: Store, images_per_second: float) -> None:
     if not store.exists or images_per_second <= 0:
         return
     known = {**_read(store), _key(job): images_per_second}
-    target = store.scan_folder / _FILE
-    try:
-        target.parent.mkdir(exist_ok=True)
-        temporary = target.with_name(f"{_FILE}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
-        temporary.replace(target)
-    except OSError:
-        return
+    with suppress(FeatstoreError):
+        write_whole(store.scan_folder / _FILE, "keep a rate", json.dumps(known, indent=1, sort_keys=True).encode())
 
 
 def _read(store: Store) -> dict[str, float]:
     try:
-        data = json.loads((store.scan_folder / _FILE).read_text())
-    except (OSError, ValueError):
+        data = json.loads(read_small(store.scan_folder / _FILE, _MAX_BYTES))
+        return {str(k): float(v) for k, v in data.items() if isinstance(v, int | float) and v > 0}
+    except (OSError, ValueError, AttributeError, OverflowError, RecursionError):  # lost or damaged: nothing is known
         return {}
-    if not isinstance(data, dict):
-        return {}
-    return {str(k): float(v) for k, v in data.items() if isinstance(v, int | float) and v > 0}

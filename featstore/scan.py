@@ -8,28 +8,43 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
-import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from featstore import records
 from featstore.dataset import Dataset
+from featstore.errors import FeatstoreError
 from featstore.formats import MAX_FILE_BYTES
 from featstore.progress import Progress, silent
 from featstore.records import DIGEST_BYTES, RACY_NS, Reason, Rejected, Stamp
+from featstore.whole import open_regular, write_whole
 
 _ENTRY = np.dtype(
     [("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<u8"), ("digest", f"V{DIGEST_BYTES}")]
 )
 _STAMP = struct.Struct("<qqqQ")  # the first four
 _VERSION = 1
+_NAME = re.compile(r"[0-9a-f]{64}\.npz")
+_MAX_BYTES = 2**29
+"""Of the cache of one place: some four million files."""
+
+_ZIP_END = struct.Struct("<4s16x4s8xL4xH")
+"""The last bytes of a zip: where a 64-bit one has its mark, then that of its end, the bytes of its list of members, and
+those of the comment after it.
+"""
+_MAX_LIST_BYTES = 2**10
+"""Of three members."""
+
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
 _CHUNK = 256  # files handed to the threads at a time
 
@@ -78,7 +93,7 @@ class StatCache:
             return
         try:
             _write(self._file, self._location, self._entries)
-        except OSError:
+        except FeatstoreError:
             return
         self._changed = False
 
@@ -89,7 +104,7 @@ def known_files(folder: Path) -> dict[bytes, Path]:
     ``folder`` is STORE/scan. The content may have changed since: whoever reads a file takes its digest again.
     """
     found: dict[bytes, Path] = {}
-    for cache in sorted(folder.glob("*.npz")):
+    for cache in _caches(folder):
         try:
             location, entries = _read(cache)
         except Exception:  # noqa: S112 - as in StatCache.load
@@ -100,7 +115,11 @@ def known_files(folder: Path) -> dict[bytes, Path]:
 
 def lost_caches(folder: Path) -> list[Path]:
     """The caches in ``folder`` (STORE/scan) of places that are not there any more, or that cannot be read."""
-    return [cache for cache in sorted(folder.glob("*.npz")) if not _place_exists(cache)]
+    return [cache for cache in _caches(folder) if not _place_exists(cache)]
+
+
+def _caches(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.npz") if _NAME.fullmatch(file.name))
 
 
 def _place_exists(cache: Path) -> bool:
@@ -115,31 +134,52 @@ def _packed(stamp: Stamp) -> bytes:
 
 
 def _read(file: Path) -> tuple[str, dict[str, bytes]]:
-    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-        entries, blob, version = arrays["entries"], arrays["paths"].tobytes(), int(arrays["version"])
-    location, *paths = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
-    if version != _VERSION or entries.dtype != _ENTRY or len(paths) != len(entries):
+    """The place and the entries that a cache holds. The memory that this takes follows from the file's size alone."""
+    with open_regular(file) as opened:
+        _check_end(opened)
+        with zipfile.ZipFile(opened) as archive:
+            entries, paths, version = (_array(archive, name) for name in ("entries", "paths", "version"))
+    blob = paths.tobytes()
+    if int(version) != _VERSION or entries.dtype != _ENTRY or blob.count(b"\0") != len(entries) + 1:
         raise ValueError("not a stat cache of this version")
+    location, *names = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
     rows, step = entries.tobytes(), _ENTRY.itemsize
-    return location, {path: rows[at * step : (at + 1) * step] for at, path in enumerate(paths)}
+    return location, {name: rows[at * step : (at + 1) * step] for at, name in enumerate(names)}
+
+
+def _check_end(file: BinaryIO) -> None:
+    """Raise ValueError unless the file is small enough and ends as a zip of a few members does, for zipfile makes an
+    object of every member in its list, however long that is.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _ZIP_END.size))
+    tail = file.read(_ZIP_END.size)
+    if size > _MAX_BYTES or len(tail) < _ZIP_END.size:
+        raise ValueError("not the size of a stat cache")
+    long_mark, mark, list_bytes, comment_bytes = _ZIP_END.unpack(tail)
+    if long_mark == b"PK\6\7" or mark != b"PK\5\6" or list_bytes > _MAX_LIST_BYTES or comment_bytes:
+        raise ValueError("not the end of a stat cache")
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[np.generic]:
+    """An array of an ``.npz``, which must lie there as it is: what is compressed could be of any size."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with archive.open(member) as opened:
+        array: npt.NDArray[np.generic] = np.lib.format.read_array(opened, allow_pickle=False)
+        return array
 
 
 def _write(file: Path, location: str, entries: Mapping[str, bytes]) -> None:
     blob = b"".join(os.fsencode(path) + b"\0" for path in (location, *entries))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".npz")
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
-            np.savez(
-                opened,
-                version=np.int64(_VERSION),
-                entries=np.frombuffer(b"".join(entries.values()), dtype=_ENTRY),
-                paths=np.frombuffer(blob, dtype=np.uint8),
-            )
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    rows = np.frombuffer(b"".join(entries.values()), dtype=_ENTRY)
+    paths, version = np.frombuffer(blob, dtype=np.uint8), np.int64(_VERSION)
+    write_whole(
+        file,
+        "keep what is known of files",
+        lambda opened: np.savez(opened, version=version, entries=rows, paths=paths),
+    )
 
 
 @dataclass(frozen=True, eq=False)

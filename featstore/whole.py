@@ -1,15 +1,21 @@
-"""Files that appear whole or not at all, whatever happens while they are written."""
+"""Files that appear whole or not at all, whatever happens while they are written; and how files that anybody may have
+laid there are read: without waiting, and without taking more memory than they may.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from featstore.errors import from_os_error
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}", re.DOTALL)
 
 
 def write_whole(path: Path, action: str, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -31,3 +37,29 @@ def write_whole(path: Path, action: str, content: bytes | Callable[[BinaryIO], o
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file is called as :func:`write_whole` calls one that is not whole yet: a kill may leave it behind."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, and never wait for a pipe. Raises OSError, or ValueError if it is not a regular file."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("it is not a regular file")
+        return open(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """All of a regular file of ``most`` bytes or fewer. Raises OSError, or ValueError for any other file."""
+    with open_regular(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return content

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +19,12 @@ import numpy as np
 import pytest
 
 import featstore
-from featstore import Request, Table
+from featstore import Request, Table, rates
+from featstore.extraction import write_ledger
+from featstore.extraction.report import RejectedImage
+from featstore.records import Reason, Stamp
+from featstore.scan import StatCache
+from featstore.spec import Spec
 from tests.commands import Done, finish, good, run, segments, spawn, start, wait_for
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
@@ -99,8 +106,8 @@ def test_killed_again_and_again_a_run_ends_with_the_same_table(
         kept.append(rows(store))
         assert kept[-1] > kept[-2], "committed rows were lost"
     (store / "tmp" / "1-leftover").write_bytes(b"half a segment")
-    (store / "scan" / ".leftover.npz").parent.mkdir(exist_ok=True)
-    (store / "scan" / ".leftover.npz").write_bytes(b"half a cache")
+    (store / "scan").mkdir(exist_ok=True)
+    (store / "scan" / f".{'0' * 64}.npz.0123abcd").write_bytes(b"half a cache")
     [spec] = spawn(*command(photos, store)).json["specs"]
     assert (spec["hits"], spec["computed"], spec["rejected"]) == (kept[-1], ROWS - kept[-1], 0)
     assert_whole(photos, store, reference)
@@ -171,6 +178,56 @@ def test_ctrl_c_before_anything_is_computed_exits_with_130_too(photos: Path, tmp
     done = finish(process)
     assert done.code == 130
     assert done.message.startswith("interrupted")
+
+
+def _kept_rate(store: featstore.Store, place: Path) -> None:
+    rates.record("a job", store, 5.0)  # type: ignore[arg-type] # only its key counts
+
+
+def _kept_ledger(store: featstore.Store, place: Path) -> None:
+    dataset = featstore.open_dataset(place)
+    write_ledger([RejectedImage("a.png", "00" * 32, Reason.TRUNCATED)], None, store, dataset)
+
+
+def _kept_scan(store: featstore.Store, place: Path) -> None:
+    cache = StatCache.load(store.scan_folder, str(place))
+    cache.put("a.png", Stamp(1, 1, 1, 1), bytes(32))
+    cache.save()
+
+
+def _kept_check(store: featstore.Store, place: Path) -> None:
+    checked = store.checked("0" * 64)
+    checked.put("a", (1, 1, 1, 1), time.time_ns())
+    checked.save(["a"])
+
+
+@pytest.mark.parametrize("keep", [_kept_rate, _kept_ledger, _kept_scan, _kept_check])
+def test_what_a_kill_leaves_of_derived_files_is_swept_a_day_later(
+    keep: Callable[[featstore.Store, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    few = class_folders(tmp_path / "few", count=1)
+    store = featstore.Store.open(tmp_path / "store", create=True)
+    monkeypatch.setattr(rates, "_key", str)
+    with monkeypatch.context() as patch:
+        for call in ("replace", "unlink"):
+            patch.setattr(os, call, killed)
+        with pytest.raises(Killed):
+            keep(store, few)
+    [left] = [file for file in store.path.rglob("*") if file.is_file() and file.name != "FORMAT"]
+    namespace = store.namespace(Spec("vgg16", "ab" * 32, "block5_pool", (150, 150)))
+    namespace.writer({})
+    assert left.exists(), "it could be one that another process is writing just now"
+    os.utime(left, (time.time() - 90_000,) * 2)
+    namespace.writer({})
+    assert not left.exists()
+    keep(store, few)
+    assert not store.leftovers()
 
 
 # ---- a store that cannot be written ----------------------------------------------------------------------------------
@@ -332,6 +389,80 @@ def test_on_a_disk_without_a_free_byte_rows_are_read_and_new_ones_refused_at_onc
     assert done.code == 4
     assert not list(place.glob("*features*")), "half an export was left"
     assert good("store", "verify", "--read-data", "--store", store, "--json").json["sound"]
+
+
+def test_on_a_disk_without_a_free_byte_what_nobody_wants_is_collected(
+    tmp_path: Path, bases: Bases, mounted: Callable[..., Path]
+) -> None:
+    few, more = class_folders(tmp_path / "few"), class_folders(tmp_path / "more", count=12)  # these and 36 others
+    place = mounted(200_000)
+    store = place / "store"
+    for data in (few, more):
+        good("extract", data, "--store", store)
+    assert rows(store) == 72
+    fill(place)
+    assert_no_space(run("extract", few, "--store", store, "--image-size", "64"), store)
+    collected = good("store", "gc", "--keep", few, "--store", store, "--json").json
+    assert collected["rows"] == 36
+    assert rows(store) == 36
+    assert good("extract", few, "--store", store, "--json").json["specs"][0]["hits"] == 36
+
+
+# ---- a store of somebody who means harm ------------------------------------------------------------------------------
+
+LOOK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+from pathlib import Path
+from featstore import rates, scan
+from featstore.errors import InputError
+from featstore.spec import Spec
+from featstore.store import Store
+
+rates._key = str
+foreign, store = Path(sys.argv[1]), Store.open(sys.argv[2])
+try:
+    Store.open(foreign)
+    sys.exit("it was opened")
+except InputError as error:
+    assert "not a featstore store" in error.what
+[fingerprint] = store.fingerprints()
+assert store.read_spec(fingerprint) is None
+assert not store.checked(fingerprint).holds("a", (1, 1, 1, 1))
+assert not rates.is_measured("a job", store)
+assert scan.known_files(store.scan_folder) == {}
+assert len(scan.lost_caches(store.scan_folder)) == 1
+scan.StatCache.load(store.scan_folder, "/data")
+store.namespace(Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))).writer({})
+assert store.read_spec(fingerprint) is not None
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def _sparse(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(2**33)
+
+
+@pytest.mark.parametrize("harm", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), _sparse])
+def test_no_file_of_a_store_makes_its_reader_wait_or_grow(harm: Callable[[Path], None], tmp_path: Path) -> None:
+    spec = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
+    foreign, store = (featstore.Store.open(tmp_path / name, create=True) for name in ("foreign", "store"))
+    store.namespace(spec).writer({})
+    store.scan_folder.mkdir()
+    cache = hashlib.sha256(b"/data").hexdigest()
+    for file in (
+        foreign.path / "FORMAT",
+        store.path / "ns" / spec.fingerprint / "spec.json",
+        *(store.scan_folder / name for name in (f"{spec.fingerprint}.checked.json", "rates.json", f"{cache}.npz")),
+    ):
+        file.unlink(missing_ok=True)
+        harm(file)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, foreign.path, store.path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2**19, "KiB"  # 512 MiB, most of them numpy's and what it loads
 
 
 # ---- no network ------------------------------------------------------------------------------------------------------

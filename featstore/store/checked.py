@@ -16,6 +16,10 @@ from pathlib import Path
 from featstore.errors import FeatstoreError
 from featstore.records import RACY_NS
 from featstore.store.commit import write_text
+from featstore.whole import read_small
+
+_MAX_BYTES = 2**24
+"""A hundred thousand segments."""
 
 _TRUSTED_NS = 24 * 3600 * 10**9
 
@@ -39,15 +43,15 @@ class Checked:
         self._private = private
         self._changed = False
         try:
-            found = json.loads(file.read_bytes())
+            found = json.loads(read_small(file, _MAX_BYTES))
             self._known = {str(name): tuple(map(int, entry)) for name, entry in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # lost or damaged: nothing is known
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):  # lost or damaged
             self._known = {}
 
     def holds(self, name: str, stamp: FileStamp) -> bool:
         """True if the segment was sound within the last day, as the file that it is now."""
-        *then, when = self._known.get(name, (0,))
-        return tuple(then) == stamp and 0 <= time.time_ns() - when < _TRUSTED_NS
+        known = self._known.get(name, ())
+        return known[:-1] == stamp and 0 <= time.time_ns() - known[-1] < _TRUSTED_NS
 
     def put(self, name: str, stamp: FileStamp, began_ns: int) -> None:
         """Remember a check that began at ``began_ns``. A file changed just before could change again unnoticed."""

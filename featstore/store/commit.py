@@ -9,17 +9,21 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featstore.errors import FeatstoreError, from_os_error
 from featstore.store.names import name_of, name_of_file
+from featstore.whole import open_regular
 
 SEGMENT_ENDING = ".h5"
 
 _LEFTOVER_SECONDS = 24 * 3600
+_TRIED_AGAIN = {errno.EIO, errno.ENOENT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
@@ -47,26 +51,30 @@ def commit(data: bytes, folder: Path, private: Path) -> str:
     name = name_of(data)
     target = folder / (name + SEGMENT_ENDING)
     with explained("write a segment", target):
-        with _temporary(data, private) as temporary:
-            _publish(temporary, target, name)
+        _by_way_of(private, data, lambda file: _publish(file, target, name))
         fsync_folder(folder)
     return name
 
 
 def remove(paths: Sequence[Path], folder: Path) -> None:
-    """Remove files of ``folder``, durably; what is gone already is no error. Raises ReadOnlyError or StorageError."""
+    """Remove files of ``folder``, and folders with all that is in them, durably; a link goes, and not what it leads to.
+
+    What is gone already is no error. Raises ReadOnlyError or StorageError.
+    """
     with explained("remove files", folder):
         for path in paths:
             with suppress(FileNotFoundError):
-                os.unlink(path)
+                if stat.S_ISDIR(os.lstat(path).st_mode):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
         fsync_folder(folder)
 
 
 def write_text(text: str, target: Path, private: Path) -> None:
     """Replace ``target`` by a file holding ``text`` (ASCII), atomically and durably; errors as in :func:`commit`."""
     with explained(f"write {target.name}", target):
-        with _temporary(text.encode("ascii"), private) as temporary:
-            os.replace(temporary, target)
+        _by_way_of(private, text.encode("ascii"), lambda file: os.replace(file, target))
         fsync_folder(target.parent)
 
 
@@ -99,24 +107,25 @@ def fsync_folder(folder: Path) -> None:
 
 def probe(private: Path) -> None:
     """Write a small private file and remove it, to see whether one may write here; errors as in :func:`commit`."""
-    with explained("write to the store", private), _temporary(b"\0" * 4096, private):
-        pass
+    with explained("write to the store", private):
+        _by_way_of(private, b"\0" * 4096, lambda _: None)
 
 
-def sweep(private: Path) -> None:
+def sweep(files: Iterable[Path]) -> None:
     """Remove :func:`leftovers`. Never raises."""
-    for file in leftovers(private):
+    for file in files:
         with suppress(OSError):
             os.unlink(file)
 
 
-def leftovers(private: Path) -> list[Path]:
-    """The private files that killed processes left a day ago or earlier. Never raises."""
+def leftovers(folder: Path, named: Callable[[str], bool] = lambda _: True) -> list[Path]:
+    """The files of ``folder``, if ``named`` so, that killed processes left a day ago or earlier. Never raises."""
     found = []
     with suppress(OSError):
-        for entry in list(os.scandir(private)):
+        for entry in list(os.scandir(folder)):
             with suppress(OSError):
-                if entry.is_file(follow_symlinks=False) and _age(entry) > _LEFTOVER_SECONDS:
+                old = entry.is_file(follow_symlinks=False) and _age(entry) > _LEFTOVER_SECONDS
+                if old and named(entry.name):
                     found.append(Path(entry.path))
     return found
 
@@ -125,21 +134,25 @@ def _age(entry: os.DirEntry[str]) -> float:
     return time.time() - entry.stat(follow_symlinks=False).st_mtime
 
 
-@contextmanager
-def _temporary(data: bytes, private: Path) -> Iterator[Path]:
-    """A private file with ``data``, already on the disk; removed at the end if it still has its private name.
+def _by_way_of(private: Path, data: bytes, publish: Callable[[Path], object]) -> None:
+    """Have ``publish`` take a private file with ``data``, already on the disk; it goes if it keeps its private name.
 
-    After a failed fsync the kernel may forget the failure, so a second fsync of the same file proves nothing: the
-    one retry, for I/O errors only, is a new file.
+    There is one retry, and it is a new file. After an I/O error: once a fsync has failed, the kernel may forget that,
+    so a second one of the same file proves nothing. And if the file has vanished: to a process whose clock is a day
+    ahead of the file's it was a leftover.
     """
     try:
-        path = _write_private(data, private)
+        _publish_private(private, data, publish)
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in _TRIED_AGAIN:
             raise
-        path = _write_private(data, private)
+        _publish_private(private, data, publish)
+
+
+def _publish_private(private: Path, data: bytes, publish: Callable[[Path], object]) -> None:
+    path = _write_private(data, private)
     try:
-        yield path
+        publish(path)
     finally:
         with suppress(OSError):  # a leftover is swept later, and must not hide the error that brought us here
             os.unlink(path)
@@ -179,10 +192,10 @@ def _publish(temporary: Path, target: Path, name: str) -> None:
 def _is_sound(target: Path, name: str) -> bool:
     """True if the file has the content that its name promises; it is then on the disk too, whoever put it there."""
     try:
-        with open(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open_regular(target) as file:
             sound = name_of_file(file.fileno()) == name
             if sound:
                 os.fsync(file.fileno())
             return sound
-    except OSError:
+    except (OSError, ValueError):
         return False

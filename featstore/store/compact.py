@@ -1,10 +1,10 @@
 """Compaction: many small segments become few large ones that give the same answers, at every moment and after a kill.
 
-No lock is taken. A compaction removes only segments whose rows it has itself written, durably, into new ones, and no
-two compactions write a segment of the same name: so however many run at once, the copy of a row that was written last
-is removed by nobody. Of rows that are there twice the one that is served stays. What decides between equals is the
-smallest name, so the segments that hold such rows go one by one, the largest name first: whichever copy answers in
-between, it is the same bits.
+No lock is taken. A compaction removes only segments of which nobody wants a row, and those whose rows it has itself
+written, durably, into new ones, and no two compactions write a segment of the same name: so however many run at once,
+the copy of a row that was written last is removed by nobody. Of rows that are there twice the one that is served
+stays. What decides between equals is the smallest name, so the segments that hold such rows go one by one, the largest
+name first: whichever copy answers in between, it is the same bits.
 """
 
 from __future__ import annotations
@@ -64,12 +64,17 @@ Wanted = Callable[[Digests], npt.NDArray[np.bool_]]
 def compact(store: Store, *, wanted: Wanted | None = None, progress: Progress = silent) -> CompactReport:
     """Compact every namespace. Reading and writing go on beside it; damaged segments are left where they are.
 
-    With ``wanted`` the rows of all other images are dropped. It takes room for one large segment at a time, and once
-    for all those that hold rows to drop.
+    With ``wanted`` the rows of all other images are dropped: first the segments that hold no others, for which nothing
+    is written, so that it works on a full disk. The rest takes room for one large segment at a time, and once for all
+    those that hold rows to drop.
     Raises InputError (a newer format, a codec that is not installed), ReadOnlyError, NoSpaceError or StorageError.
     """
-    store.check_writable()
-    done = [_Compaction(namespace, store, wanted).run(progress) for namespace in store.namespaces()]
+    store.check_folders()
+    each = [_Compaction(namespace, store, wanted) for namespace in store.namespaces()]
+    for compaction in each:
+        compaction.drop_unwanted()
+    store.create()
+    done = [compaction.run(progress) for compaction in each]
     return CompactReport(*(sum(getattr(one, field.name) for one in done) for field in fields(CompactReport)))
 
 
@@ -80,9 +85,27 @@ class _Compaction:
         self._namespace, self._spec = namespace, namespace.spec
         self._folder, self._private = namespace.segment_folder, store.private_folder
         self._wanted = wanted
+        self._before = namespace.snapshot()
+
+    def drop_unwanted(self) -> None:
+        """Remove the segments of whose images none is wanted. Those with a row that is there twice are left for later:
+        if it ended here, the copy that is not served would be.
+        """
+        if self._wanted is None:
+            return
+        parts = self._before.parts()
+        twice = _twice(parts)
+        going = [
+            segment.path
+            for segment, _ in parts
+            if not self._wanted(segment.digests).any() and not np.isin(_keys(segment), twice).any()
+        ]
+        if going:
+            remove(going, self._folder)
 
     def run(self, progress: Progress) -> CompactReport:
-        before = self._namespace.snapshot()
+        """The rest; what was there before :meth:`drop_unwanted`, and what is there now."""
+        before = self._before
         with progress(f"compact {self._spec.backbone}", len(before.names), "segments") as advance:
             while True:
                 try:
@@ -117,7 +140,7 @@ class _Compaction:
         relying on a segment that somebody else may remove would be relying on luck.
         """
         parts = self._namespace.snapshot().parts()
-        twice = np.concatenate([np.zeros(0, "S34"), *(_keys(segment)[~served] for segment, served in parts)])
+        twice = _twice(parts)
         return [
             (segment, stays)
             for segment, stays in map(self._staying, parts)
@@ -190,6 +213,11 @@ def _recorded(group: Sequence[_Part]) -> dict[str, str]:
 def _codec(group: Sequence[_Part]) -> Codec:
     """Compressed, if any of the parts was."""
     return "zstd" if any(segment.codec == "zstd" for segment, _ in group) else "none"
+
+
+def _twice(parts: Sequence[_Part]) -> npt.NDArray[np.bytes_]:
+    """The keys of the rows that are there more than once, S34 (M,), given which rows of each segment are served."""
+    return np.concatenate([np.zeros(0, "S34"), *(_keys(segment)[~served] for segment, served in parts)])
 
 
 def _keys(segment: Segment) -> npt.NDArray[np.bytes_]:

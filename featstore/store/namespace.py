@@ -18,6 +18,7 @@ from featstore.store.commit import SEGMENT_ENDING, explained, fsync_folder, make
 from featstore.store.rows import Damage
 from featstore.store.snapshot import Snapshot
 from featstore.store.writer import Writer
+from featstore.whole import read_small
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
@@ -121,7 +122,7 @@ class Namespace:
             write_text(self.spec.to_json(), description, self._store.private_folder)
         for damage in self.snapshot(read_data=False).damaged:
             self.quarantine(damage.name)
-        sweep(self._store.private_folder)
+        sweep(self._store.leftovers())
         return Writer(self.spec, self.segment_folder, self._store.private_folder, recorded, codec)
 
     def quarantine(self, name: str) -> None:
@@ -212,6 +213,6 @@ class Namespace:
 
 def _holds(path: Path, text: str) -> bool:
     try:
-        return path.read_bytes() == text.encode("ascii")
-    except OSError:
+        return read_small(path, len(text)) == text.encode("ascii")
+    except (OSError, ValueError):
         return False

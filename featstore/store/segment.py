@@ -24,7 +24,15 @@ from featstore.spec import Spec
 from featstore.store.checked import FileStamp, stamp_of
 from featstore.store.names import name_of_file
 from featstore.store.rows import Features
-from featstore.store.structure import Codec, Malformed, check_structure, chunks_of, codec_of, read_whole
+from featstore.store.structure import (
+    Codec,
+    Malformed,
+    check_structure,
+    chunks_of,
+    codec_of,
+    read_whole,
+    stored_chunks,
+)
 
 _CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError)
 """What h5py raises on a file that HDF5 cannot make sense of."""
@@ -116,7 +124,8 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
     """Open the segment at ``path`` of the namespace of ``spec``.
 
     With ``read_data`` every byte is read and must give the file's name. Without, the structure is checked alone, and
-    uncompressed features are taken as they are on the disk.
+    uncompressed features are taken as they are on the disk. After an I/O error it is read once more: a network may
+    recover, a bad sector does not.
 
     Raises
     ------
@@ -125,6 +134,15 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
     InputError : it needs a newer featstore, or a codec that is not installed.
     ReadOnlyError, StorageError : it may not be read, or there is no handle or memory to read it with.
     """
+    try:
+        return _open_once(path, spec, read_data)
+    except DamageError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EIO:
+            raise
+        return _open_once(path, spec, read_data)
+
+
+def _open_once(path: Path, spec: Spec, read_data: bool) -> Segment:
     until = time.monotonic() + _FRESH_SECONDS if read_data else math.inf
     about = _check_bytes(path, path.stem if read_data else None)
     with _hdf5(path) as file:
@@ -221,9 +239,7 @@ def _offsets(features: Any) -> npt.NDArray[np.int64] | None:
     """Where the chunks begin, in their order; None if their bytes are not those of an array in memory."""
     if codec_of(features) != "none" or sys.byteorder != "little" or not hasattr(os, "preadv"):
         return None
-    rows, *rest = features.shape
-    coordinates = ((start, *(0,) * len(rest)) for start in range(0, rows, chunks_of(features)[0]))
-    return np.array([features.get_chunk_info_by_coord(at).byte_offset for at in coordinates], np.int64)
+    return np.array([chunk.byte_offset for chunk in stored_chunks(features)], np.int64)
 
 
 @contextmanager

@@ -9,14 +9,16 @@ from pathlib import Path
 from featstore.errors import InputError, from_os_error
 from featstore.spec import Spec
 from featstore.store.checked import Checked
-from featstore.store.commit import explained, fsync_folder, make_folder, probe, write_text
+from featstore.store.commit import explained, fsync_folder, leftovers, make_folder, probe, write_text
 from featstore.store.namespace import Namespace, Opened
 from featstore.store.rows import FORMAT_VERSION
+from featstore.whole import is_unfinished, read_small
 
 _FORMAT_LINE = "featstore store, format {}\n"
 _DERIVED = {"tmp", "scan", "ledger"}
 """What may be there before FORMAT is: private files and derived data, of which nothing is lost if they go."""
 
+_MAX_FORMAT_BYTES = 2**8
 _MAX_SPEC_BYTES = 2**16
 
 
@@ -31,11 +33,12 @@ class Store:
     def open(cls, path: str | Path, create: bool = False) -> Store:
         """The store at ``path``; writes nothing unless ``create`` is true.
 
-        Raises InputError if something else is there, or a store of a newer format; ReadOnlyError or StorageError if
-        it cannot be read (or created).
+        Raises InputError if something else is there, a store of a newer format, or one that leads elsewhere (see
+        :meth:`check_folders`); ReadOnlyError or StorageError if it cannot be read (or created).
         """
         store = cls(Path(os.path.abspath(Path(path).expanduser())))
         store._check_format()
+        store.check_folders()
         return store.create() if create else store
 
     @property
@@ -49,6 +52,11 @@ class Store:
         return self.path / "scan"
 
     @property
+    def ledger_folder(self) -> Path:
+        """Where rejected images are listed: derived data. It need not exist."""
+        return self.path / "ledger"
+
+    @property
     def private_folder(self) -> Path:
         """Where files are written before they get their names."""
         return self.path / "tmp"
@@ -58,7 +66,8 @@ class Store:
         return Checked(self.scan_folder / f"{fingerprint}.checked.json", self.private_folder)
 
     def create(self) -> Store:
-        """Make the store if it is not there yet. Raises ReadOnlyError, NoSpaceError or StorageError."""
+        """Make the store if it is not there yet. Raises InputError, ReadOnlyError, NoSpaceError or StorageError."""
+        self.check_folders()
         make_folder(self.private_folder, self.path)
         if self._check_format():
             with explained("create a store", self.path):
@@ -70,10 +79,29 @@ class Store:
     def check_writable(self) -> None:
         """Make sure that rows could be written, before anything is computed, by writing (and removing) a small file.
 
-        Creates the store if it is missing. Raises ReadOnlyError, NoSpaceError or StorageError.
+        Creates the store if it is missing. Raises InputError, ReadOnlyError, NoSpaceError or StorageError.
         """
         self.create()
         probe(self.private_folder)
+
+    def check_folders(self) -> None:
+        """Make sure that no folder of the store is a link: files are removed there, and must not be somebody's.
+
+        The store's own folder may be one. Raises InputError, ReadOnlyError or StorageError.
+        """
+        folders = [self.path / name for name in (*sorted(_DERIVED), "ns")]
+        for fingerprint in self.fingerprints():
+            space = self.path / "ns" / fingerprint
+            folders += space, space / "seg", space / "quarantine"
+        for folder in folders:
+            if folder.is_symlink():
+                raise InputError(
+                    "a folder of this store is a link",
+                    where=folder,
+                    expected="a folder, so that nothing outside of the store is ever changed or removed",
+                    received=f"a link to {os.readlink(folder)}",
+                    todo="remove the link, and move the folder it leads to into its place if that is the store's own",
+                )
 
     def namespace(self, spec: Spec) -> Namespace:
         """The rows of ``spec``, whether there are any or not."""
@@ -86,25 +114,27 @@ class Store:
 
     def fingerprints(self) -> tuple[str, ...]:
         """The names of all namespace folders, in ascending order."""
-        try:
-            return tuple(sorted(e.name for e in os.scandir(self.path / "ns") if re.fullmatch("[0-9a-f]{64}", e.name)))
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
-        except OSError as error:
-            raise from_os_error(error, "list the store", self.path) from error
+        return tuple(path.name for path in entries(self.path / "ns") if re.fullmatch("[0-9a-f]{64}", path.name))
 
     def read_spec(self, fingerprint: str) -> Spec | None:
         """The spec that the namespace ``fingerprint`` says it has; None if it says none that gives this fingerprint."""
         try:
-            with open(self.path / "ns" / fingerprint / "spec.json", "rb") as file:
-                spec = Spec.from_json(file.read(_MAX_SPEC_BYTES).decode("ascii"))
-        except (InputError, UnicodeDecodeError, RecursionError):
-            return None
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            text = read_small(self.path / "ns" / fingerprint / "spec.json", _MAX_SPEC_BYTES)
+            spec = Spec.from_json(text.decode("ascii"))
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
         except OSError as error:
             raise from_os_error(error, "read a spec", self.path / "ns" / fingerprint) from error
         return spec if spec.fingerprint == fingerprint else None
+
+    def quarantined(self) -> list[Path]:
+        """The damaged segments that were set aside, whatever they are. Raises ReadOnlyError or StorageError."""
+        return [path for name in self.fingerprints() for path in entries(self.path / "ns" / name / "quarantine")]
+
+    def leftovers(self) -> list[Path]:
+        """The files that killed processes left unfinished a day ago or earlier. Never raises."""
+        derived = (leftovers(folder, is_unfinished) for folder in (self.scan_folder, self.ledger_folder))
+        return [*leftovers(self.private_folder), *(file for files in derived for file in files)]
 
     def size(self) -> int:
         """Bytes of all files in the store, what is derived, private or in quarantine included."""
@@ -120,8 +150,9 @@ class Store:
     def _check_format(self) -> bool:
         """True for a store of this format, False if there is nothing yet; InputError for anything else."""
         try:
-            with open(self.path / "FORMAT", "rb") as file:
-                line = file.read(256).decode("ascii", "replace")
+            line = read_small(self.path / "FORMAT", _MAX_FORMAT_BYTES).decode("ascii", "replace")
+        except ValueError as error:
+            raise _foreign(self.path, f"its file FORMAT: {error}") from error
         except FileNotFoundError:
             return self._check_vacant()
         except NotADirectoryError:
@@ -156,6 +187,16 @@ class Store:
         if others:
             raise _foreign(self.path, f"a folder with other things in it, such as {others[0]!r}")
         return False
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder of a store, by name; nothing if it is not there. Raises ReadOnlyError or StorageError."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise from_os_error(error, "list the store", folder) from error
 
 
 def _foreign(path: Path, received: str) -> InputError:

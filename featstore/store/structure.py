@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -29,7 +30,12 @@ KEYS: dict[str, np.dtype[Any]] = {"digest": np.dtype("u1"), "view": np.dtype("<u
 _MAX_ATTRIBUTE_BYTES = 2**16
 _MAX_CHUNK_BYTES = 2**26
 _MAX_ROW_BYTES = 2**28
+_MAX_UNPACKED_BYTES = 2**29
+"""Of all compressed features: far more than a writer commits at once, and what a compaction takes into memory."""
+
 _CHECKSUM_BYTES = 4
+_FRAME_MARK = b"\x28\xb5\x2f\xfd"
+_FRAME_HEAD_BYTES = 18
 
 
 class Malformed(ValueError):
@@ -59,6 +65,8 @@ def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], M
     Raises Malformed, or InputError if it needs a newer featstore or a codec that is not installed; and whatever
     h5py raises on damaged metadata.
     """
+    if file.userblock_size:  # what HDF5 calls a place in the file would be another one
+        raise Malformed("there is something before the HDF5 file")
     root = h5py.h5g.open(file.id, b"/")
     recorded = _check_attributes(root, spec, file.filename)
     names = {name.decode() for name in root} if root.get_num_objs() <= len(KEYS) + 1 else set()
@@ -76,6 +84,8 @@ def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], M
             _check_dataset(name, dataset, shape, feature_type(spec), size)
         else:
             _check_dataset(name, dataset, (rows, DIGEST_BYTES) if name == "digest" else (rows,), KEYS[name], size)
+    if "features" in datasets and codec_of(datasets["features"]) == "zstd":
+        _check_compressed(datasets["features"], file.id.get_vfd_handle())
     return datasets, recorded
 
 
@@ -90,6 +100,13 @@ def chunks_of(dataset: Any) -> tuple[int, ...]:
     """The shape of its chunks."""
     found: tuple[int, ...] = dataset.get_create_plist().get_chunk()
     return found
+
+
+def stored_chunks(features: Any) -> Iterator[Any]:
+    """Where each chunk lies and what it went through, in the order of their rows (h5py's ``StoreInfo``)."""
+    rows, *rest = features.shape
+    for start in range(0, rows, chunks_of(features)[0]):
+        yield features.get_chunk_info_by_coord((start, *(0,) * len(rest)))
 
 
 def codec_of(features: Any) -> Codec:
@@ -182,3 +199,32 @@ def _check_dataset(name: str, dataset: Any, shape: tuple[int, ...], kind: np.dty
         raise Malformed(f"{name} is not stored whole")
     if compressed:
         require_zstd("a segment")
+
+
+def _check_compressed(features: Any, handle: int) -> None:
+    """That every chunk has gone through both filters, and says of itself the size that it must have: the filter takes
+    as much memory as it says. ``handle`` is HDF5's own of the file.
+    """
+    if math.prod(features.shape) * features.dtype.itemsize > _MAX_UNPACKED_BYTES:
+        raise Malformed(f"features would take more than {_MAX_UNPACKED_BYTES} bytes")
+    chunk_bytes = math.prod(chunks_of(features)) * features.dtype.itemsize
+    for chunk in stored_chunks(features):
+        head = os.pread(handle, min(chunk.size, _FRAME_HEAD_BYTES), chunk.byte_offset)
+        if chunk.filter_mask or frame_content_bytes(head) != chunk_bytes:
+            raise Malformed(f"a compressed chunk of features does not say that it has {chunk_bytes} bytes")
+
+
+def frame_content_bytes(head: bytes) -> int | None:
+    """The size that a Zstandard frame with this head gives for its content; None if it gives none, or is no frame.
+
+    ``head`` is its first 18 bytes, or all of them. See RFC 8878, 3.1.1.1.
+    """
+    if len(head) < 6 or not head.startswith(_FRAME_MARK):
+        return None
+    is_single = head[4] >> 5 & 1
+    width = (is_single, 2, 4, 8)[head[4] >> 6]
+    start = 5 + (1 - is_single) + (0, 1, 2, 4)[head[4] & 3]
+    field = head[start : start + width]
+    if not field or len(field) < width:
+        return None
+    return int.from_bytes(field, "little") + (256 if width == 2 else 0)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import DamageError, from_os_error
+from featstore.errors import DamageError
 from featstore.progress import Advance, Progress, silent
 from featstore.spec import Spec
 from featstore.store.namespace import SEGMENT_NAME
 from featstore.store.rows import Damage
 from featstore.store.snapshot import Snapshot
-from featstore.store.store import Store
+from featstore.store.store import Store, entries
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
@@ -58,12 +58,11 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
     """
     fingerprints = store.fingerprints()
     problems = _strangers(store.path / "ns", fingerprints)
-    rows = segments = size = quarantined = 0
+    rows = segments = size = 0
     for fingerprint in fingerprints:
         folder = store.path / "ns" / fingerprint
         problems += _strangers(folder, ("seg", "spec.json", "quarantine"))
-        quarantined += len(_entries(folder / "quarantine"))
-        paths = _entries(folder / "seg")
+        paths = entries(folder / "seg")
         spec = store.read_spec(fingerprint)
         if spec is None:
             if paths:  # without segments it is a namespace that was just about to be made
@@ -77,7 +76,7 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
             checked.forget(damage.name)
         checked.save(held.names)
         segments, rows, size = segments + len(paths), rows + held.rows, size + held.bytes
-    return VerifyReport(segments, rows, size, quarantined, tuple(problems), read_data)
+    return VerifyReport(segments, rows, size, len(store.quarantined()), tuple(problems), read_data)
 
 
 def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance) -> tuple[list[Segment], list[Damage]]:
@@ -100,13 +99,4 @@ def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance)
 
 
 def _strangers(folder: Path, known: Collection[str]) -> list[Damage]:
-    return [Damage(path, "it is not part of a store") for path in _entries(folder) if path.name not in known]
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise from_os_error(error, "list the store", folder) from error
+    return [Damage(path, "it is not part of a store") for path in entries(folder) if path.name not in known]

@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +67,10 @@ def test_what_serves_no_row_goes_and_everything_else_stays(
     os.utime(old, (time.time() - 90_000,) * 2)
     shutil.copytree(photos, tmp_path / "others")
     digest_all(open_dataset(tmp_path / "others"), store.scan_folder)
-    (store.scan_folder / "damaged.npz").write_bytes(b"no cache")
+    (store.scan_folder / f"{'0' * 64}.npz").write_bytes(b"no cache")
+    for name in ("photos.npz", f".{'0' * 64}.npz.0123abcd"):  # somebody's; and what another process is writing just now
+        (store.scan_folder / name).write_bytes(b"x")
+        before.append(f"scan/{name}")
     shutil.rmtree(tmp_path / "others")
 
     counted = collect(store, dry_run=True)
@@ -103,3 +108,54 @@ def test_an_image_to_keep_that_cannot_be_read_stops_it_before_anything_goes(stor
     with pytest.raises(InputError, match="1 image to keep cannot be read"):
         collect(store, [dataset])
     assert files(store) == before
+
+
+def test_a_damaged_segment_that_was_a_folder_goes_as_any_other(store: Store) -> None:
+    namespace = store.namespace(SPEC)
+    [segment] = namespace.segment_folder.iterdir()
+    segment.unlink()
+    (segment / "inner").mkdir(parents=True)
+    (segment / "inner" / "file").write_bytes(b"x" * 1000)
+    (segment / "link").symlink_to(store.private_folder)
+    namespace.writer({})
+    (store.private_folder / "mine").write_bytes(b"x")
+    report = collect(store)
+    assert report.quarantined == 1
+    assert report.bytes >= 1000
+    assert collect(store).quarantined == 0
+    assert (store.private_folder / "mine").exists()
+
+
+def test_what_another_process_removes_meanwhile_is_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    quarantine = store.path / "ns" / SPEC.fingerprint / "quarantine"
+    quarantine.mkdir()
+    for name in ("ab", "cd"):
+        (quarantine / f"{name * 32}.h5").write_bytes(b"x" * 1000)
+
+    def quicker(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def looked(path: object, **options: Any) -> os.stat_result:
+            found = look(path, **options)
+            if isinstance(path, Path) and path.name.startswith("ab"):
+                path.unlink()
+            return found
+
+        return looked
+
+    for call in ("stat", "lstat"):
+        monkeypatch.setattr(os, call, quicker(getattr(os, call)))
+    assert collect(store).bytes == 1000
+    assert list(quarantine.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["tmp", "scan", f"ns/{SPEC.fingerprint}/quarantine"])
+def test_a_folder_that_is_a_link_costs_nobody_a_file(store: Store, tmp_path: Path, name: str) -> None:
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    for file in ("letter", "data.npz", f"{'0' * 64}.npz"):
+        (documents / file).write_bytes(b"x")
+        os.utime(documents / file, (time.time() - 90_000,) * 2)
+    shutil.rmtree(store.path / name, ignore_errors=True)
+    (store.path / name).symlink_to(documents)
+    with pytest.raises(InputError, match="is a link"):
+        collect(store)
+    assert len(list(documents.iterdir())) == 3

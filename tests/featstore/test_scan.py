@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -161,6 +163,17 @@ class TestDigests:
         assert known_digests(data, cache_of(data, tmp_path)).known.sum() == 3
 
 
+def many_members(count: int, *, long: bool) -> bytes:
+    """A zip that lists so many members, all of them the same; ``long``: its list is that of a 64-bit end alone."""
+    one = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    members = (one + b"a") * count
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 3, 3, 0 if long else len(members), 0, 0)
+    if not long:
+        return members + end
+    long_end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(members), 0)
+    return members + long_end + struct.pack("<4sLQL", b"PK\6\7", 0, len(members), 1) + end
+
+
 class Planted:
     """Makes a folder when it is unpickled."""
 
@@ -236,6 +249,34 @@ class TestStatCache:
         StatCache.load(tmp_path, "/data")
         assert [f.name for f in tmp_path.iterdir()] == [file.name]
 
+    @pytest.mark.parametrize("bomb", ["arrays", "members", "members of a 64-bit zip"])
+    def test_a_bomb_is_an_empty_cache_at_little_cost(self, bomb: str, tmp_path: Path) -> None:
+        file = tmp_path / f"{hashlib.sha256(b'/data').hexdigest()}.npz"
+        if bomb == "arrays":
+            entries, paths = np.zeros(2**19, module._ENTRY), np.zeros(2**19 + 1, np.uint8)
+            np.savez_compressed(file, entries=entries, paths=paths, version=1)
+            del entries, paths
+        else:
+            file.write_bytes(many_members(100_000, long="64" in bomb))
+        tracemalloc.start()
+        cache = StatCache.load(tmp_path, "/data")
+        lost, (_, most) = module.lost_caches(tmp_path), tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 2**21
+        assert lost == [file]
+        cache.put("a", OLD, DIGEST)
+        cache.save()
+        assert StatCache.load(tmp_path, "/data").get("a", OLD) == DIGEST
+
+    def test_a_cache_larger_than_it_can_be_is_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        cache = StatCache.load(tmp_path, "/data")
+        cache.put("a", OLD, DIGEST)
+        cache.save()
+        (file,) = tmp_path.iterdir()
+        for limit, known in ((file.stat().st_size, DIGEST), (file.stat().st_size - 1, None)):
+            monkeypatch.setattr(module, "_MAX_BYTES", limit)
+            assert StatCache.load(tmp_path, "/data").get("a", OLD) == known
+
     def test_a_place_that_cannot_be_written_is_no_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         cache = StatCache.load(tmp_path / "file" / "scan", "/data")
@@ -280,7 +321,7 @@ def test_known_files_finds_each_digest_where_it_was_last_seen(data: Dataset, lat
     digest_all(data, tmp_path / "scan")
     root = Path(data.source.location)
     (root / "a" / "2.jpg").unlink()
-    (tmp_path / "scan" / "damaged.npz").write_bytes(b"not a cache")
+    (tmp_path / "scan" / f"{'0' * 64}.npz").write_bytes(b"not a cache")
     found = module.known_files(tmp_path / "scan")
     assert set(found) == {hashlib.sha256(content).digest() for content in (b"one", b"three")}
     assert found[hashlib.sha256(b"three").digest()] == root / "b" / "caf\udce9.jpg"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -8,7 +11,7 @@ import pytest
 
 from featstore import whole
 from featstore.errors import NoSpaceError, StorageError
-from featstore.whole import write_whole
+from featstore.whole import is_unfinished, read_small, write_whole
 
 
 def test_a_file_appears_with_its_folder_and_replaces_what_was_there(tmp_path: Path) -> None:
@@ -42,3 +45,44 @@ def test_it_has_its_name_only_when_it_is_on_the_disk(tmp_path: Path, monkeypatch
     with pytest.raises(StorageError, match="keep a thing"):
         write_whole(tmp_path / "file", "keep a thing", lambda file: file.write(b"x"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_leaves_can_be_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole.os, "replace", killed)
+    monkeypatch.setattr(whole.os, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "line\nbreak.csv", "write", b"x")
+    [left] = tmp_path.iterdir()
+    assert is_unfinished(left.name)
+    others = ("rates.json", ".hidden", ".bashrc.old", f".{'0' * 64}.npz", ".x.0123ABCD", "x.0123abcd", ".0123abcd")
+    assert not any(map(is_unfinished, others))
+
+
+def test_a_small_file_is_read_up_to_its_last_byte_and_no_further(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert read_small(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(ValueError, match="more than 4 bytes"):
+        read_small(tmp_path / "file", 4)
+    with pytest.raises(FileNotFoundError):
+        read_small(tmp_path / "other", 4)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_refused_at_once(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "file")
+    said: list[object] = []
+
+    def read() -> None:
+        try:
+            said.append(read_small(tmp_path / "file", 4))
+        except ValueError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=read, daemon=True)  # one that waits for a pipe does not keep the tests from ending
+    thread.start()
+    thread.join(5)
+    assert said == ["it is not a regular file"]

@@ -92,7 +92,10 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
     assert not (tmp_path / "scan").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b'{"a": 1}', b'{"a": ["x"]}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"7", b'{"a": 1}', b'{"a": ["x"]}', b"\xff", b"[" * 100_000, b'{"a": []}', b'{"a": [Infinity]}'],
+)
 def test_a_damaged_file_knows_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "f.checked.json").write_bytes(content)
@@ -101,6 +104,17 @@ def test_a_damaged_file_knows_nothing(tmp_path: Path, content: bytes) -> None:
     known.put("a", STAMP, NOW)
     known.save(["a"])
     assert load(tmp_path).holds("a", STAMP)
+
+
+def test_a_file_larger_than_it_can_be_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = load(tmp_path)
+    known.put("a", STAMP, NOW)
+    known.save(["a"])
+    size = (tmp_path / "scan" / "f.checked.json").stat().st_size
+    monkeypatch.setattr(checked_module, "_MAX_BYTES", size)
+    assert load(tmp_path).holds("a", STAMP)
+    monkeypatch.setattr(checked_module, "_MAX_BYTES", size - 1)
+    assert not load(tmp_path).holds("a", STAMP)
 
 
 def test_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from featstore.errors import FeatstoreError, NoSpaceError, ReadOnlyError, StorageError
 from featstore.spec import Spec
 from featstore.store import Store, commit, verify, writer
-from featstore.store.commit import make_folder, probe, sweep, write_text
+from featstore.store.commit import leftovers, make_folder, probe, remove, sweep, write_text
 
 DATA = b"some bytes of a segment"
 NAME = blake3(DATA).hexdigest()
@@ -170,6 +170,28 @@ def test_after_one_failed_fsync_a_new_file_is_tried_once(
     assert len(set(synced)) == 3  # two private files and the folder: never the same file again
 
 
+@pytest.mark.parametrize("call", ["link", "replace"])
+def test_a_private_file_that_a_writer_with_another_clock_has_swept_is_written_again(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    real, used = getattr(os, call), []
+
+    def late(source: Path, target: Path) -> None:
+        used.append(source)
+        if len(used) == 1:
+            source.unlink()
+        real(source, target)
+
+    monkeypatch.setattr(os, call, late)
+    if call == "link":
+        assert commit.commit(DATA, *folders) == NAME
+    else:
+        write_text(DATA.decode(), folders[0] / f"{NAME}.h5", folders[1])
+    assert (folders[0] / f"{NAME}.h5").read_bytes() == DATA
+    assert len(set(used)) == 2
+    assert list(folders[1].iterdir()) == []
+
+
 def test_a_full_disk_is_not_tried_twice(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
@@ -246,12 +268,36 @@ def test_only_old_leftovers_are_swept(folders: tuple[Path, Path]) -> None:
     folder.mkdir()
     os.utime(old, (time.time() - 90_000,) * 2)
     os.utime(folder, (time.time() - 90_000,) * 2)
-    sweep(folders[1])
-    assert sorted(p.name for p in folders[1].iterdir()) == ["folder", "new"]
+    (folders[1] / "link").symlink_to(old)
+    assert leftovers(folders[1], str.isupper) == []
+    sweep(leftovers(folders[1]))
+    assert sorted(p.name for p in folders[1].iterdir()) == ["folder", "link", "new"]
 
 
 def test_sweeping_what_is_not_there_is_no_error(tmp_path: Path) -> None:
-    sweep(tmp_path / "nothing")
+    assert leftovers(tmp_path / "nothing") == []
+    sweep([tmp_path / "nothing"])
+
+
+def test_what_is_removed_may_be_a_folder_or_gone_and_a_link_leads_nowhere(folders: tuple[Path, Path]) -> None:
+    folder, link, kept = folders[0] / "folder", folders[0] / "link", folders[1] / "kept"
+    (folder / "inner").mkdir(parents=True)
+    for link_at in (link, folder / "link"):
+        link_at.symlink_to(folders[1])
+    for file in (kept, folder / "inner" / "file"):
+        file.write_bytes(b"x")
+    remove([folder, link, folders[0] / "gone"], folders[0])
+    assert list(folders[0].iterdir()) == []
+    assert kept.exists()
+
+
+def test_a_device_under_a_segments_name_is_not_read(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders[0] / f"{NAME}.h5").symlink_to("/dev/zero")
+    monkeypatch.setattr(commit, "name_of_file", lambda _: pytest.fail("this would go on for ever"))
+    commit.commit(DATA, *folders)
+    assert (folders[0] / f"{NAME}.h5").read_bytes() == DATA
 
 
 ROWS = 6

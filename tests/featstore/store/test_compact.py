@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -181,6 +182,54 @@ def test_on_a_full_disk_nothing_is_removed(
         compact(crowded)
     assert crowded.namespace(spec).snapshot().names == names
     assert answers(crowded.path, spec, digests) == before
+
+
+def test_what_nobody_wants_goes_before_anything_is_written(
+    store: Store,
+    namespace: Namespace,
+    make_rows: Callable[..., Rows],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept, going, both = (make_rows(4, seed=seed) for seed in range(3))
+    shared = Rows(both.digests[:1], both.views[:1], both.status[:1], both.features[:1])  # type: ignore[index] # it has some
+    unwanted = {digest.tobytes() for digest in (*going.digests, *both.digests[:2])}
+    names = {put(store, namespace, rows): rows for rows in (kept, going, both, shared)}
+    other = store.namespace(namespace.spec.but(pooling="max"))
+    put(store, other, going)
+
+    def wanted(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        return np.array([digest.tobytes() not in unwanted for digest in digests], bool)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = namespace.snapshot().read(kept.digests)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(NoSpaceError):  # for the rest of `both`
+            compact(store, wanted=wanted)
+    held = namespace.snapshot()
+    assert {name for name, rows in names.items() if rows is not going} == {*held.names}
+    assert other.snapshot().names == ()
+    np.testing.assert_array_equal(held.read(kept.digests), before)
+    assert compact(store, wanted=wanted).dropped == 3
+    assert (
+        sorted(namespace.snapshot().lookup(np.concatenate([both.digests, kept.digests])).tolist()) == [-1] * 2 + [0] * 6
+    )
+
+
+def test_with_all_that_is_unwanted_gone_a_full_disk_is_no_error(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, going = make_rows(4, seed=1), make_rows(4, seed=2)
+    name = put(store, namespace, kept)
+    put(store, namespace, going)
+    keys = {digest.tobytes() for digest in kept.digests}
+    for module, call in ((MODULE, "commit"), (import_module("featstore.store.store"), "probe")):
+        monkeypatch.setattr(module, call, lambda *_: pytest.fail("something was written"))
+    report = compact(store, wanted=lambda digests: np.array([digest.tobytes() in keys for digest in digests], bool))
+    assert (report.segments_before, report.segments_after, report.dropped) == (2, 1, 4)
+    assert namespace.snapshot().names == (name,)
 
 
 def test_segments_stay_below_the_size_aimed_at_and_large_ones_are_left_alone(

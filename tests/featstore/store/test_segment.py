@@ -201,6 +201,24 @@ def test_only_what_speaks_against_the_file_is_damage(
         open_segment(segment.path, spec)
 
 
+@pytest.mark.parametrize("call", ["os.open", "os.readv", "h5py.File"])
+def test_an_io_error_that_passes_is_no_damage(
+    segment: Segment, spec: Spec, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    where, name = {"os": os, "h5py": h5py}[call.split(".")[0]], call.split(".")[1]
+    real, calls = getattr(where, name), []
+
+    def once(*given: Any, **options: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*given, **options)
+
+    monkeypatch.setattr(where, name, once)
+    assert len(open_segment(segment.path, spec).digests) == 1000
+    assert len(calls) > 1
+
+
 def test_reading_takes_no_lock(segment: Segment, spec: Spec) -> None:
     import fcntl
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from featstore.errors import InputError, NoSpaceError, ReadOnlyError
 from featstore.spec import Spec
-from featstore.store import Store
+from featstore.store import Store, compact
 
 
 def tree(folder: Path) -> list[str]:
@@ -69,6 +70,50 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path / "file")
 
 
+@pytest.mark.parametrize("size", [257, 2**24])
+def test_an_endless_format_file_is_refused(store: Store, size: int) -> None:
+    store.create()
+    os.truncate(store.path / "FORMAT", size)
+    with pytest.raises(InputError, match="FORMAT: it has more than 256 bytes"):
+        Store.open(store.path)
+
+
+@pytest.mark.parametrize("name", ["tmp", "scan", "ledger", "ns", "ns/F", "ns/F/seg", "ns/F/quarantine"])
+def test_a_store_with_a_link_for_a_folder_is_refused_by_name_and_nothing_behind_it_is_touched(
+    store: Store, spec: Spec, make_rows: Any, write: Any, tmp_path: Path, name: str
+) -> None:
+    namespace, elsewhere = store.namespace(spec), tmp_path / "Documents"
+    write(namespace, make_rows(2))
+    folder = store.path / name.replace("F", spec.fingerprint)
+    if folder.exists():
+        folder.rename(elsewhere)
+    elsewhere.mkdir(exist_ok=True)
+    folder.symlink_to(elsewhere)
+    (elsewhere / "letter").write_bytes(b"x")
+    os.utime(elsewhere / "letter", (time.time() - 90_000,) * 2)
+    before = tree(elsewhere)
+    uses = (
+        lambda: Store.open(store.path),
+        lambda: Store.open(store.path, create=True),
+        store.check_writable,  # a process that opened the store before
+        lambda: namespace.writer({}),
+        lambda: compact(store, wanted=lambda digests: digests[:, 0] < 0),
+    )
+    for use in uses:
+        with pytest.raises(InputError, match="is a link") as caught:
+            use()
+        assert caught.value.where == folder
+    assert tree(elsewhere) == before
+
+
+def test_the_folder_of_a_store_may_be_a_link_itself(store: Store, spec: Spec, make_rows: Any, write: Any) -> None:
+    write(store.namespace(spec), make_rows(2))
+    store.path.rename(store.path.with_name("elsewhere"))
+    store.path.symlink_to("elsewhere")
+    write(Store.open(store.path).namespace(spec), make_rows(3, seed=1))
+    assert Store.open(store.path).namespace(spec).snapshot().rows == 5
+
+
 @pytest.mark.parametrize("left", [[], ["tmp"], ["scan", "tmp"], ["ledger"]])
 def test_what_an_unfinished_creation_left_is_an_empty_store(tmp_path: Path, left: list[str]) -> None:
     for name in left:
@@ -103,6 +148,18 @@ def test_a_namespace_under_another_name_is_passed_over(store: Store, spec: Spec)
     store.namespace(spec).writer({})
     store.namespace(spec).path.rename(store.path / "ns" / ("0" * 64))
     assert store.namespaces() == ()
+
+
+def test_only_unfinished_files_that_are_a_day_old_are_leftovers(store: Store) -> None:
+    store.create()
+    left = {"tmp/1-abc", "scan/.rates.json.0123abcd", f"scan/.{'0' * 64}.npz.0123abcd", "ledger/.cats.csv.0123abcd"}
+    others = {"scan/rates.json", f"scan/{'0' * 64}.npz", "scan/.mine", "ledger/cats.csv"}
+    for name in (*left, *others, "tmp/2-new", "scan/.rates.json.00000000"):
+        (store.path / name).parent.mkdir(exist_ok=True)
+        (store.path / name).write_bytes(b"x")
+    for name in (*left, *others):
+        os.utime(store.path / name, (time.time() - 90_000,) * 2)
+    assert {str(path.relative_to(store.path)) for path in store.leftovers()} == left
 
 
 def test_the_size_counts_every_file(store: Store, spec: Spec, make_rows: Any, write: Any) -> None:
