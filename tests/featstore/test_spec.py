@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from random import Random
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ OTHER: dict[str, Any] = {
     "calibration": "ef" * 32,
     "decode_version": 2,
     "spec_version": 2,
+}
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "resize": ("bilinear", "nearest"),
+    "fit": ("stretch", "crop"),
+    "pooling": ("avg", "max"),
+    "dtype": ("float32", "float16"),
+    "augmentation": (None, "flip"),
+    "weights": ("ab" * 32, "cd" * 32),
 }
 
 GOLDEN = "3c0dc48c6a21fdfcf8a9e40dfb704f332f55d5d3838d1c3d754a6b96ea5460a2"
@@ -81,6 +91,23 @@ def test_json_gives_back_the_spec(backbone: str, size: tuple[int, int], augmenta
     spec = SPEC.but(backbone=backbone, image_size=size, augmentation=augmentation)
     assert Spec.from_json(spec.to_json()) == spec
     assert spec.to_json().isascii()
+
+
+_SPECS = st.builds(
+    lambda *values: SPEC.but(**dict(zip(("backbone", "layer", "image_size", *sorted(_CHOICES)), values, strict=True))),
+    st.sampled_from(["vgg16", "vgg19", "own-ab"]),
+    st.text("abc_1", min_size=1, max_size=3),
+    st.tuples(st.integers(32, 35), st.integers(32, 35)),
+    *(st.sampled_from(_CHOICES[name]) for name in sorted(_CHOICES)),
+)
+
+
+@given(_SPECS, _SPECS, st.randoms(use_true_random=False))
+def test_two_specs_share_a_fingerprint_only_if_they_are_the_same(one: Spec, other: Spec, random: Random) -> None:
+    assert (one.fingerprint == other.fingerprint) == (one == other)
+    items = list(json.loads(one.to_json()).items())
+    random.shuffle(items)
+    assert Spec.from_json(json.dumps(dict(items))).fingerprint == one.fingerprint
 
 
 def test_all_values_that_do_not_exist_are_named_at_once() -> None:

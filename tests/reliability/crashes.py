@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -30,12 +30,15 @@ _HANDLE = re.compile(r"^(?:AT_FDCWD|\d+)<((?:\\x[0-9a-f]{2})*)>")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call that changed something: ``name``, the paths it is about, the bytes written and where."""
+    """One system call that changed something: ``name``, the paths it is about, the bytes written and where, and which
+    thread did it.
+    """
 
     name: str
     paths: tuple[str, ...]
     data: bytes = b""
     at: int = 0
+    process: str = ""
 
 
 def record(command: str, folder: Path, env: dict[str, str], also: Path) -> list[Call]:
@@ -69,7 +72,8 @@ def _calls(lines: Iterator[str], folder: str, also: str) -> Iterator[Call]:
         arguments, _, result = rest.rpartition(" = ")
         if result.startswith(("-", "?")):
             continue
-        yield from _call(name, arguments.strip().removesuffix(")"), result, places, folder, also)
+        for call in _call(name, arguments.strip().removesuffix(")"), result, places, folder, also):
+            yield replace(call, process=process)
 
 
 def _call(name: str, arguments: str, result: str, places: dict[str, int], folder: str, also: str) -> Iterator[Call]:

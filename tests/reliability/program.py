@@ -4,7 +4,7 @@
 
 Environment: COMPUTED, a file that gets a line with the number of images whenever the base begins a batch; REPORTED, one
 that gets the digests of every commit once it was reported; ROWS, the rows of a commit, if not as usual; BASE_SECONDS,
-how long the base takes for a batch.
+how long the base takes for a batch; REAL, if set: real bases instead of the stub.
 """
 
 from __future__ import annotations
@@ -29,11 +29,19 @@ def main() -> None:
     computed, reported = (_appender(name) for name in ("COMPUTED", "REPORTED"))
     seconds = float(os.environ.get("BASE_SECONDS", "0"))
 
-    class Counted(StubRuntime):
-        def __call__(self, images: np.ndarray) -> np.ndarray:
+    class Counted:
+        """A base that says when it begins a batch."""
+
+        def __init__(self, base: Any) -> None:
+            self._base = base
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._base, name)
+
+        def __call__(self, images: np.ndarray) -> Any:
             computed(b"%d\n" % len(images))
             time.sleep(seconds)
-            return super().__call__(images)
+            return self._base(images)
 
     def flush(self: Writer) -> int:
         digests = [digest for digest, *_ in self._pending]
@@ -47,13 +55,15 @@ def main() -> None:
     def open_runtime(
         graph: Any, runtime: str = "auto", device: str | None = None, batch_size: int = BATCH_SIZE
     ) -> Counted:
-        return Counted(graph, batch_size)
+        real = os.environ.get("REAL")
+        return Counted(real_open(graph, runtime, device) if real else StubRuntime(graph, batch_size))
 
-    real_flush = Writer.flush
+    real_flush, real_open = Writer.flush, lane.open_runtime
     Writer.flush = flush  # type: ignore[method-assign]
     writer.ROWS_PER_COMMIT = int(os.environ.get("ROWS", writer.ROWS_PER_COMMIT))
     lane.open_runtime = online.open_runtime = open_runtime  # type: ignore[assignment]
-    job.resolve = resolve
+    if not os.environ.get("REAL"):
+        job.resolve = resolve
     sys.argv = ["featstore", *sys.argv[1:]]
     from cli import app
 

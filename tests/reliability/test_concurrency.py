@@ -8,15 +8,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
 
 from featstore.store import Store, compact, verify
-from tests.commands import finish
+from tests.commands import Done, finish
 from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
-from tests.reliability.test_kills import digests_of, features
+from tests.reliability.test_kills import digests_of, features, rows
 
 _SECONDS = 120
 """After so long a process is taken to hang."""
@@ -35,22 +37,34 @@ def test_writers_at_once_make_the_union_of_their_rows(
     undisturbed = features(tmp_path / "undisturbed", digests)
     killed = 0
     for repeat in range(repeats):
-        store = tmp_path / f"store-{repeat}"
+        store, reported = tmp_path / f"store-{repeat}", tmp_path / f"reported-{repeat}"
         # without locks: featstore takes none, and HDF5 is told to take none
-        env = {"ROWS": 24, "BASE_SECONDS": 0.01, "HDF5_USE_FILE_LOCKING": "FALSE"}
-        processes = [start_program("extract", part, *SMALL, "--store", store, env=env) for part in parts]
+        env = {"ROWS": 24, "BASE_SECONDS": 0.2, "HDF5_USE_FILE_LOCKING": "FALSE"}
+        first = start_program("extract", parts[0], *SMALL, "--store", store, env={**env, "REPORTED": reported})
+        others = [start_program("extract", part, *SMALL, "--store", store, env=env) for part in parts[1:]]
+        processes = [first, *others]
         if repeat % 2:
-            time.sleep(random.uniform(0.3, 1.5))
-            processes[0].kill()
+            _wait_for_a_commit(reported)
+            time.sleep(random.uniform(0, 0.3))
+            first.kill()
         ended = [finish(process, _SECONDS) for process in processes]
         if ended[0].code == -signal.SIGKILL:
             killed += 1
+            assert verify(Store.open(store)).sound
             ended[0] = finish(start_program("extract", parts[0], *SMALL, "--store", store, env=env), _SECONDS)
         assert [done.code for done in ended] == [0] * writers, [done.err for done in ended if done.code]
         assert features(store, digests).tobytes() == undisturbed.tobytes()
         assert verify(Store.open(store), read_data=True).sound
+    assert killed == repeats // 2
     figures.keep(f"{writers} writers at once, {'overlapping' if overlapping else 'the same images'}",
                  runs=repeats, with_one_killed=killed)  # fmt: skip
+
+
+def _wait_for_a_commit(reported: Path) -> None:
+    stop = time.monotonic() + _SECONDS
+    while not (reported.exists() and reported.stat().st_size):
+        assert time.monotonic() < stop, "no commit was reported"
+        time.sleep(0.01)
 
 
 def _part(files: Sequence[Path], place: Path, number: int | None, of: int) -> Path:
@@ -66,60 +80,75 @@ def _part(files: Sequence[Path], place: Path, number: int | None, of: int) -> Pa
 def test_readers_see_right_rows_while_others_write_compact_and_collect(
     pictures: Callable[[int], Path], tmp_path: Path, figures: Figures
 ) -> None:
-    data = pictures(600)
-    digests = digests_of(data)
-    assert finish(start_program("extract", data, *SMALL, "--store", tmp_path / "undisturbed")).code == 0
+    data, unwanted = pictures(600), pictures(640)  # the first 600 of these are the same
+    digests, more = digests_of(data), digests_of(unwanted)
+    assert finish(start_program("extract", unwanted, *SMALL, "--store", tmp_path / "undisturbed")).code == 0
     undisturbed = features(tmp_path / "undisturbed", digests)
-    looks = compactions = collections = 0
+    looks = joined = dropped = 0
     for repeat in range(amount(1, 10)):
         store = tmp_path / f"store-{repeat}"
-        env = {"ROWS": 8, "BASE_SECONDS": 0.02}
-        writers = [start_program("extract", data, *SMALL, "--store", store, env=env) for _ in range(2)]
-        collector = _Repeating("store", "gc", "--keep", data, "--store", store)
-        compactor = _Repeating("store", "compact", "--store", store)
-        seen = np.zeros(len(digests), bool)
-        while any(process.poll() is None for process in writers):
-            for namespace in Store.open(store).namespaces():
-                held = namespace.snapshot()
-                found = held.lookup(digests) == 0
-                assert held.damaged == ()
-                assert not (seen & ~found).any(), "a row that was there is gone"
-                seen |= found
-                if found.any():
-                    assert held.read(digests[found]).tobytes() == undisturbed[found].tobytes()
-                looks += 1
-        assert [finish(process, _SECONDS).code for process in writers] == [0, 0]
-        compactions, collections = compactions + compactor.stop(), collections + collector.stop()
+        env = {"ROWS": 8, "BASE_SECONDS": 0.3}
+        with ExitStack() as stack:
+            writers = [start_program("extract", part, *SMALL, "--store", store, env=env) for part in (data, unwanted)]
+            for process in writers:
+                stack.callback(process.kill)
+            collector = stack.enter_context(_Repeating("store", "gc", "--keep", data, "--store", store, "--json"))
+            compactor = stack.enter_context(_Repeating("store", "compact", "--store", store, "--json"))
+            seen = np.zeros(len(digests), bool)
+            while any(process.poll() is None for process in writers):
+                for namespace in Store.open(store).namespaces():
+                    held = namespace.snapshot()
+                    found = held.lookup(digests) == 0
+                    assert held.damaged == ()
+                    assert not (seen & ~found).any(), "a row that was there is gone"
+                    seen |= found
+                    if found.any():
+                        assert held.read(digests[found]).tobytes() == undisturbed[found].tobytes()
+                    looks += 1
+            amid_writing = [sum(map(_joined, compactor.said)), sum(one["rows"] for one in collector.said)]
+            assert [finish(process, _SECONDS).code for process in writers] == [0, 0]
+        assert [done.err for repeating in (compactor, collector) for done in repeating.ended if done.code] == []
+        joined, dropped = joined + amid_writing[0], dropped + amid_writing[1]
         compact(Store.open(store))
+        assert finish(start_program("store", "gc", "--keep", data, "--store", store)).code == 0
         assert features(store, digests).tobytes() == undisturbed.tobytes()
+        assert rows(store, more) == len(digests), "what was not to be kept is there still"
         assert verify(Store.open(store), read_data=True).sound
     assert looks
+    assert joined
+    assert dropped
     figures.keep(
-        "looks of a reader beside two writers", looks=looks, compactions=compactions, garbage_collections=collections
+        "looks of a reader beside two writers", looks=looks, compactions_that_joined=joined, rows_collected=dropped
     )
 
 
+def _joined(said: dict[str, Any]) -> bool:
+    """Whether a compaction has made one segment of several."""
+    return bool(said["segments"]["after"] < said["segments"]["before"])
+
+
 class _Repeating:
-    """A command that is run again and again in a thread, until it is stopped."""
+    """A command that is run again and again in a thread, until the end of the block."""
 
     def __init__(self, *words: object) -> None:
         self._words = words
-        self._count = 0
-        self._failures: list[str] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.ended: list[Done] = []
+
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        """What those that succeeded have said."""
+        return [done.json for done in self.ended if done.code == 0]
+
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            done = finish(start_program(*self._words), _SECONDS)
-            if done.code:
-                self._failures.append(done.err)
-            self._count += 1
-
-    def stop(self) -> int:
-        """How often it ran; every time it must have succeeded."""
-        self._stop.set()
-        self._thread.join()
-        assert self._failures == []
-        return self._count
+            self.ended.append(finish(start_program(*self._words), _SECONDS))

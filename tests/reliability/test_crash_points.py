@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -18,13 +19,13 @@ import pytest
 
 from featstore.records import Digests
 from featstore.spec import Spec
-from featstore.store import Namespace, Store, verify
+from featstore.store import Store, verify
 from tests.commands import finish
 from tests.reliability.campaign import FULL, PROGRAM, SMALL, Figures, amount, program_environment, start_program
 from tests.reliability.crashes import Call, Disk, lay_out, record
 
 _ROWS_PER_COMMIT = 16
-_PICTURES = amount(22, 60) * _ROWS_PER_COMMIT
+_PICTURES = amount(22, 80) * _ROWS_PER_COMMIT
 """Of each of the two extractions; a quarter of them are the same in both."""
 
 _COLLECTING = "collecting"
@@ -54,7 +55,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int]
     store = place / "store"
     place.mkdir()
     one, other = _halves(pictures(2 * _PICTURES), folder)
-    env = {**program_environment(), "ROWS": str(_ROWS_PER_COMMIT), "REPORTED": str(reported)}
+    env = {**program_environment(), "ROWS": str(_ROWS_PER_COMMIT), "REPORTED": str(reported), "BASE_SECONDS": "0.2"}
 
     def word(*words: object) -> str:
         return shlex.join([*PROGRAM, *map(str, words), "--store", str(store)])
@@ -106,20 +107,25 @@ class Examiner:
         """The store opens; what was reported is there; what is there is right; ``thoroughly``: it can be finished."""
         self.states += 1
         place = lay_out(state, self._recording.place, self._place, self._pool) / "store"
-        namespace = Store.open(place).namespace(self._recording.spec)
-        held = namespace.snapshot()
-        assert held.damaged == ()
-        status = held.lookup(self._recording.digests)
-        assert set(status.tolist()) <= {-1, 0}
-        found = status == 0
-        if found.any():
-            rows = held.read(self._recording.digests[found])
-            assert rows.tobytes() == self._recording.features[found].tobytes()
+        store, found = Store.open(place), np.zeros(len(self._recording.digests), bool)
+        assert verify(store, read_data=True).sound
+        for namespace in store.namespaces():  # none before the first row
+            assert namespace.spec == self._recording.spec
+            held = namespace.snapshot()
+            assert held.damaged == ()
+            status = held.lookup(self._recording.digests)
+            assert set(status.tolist()) <= {-1, 0}
+            found = status == 0
+            if found.any():
+                rows = held.read(self._recording.digests[found])
+                assert rows.tobytes() == self._recording.features[found].tobytes()
+            there = {digest.tobytes() for segment, _ in held.parts() for digest in segment.digests}
+            assert there == {digest.tobytes() for digest in self._recording.digests[found]}, "rows that nobody made"
         there = {digest.tobytes() for digest in self._recording.digests[found]}
         lost = self._reported(calls_done) - there
         assert not lost, f"{len(lost)} reported rows are lost"
         if thoroughly:
-            self._finish(place, namespace, found)
+            self._finish(place, found)
 
     def _reported(self, calls_done: int) -> set[bytes]:
         calls = self._recording.calls[:calls_done]
@@ -127,7 +133,7 @@ class Examiner:
         rows = {bytes.fromhex(line) for line in lines if line != _COLLECTING}
         return rows - self._recording.dropped if _COLLECTING in lines else rows
 
-    def _finish(self, place: Path, namespace: Namespace, found: np.ndarray) -> None:
+    def _finish(self, place: Path, found: np.ndarray) -> None:
         long_ago = time.time() - 90_000
         for leftover in (place / "tmp").glob("*"):
             os.utime(leftover, (long_ago, long_ago))
@@ -144,6 +150,13 @@ def test_the_recorded_run_is_a_real_one(recording: Recording) -> None:
     names = [call.name for call in recording.calls]
     assert names.count("report") >= 40
     assert names.count("link") >= 40
+    collecting = next(n for n, call in enumerate(recording.calls) if call.data.startswith(_COLLECTING.encode()))
+    removed = [n for n, call in enumerate(recording.calls) if call.name == "unlink" and "/seg/" in call.paths[0]]
+    assert removed[0] < collecting < removed[-1], "neither compaction nor collection has removed a segment"
+    assert recording.dropped
+    writers = [call.process for call in recording.calls[: removed[0]] if call.name == "report"]
+    assert len(set(writers)) == 2
+    assert sum(one != other for one, other in pairwise(writers)) >= 4, "the two writers took no turns"
     disk = Disk(recording.place)
     for call in recording.calls:
         disk.apply(call)
@@ -159,13 +172,13 @@ def test_after_a_kill_at_any_point_the_store_is_right(recording: Recording, tmp_
         if call.name == "write" and number % step == 0:
             state = disk.after_a_kill()
             state[call.paths[0]] = (state[call.paths[0]] or b"")[: call.at] + call.data[: len(call.data) // 2]
-            examiner.look(state, number)
+            examiner.look(state, number, thoroughly=number % (16 * step) == 0)
             cut += 1
         disk.apply(call)
         if call.name not in ("fsync", "report") and number % step == 0:
             examiner.look(disk.after_a_kill(), number + 1, thoroughly=number % (16 * step) == 0)
     examiner.look(disk.after_a_kill(), len(recording.calls), thoroughly=True)
-    assert examiner.states >= amount(40, 700)
+    assert examiner.states >= amount(40, 1000)
     figures.keep("kills between two system calls", states=examiner.states, cut_writes=cut, calls=len(recording.calls))
 
 
