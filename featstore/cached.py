@@ -6,13 +6,13 @@ map never runs the base again for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore.records import Digests
+from featstore.records import DIGEST_BYTES, Digests, as_text
 from featstore.spec import Spec
 from featstore.store import Snapshot, Store
 
@@ -31,6 +31,15 @@ def pool(maps: npt.NDArray[np.floating], pooling: str) -> npt.NDArray[np.floatin
     if pooling == "map":
         return maps
     return _POOL[pooling](maps.astype(np.float32, copy=False))
+
+
+def joined(rows: Sequence[CachedRows], digests: Digests) -> npt.NDArray[np.float32]:
+    """The features of ``digests`` (N, 32) in every one of ``rows``, beside one another: float32 (N, D), N > 0.
+
+    A head on several bases takes them like that. Every image must have features in all of them.
+    """
+    parts = [one.read(digests).reshape(len(digests), -1) for one in rows]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 class CachedRows:
@@ -81,6 +90,15 @@ class CachedRows:
         if missing.any() and self._map is not None:
             status[missing] = self._map.lookup(digests[missing], view)
         return status
+
+    def with_features(self) -> Digests:
+        """The images that have features (:meth:`lookup` gives 0), in ascending order: uint8 (N, 32)."""
+        held = (self.own,) if self._map is None else (self.own, self._map)
+        parts = [segment.digests[segment.views == 0] for one in held for segment, _ in one.parts()]
+        keys = np.unique(as_text(np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *parts])))
+        stored: Digests = keys.view(np.uint8).reshape(-1, DIGEST_BYTES)
+        found: Digests = stored[self.lookup(stored) == 0]
+        return found
 
     def read(self, digests: Digests, view: int = 0) -> npt.NDArray[np.floating]:
         """The features of ``digests`` (N, 32) in that order, in the spec's dtype: (N, D), or (N, H, W, C) for maps.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from featstore.cached import CachedRows, joined
 from featstore.records import Digests, as_text
-from featstore.store import Namespace, Snapshot
 
 MAX_BYTES = 2**31
-"""Features that are held for the search; beyond that only the first rows of the store are searched."""
+"""Features that are held for the search; beyond that only the first images, by their digests, are searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +24,18 @@ class Neighbour:
 
 
 class Neighbours:
-    """The images of one namespace that have features, as they were when this was made.
+    """The images that have features in all of ``rows``, as they were when this was made.
 
-    The search is a product of a matrix and a vector: exact, and fast enough for a million rows of 512.
+    Of several specs the features stand beside one another, as a head on several bases takes them. The search is a
+    product of a matrix and a vector: exact, and fast enough for a million rows of 512.
     """
 
-    def __init__(self, namespace: Namespace) -> None:
-        held = namespace.snapshot()
-        self.names = held.names
-        self._digests = _with_features(held)
-        self._directions = _directions(held, self._digests)
-        self._digests = self._digests[: len(self._directions)]
+    def __init__(self, rows: Sequence[CachedRows]) -> None:
+        digests = rows[0].with_features()
+        for one in rows[1:]:
+            digests = digests[one.lookup(digests) == 0]
+        self._directions = _directions(rows, digests)
+        self._digests = digests[: len(self._directions)]
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -45,7 +47,7 @@ class Neighbours:
     def nearest(
         self, features: npt.NDArray[np.floating], count: int, among: npt.NDArray[np.bool_] | None = None
     ) -> list[Neighbour]:
-        """The ``count`` nearest of features (D,), the nearest first; of equal ones in the store's order.
+        """The ``count`` nearest of features (D,), the nearest first; of equal ones the one with the smaller digest.
 
         among : bool (n,), as :meth:`which` gives it; other images are left out.
         """
@@ -58,16 +60,11 @@ class Neighbours:
         return [Neighbour(self._digests[places[at]].tobytes(), float(cosines[at])) for at in best]
 
 
-def _with_features(held: Snapshot) -> Digests:
-    parts = [segment.digests[served & (segment.status == 0) & (segment.views == 0)] for segment, served in held.parts()]
-    return np.concatenate([np.zeros((0, 32), np.uint8), *parts])
-
-
-def _directions(held: Snapshot, digests: Digests) -> npt.NDArray[np.float32]:
-    """Features of length 1, (n, D); zeros stay zeros."""
-    if not len(digests) or held.feature_shape is None:
+def _directions(rows: Sequence[CachedRows], digests: Digests) -> npt.NDArray[np.float32]:
+    """Features of length 1, float32 (n, D), of as many of ``digests`` as may be held; zeros stay zeros."""
+    if not len(digests):
         return np.zeros((0, 0), np.float32)
-    most = max(1, MAX_BYTES // (4 * int(np.prod(held.feature_shape))))
-    rows = held.read(digests[:most]).reshape(min(most, len(digests)), -1).astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(np.divide(rows, lengths, out=rows, where=lengths > 0))
+    width = joined(rows, digests[:1]).shape[1]
+    features = joined(rows, digests[: max(1, MAX_BYTES // (4 * width))])
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.asarray(np.divide(features, lengths, out=features, where=lengths > 0))

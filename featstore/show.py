@@ -84,6 +84,11 @@ def _unusual(preprocessing: str) -> str:
     return "" if preprocessing == "keras" else f" {preprocessing}"
 
 
+def _reasons(counts: Mapping[str, int]) -> str:
+    """``2 truncated, 1 file-too-large``, the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda one: -one[1]))
+
+
 def grid(*columns: str, right: Iterable[str] = ()) -> Table:
     """An empty table with these column heads, those in ``right`` aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -125,10 +130,9 @@ def extraction(report: ExtractReport) -> None:
         segments = counted(report.quarantined, "damaged segment")
         out.print(f"[yellow]damage[/yellow] {segments} set aside, the rows computed again")
     if report.rejects:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
         where = f", listed in {report.ledger}" if report.ledger else ""
         images = counted(len(report.rejects), "image")
-        out.print(f"[yellow]rejected[/yellow] {escape(f'{images}: {reasons}{where}')}", soft_wrap=True)
+        out.print(f"[yellow]rejected[/yellow] {escape(f'{images}: {_reasons(report.reasons)}{where}')}", soft_wrap=True)
 
 
 def profile(found: Profile) -> None:
@@ -180,9 +184,7 @@ def examination(result: Examination, out: Console) -> None:
 
 def namespaces(found: Sequence[Summary], out: Console) -> None:
     """What a store holds."""
-    table = grid(
-        "base", "features", "rows", "rejects", "segments", "bytes", right=("rows", "rejects", "segments", "bytes")
-    )
+    table = grid("base", "features", "rows", "segments", "bytes", "rejects", right=("rows", "segments", "bytes"))
     for summary in found:
         spec = summary.spec
         damaged = f" [red]({summary.damaged} damaged)[/red]" if summary.damaged else ""
@@ -190,9 +192,9 @@ def namespaces(found: Sequence[Summary], out: Console) -> None:
             escape(f"{spec.backbone} {spec.layer}"),
             f"{'x'.join(map(str, spec.image_size))} {spec.pooling}{_unusual(spec.preprocessing)} {spec.precision}",
             str(summary.rows),
-            str(summary.rejects),
             f"{summary.segments}{damaged}",
             size(summary.bytes),
+            f"{summary.rejects} ({_reasons(summary.reasons)})" if summary.rejects else "0",
         )
     out.print(table if found else "this store holds nothing yet: featstore extract DATA --backbone vgg16")
 

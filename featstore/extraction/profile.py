@@ -112,9 +112,7 @@ def _advice(limit: Limit, report: ExtractReport, machine: Machine) -> list[str]:
     found = []
     if {"avx512_bf16", "amx_bf16"} & {*machine.flags}:
         if any(spec.precision == "float32" for spec in computed):
-            found.append(
-                "--precision bfloat16 computes about twice as fast here; docs/benchmarks.md shows its price"
-            )
+            found.append("--precision bfloat16 computes about twice as fast here; docs/benchmarks.md shows its price")
         elif any((spec.precision, spec.runtime) == ("bfloat16", "openvino") for spec in computed):
             found.append("--precision int8 may compute nearly twice as fast; docs/benchmarks.md shows its price")
     other = "" if machine.gpus else "a GPU, or "

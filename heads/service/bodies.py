@@ -22,14 +22,16 @@ MAX_PICTURES = 64
 _PICTURE_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 """Beside image/*: what programs say of bytes, and what curl says of any."""
 
+_BYTES = {"type": "string", "format": "binary"}
+
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "One picture file; or several, as a zip, or as lines of JSON with `name` and `image` (base64).",
         "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": _BYTES, "example": "the bytes of cat.jpg"},
+            "image/*": {"schema": _BYTES, "example": "the bytes of cat.jpg"},
+            "application/zip": {"schema": _BYTES, "example": "the bytes of a zip of cat.jpg and dog.png"},
             "application/x-ndjson": {
                 "schema": {"type": "string"},
                 "example": '{"name": "cat.jpg", "image": "/9j/4AAQSkZJRg…"}\n',

@@ -21,17 +21,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from featstore.errors import InputError, unknown_name
-from featstore.formats import MAX_FILE_BYTES
 from featstore.progress import Progress, silent
 from featstore.records import Reason, Rejected
 from heads.apply import datasets_of
 from heads.predict import Prediction
+from heads.service.limits import Limits
 
 _TRIES = 5
 _SECONDS = 60.0
 _MOST_WAIT = 10.0
 _MOST_BYTES = 2**28
 """Of an answer."""
+
+_MOST_SENT = Limits().body_bytes
+"""Of a picture."""
 
 _REASONS = {reason.code: reason for reason in Reason}
 
@@ -82,6 +85,13 @@ class Client:
 
     def _post(self, path: str, picture: str | Path | bytes) -> dict[str, Any]:
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        if len(data) > _MOST_SENT:  # the service would end the connection before all of it is sent
+            raise InputError(
+                "this picture is too large for a service",
+                where="the picture's bytes" if isinstance(picture, bytes) else picture,
+                expected=f"at most {_MOST_SENT} bytes",
+                received=f"{len(data)} bytes",
+            )
         return self._ask("POST", path, data)
 
     def _ask(self, method: str, path: str, data: bytes | None = None) -> dict[str, Any]:
@@ -124,7 +134,8 @@ class Client:
 
 
 def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progress = silent) -> tuple[Prediction, ...]:
-    """:func:`heads.predict_files`, computed by the service at ``url`` with its head of that name.
+    """:func:`heads.predict_files`, computed by the service at ``url`` with its head of that name. A file that a service
+    would not take, empty or too large, is rejected here.
 
     Raises InputError for images that cannot be found, a service that cannot be reached, and a head that it has not.
     """
@@ -138,7 +149,10 @@ def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progres
                 for path in dataset.paths:
                     name = str(prefix / path)
                     try:
-                        [answer] = client.predict(dataset.source.read(path, MAX_FILE_BYTES))
+                        data = dataset.source.read(path, _MOST_SENT)
+                        if not data:
+                            raise Rejected(Reason.EMPTY_FILE, "0 bytes")
+                        [answer] = client.predict(data)
                         found.append(_prediction(name, answer, head, served[head]))
                     except Rejected as rejected:
                         found.append(Prediction(name, None, served[head], (), rejected.reason, False))

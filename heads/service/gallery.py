@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore.cached import CachedRows
+from featstore.cached import CachedRows, joined
 from featstore.formats import MAX_FILE_BYTES
 from featstore.neighbours import Neighbour, Neighbours
 from featstore.online import Busy
@@ -22,12 +21,10 @@ from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle
 from heads.evaluation.plane import in_the_plane, points_of
+from heads.service.renewed import Renewed
 
 _SEARCH_SECONDS = 60.0
 """How long what is searched for neighbours, and where images are, is taken as it was."""
-
-_MAPS = 16
-"""Maps that are remembered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +47,14 @@ class Gallery:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._neighbours: dict[str, tuple[Neighbours, float]] = {}
-        self._files: dict[bytes, Path] = {}
-        self._files_since = -_SEARCH_SECONDS
+        self._files = Renewed(lambda: known_files(store.scan_folder), _SEARCH_SECONDS)
+        self._searched: dict[tuple[Spec, ...], Renewed[Neighbours]] = {}
         self._drawing = threading.Lock()
         self._maps: dict[Path, tuple[Bundle, Places | None]] = {}
 
     def picture(self, digest: bytes) -> bytes:
         """The file that has this digest, as it is now. KeyError if none is known; OSError if it cannot be read."""
-        path = self._known_files()[digest]
+        path = self._files.get()[digest]
         data = path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
         if hashlib.sha256(data).digest() != digest:
             raise KeyError(digest)
@@ -67,14 +62,21 @@ class Gallery:
 
     def folder_of(self, digest: bytes) -> str | None:
         """The name of the folder that an image was last seen in."""
-        path = self._known_files().get(digest)
+        path = self._files.get().get(digest)
         return path.parent.name if path else None
 
     def nearest(
-        self, spec: Spec, features: npt.NDArray[np.float32], digest: bytes, count: int, among: Digests | None = None
+        self,
+        specs: tuple[Spec, ...],
+        features: npt.NDArray[np.float32],
+        digest: bytes,
+        count: int,
+        among: Digests | None = None,
     ) -> list[Neighbour]:
-        """The stored images nearest to those features; the one of ``digest`` is left out. ``among`` : only these."""
-        searched = self._neighbours_of(spec)
+        """The stored images nearest to those features (D,), which are of ``specs`` beside one another; the image of
+        ``digest`` is left out. ``among`` : only these.
+        """
+        searched = self._searched.setdefault(specs, Renewed(lambda: self._search(specs), _SEARCH_SECONDS)).get()
         found = searched.nearest(features, count + 1, None if among is None else searched.which(among))
         return [one for one in found if one.digest != digest][:count]
 
@@ -89,25 +91,19 @@ class Gallery:
                 raise Busy
             try:
                 known = self._maps[bundle.path] = bundle, _draw(bundle, self._store)
-                for old in list(self._maps)[:-_MAPS]:
-                    del self._maps[old]
             finally:
                 self._drawing.release()
         return known[1]
 
-    def _neighbours_of(self, spec: Spec) -> Neighbours:
-        with self._lock:
-            found, since = self._neighbours.get(spec.fingerprint, (None, 0.0))
-            if found is None or time.monotonic() - since > _SEARCH_SECONDS:
-                found = Neighbours(self._store.namespace(spec))
-                self._neighbours[spec.fingerprint] = found, time.monotonic()
-            return found
+    def keep(self, bundles: Collection[Bundle]) -> None:
+        """Forget what was held for any but these heads."""
+        specs = {bundle.card.specs for bundle in bundles}
+        paths = {bundle.path for bundle in bundles}
+        self._searched = {key: one for key, one in self._searched.copy().items() if key in specs}
+        self._maps = {path: one for path, one in self._maps.copy().items() if path in paths}
 
-    def _known_files(self) -> dict[bytes, Path]:
-        with self._lock:
-            if time.monotonic() - self._files_since > _SEARCH_SECONDS:
-                self._files, self._files_since = known_files(self._store.scan_folder), time.monotonic()
-            return self._files
+    def _search(self, specs: tuple[Spec, ...]) -> Neighbours:
+        return Neighbours([CachedRows(self._store, spec) for spec in specs])
 
 
 def _draw(bundle: Bundle, store: Store, seed: int = 0) -> Places | None:
@@ -118,8 +114,7 @@ def _draw(bundle: Bundle, store: Store, seed: int = 0) -> Places | None:
     if not count:
         return None
     drawn = digests[np.sort(np.random.default_rng(seed).permutation(len(digests))[:count])]
-    X = np.concatenate([cached.read(drawn).reshape(count, -1).astype(np.float32) for cached in rows], axis=1)
-    plane = in_the_plane(X, seed)
+    plane = in_the_plane(joined(rows, drawn), seed)
     if plane is None:
         return None
     least = plane.min(axis=0)

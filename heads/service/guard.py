@@ -16,6 +16,8 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from heads.service.limits import Limits
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,19 +42,6 @@ _STALL_SECONDS = 5.0
 """So long a body may pause."""
 
 _GRACE_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes of all headers, of a body, and of all bodies at once; seconds in which all of a body must arrive, and bytes
-    a second at least once two seconds are over.
-    """
-
-    header_bytes: int = 16 * 2**10
-    body_bytes: int = 16 * 2**20
-    all_bodies_bytes: int = 256 * 2**20
-    body_seconds: float = 20.0
-    body_rate: float = 4096.0
 
 
 class Refused(HTTPException):

@@ -1,82 +1,69 @@
-"""The heads that are served, each the newest that lies on the disk, and their answers to one picture."""
+"""The heads that are served, each the newest that lies on the disk, and what they say of one picture."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featstore.errors import FeatstoreError, InputError
 from featstore.neighbours import Neighbour
 from featstore.online import Busy, OnlineRows, Row
-from featstore.records import Reason
 from featstore.store import Store
 from featstore.wording import printable
 from heads.apply import jobs_of
 from heads.bundles.bundle import FILES, Bundle, read_bundle
 from heads.bundles.inventory import bundle_paths
+from heads.service.answers import HeadSays
 from heads.service.gallery import Gallery
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 """How often the disk is asked whether a bundle has changed."""
 
 _DECODERS = 4
 """Pictures that are decoded at a time: of 50 megapixels each takes 150 MB."""
 
-_Signature = tuple[tuple[str | int, ...], ...]
+_Files = tuple[tuple[str, *tuple[int, ...]], ...]
+"""Of each bundle that lies there its path, and when its files were changed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Says:
-    """What one head says of one image: its likeliest class, and the probabilities of all classes in their order."""
-
-    head: str
-    label: str
-    probabilities: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What all heads say of one picture. digest : 64 hex digits. Without features ``heads`` is empty.
-
-    from_cache : whether every row was known before.
+class _Served:
+    """What is served at one moment: heads by name, the rows that they need by fingerprint, folder → what is wrong with
+    it; ``files`` is what lay on the disk then.
     """
 
-    name: str
-    digest: str
-    reason: Reason
-    from_cache: bool
-    heads: tuple[Says, ...]
+    bundles: Mapping[str, Bundle]
+    rows: Mapping[str, OnlineRows]
+    problems: Mapping[str, str]
+    files: _Files
 
 
 class ServedHeads:
-    """Bundles, found in some folders as by `heads ls`, read again when they change; and the rows that they need.
+    """Bundles, found in some folders as by `heads ls`, and the rows that they need; their bases are open.
 
-    A bundle that cannot be used is left out, and told in ``problems``; one that could be used before goes on being
-    served. Raises InputError if there is none at first.
+    A thread looks whether bundles have changed. What is new is read and its base opened while the others go on; then it
+    is served, all at once, and rows that no head needs any more are closed. A bundle that cannot be used is left out,
+    and told in ``problems``; one that could be used before goes on being served. Raises InputError if there is none at
+    first. Close it at the end.
     """
 
     def __init__(self, folders: Sequence[Path], store: Store, *, keep: bool = True) -> None:
         self.store = store
         self.gallery = Gallery(store)
-        self.problems: dict[str, str] = {}
         self._folders = tuple(folders)
         self._keep = keep
         self._turn = threading.Lock()
-        self._lock = threading.Lock()
         self._decoding = threading.Semaphore(_DECODERS)
-        self._bundles: dict[str, Bundle] = {}
-        self._rows: dict[str, OnlineRows] = {}
-        self._signature: _Signature = ()
-        self._looked = 0.0
+        self._now = _Served({}, {}, {}, ())
         self._refresh()
-        if not self._bundles:
+        if not self.is_ready:
             told = "; ".join(f"{path}: {problem}" for path, problem in self.problems.items())
             raise InputError(
                 "there is no head to serve",
@@ -85,102 +72,109 @@ class ServedHeads:
                 received=told or "none",
                 todo="train one: featstore train DATA",
             )
+        self._ended = threading.Event()
+        self._watching = threading.Thread(target=self._watch, name="featstore-heads", daemon=True)
+        self._watching.start()
 
     @property
-    def bundles(self) -> dict[str, Bundle]:
+    def bundles(self) -> Mapping[str, Bundle]:
         """The heads by name, as they are now."""
-        with self._lock:
-            if time.monotonic() - self._looked >= _LOOK_SECONDS:
-                self._refresh()
-            return dict(self._bundles)
+        return self._now.bundles
+
+    @property
+    def rows(self) -> Mapping[str, OnlineRows]:
+        """The rows that the heads need, by fingerprint."""
+        return self._now.rows
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Folder → why the bundle in it cannot be used."""
+        return self._now.problems
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a head; the disk is not asked."""
-        return bool(self._bundles)
+        """Whether there is a head."""
+        return bool(self._now.bundles)
 
-    @property
-    def rows(self) -> dict[str, OnlineRows]:
-        """The rows that the heads need, by fingerprint."""
-        return dict(self._rows)
-
-    def warm(self) -> None:
-        """Open every base, so that the first picture need not wait for it."""
-        for rows in self.rows.values():
-            rows.warm()
-
-    def ask(self, data: bytes) -> dict[str, Future[Row]]:
-        """The rows of one picture, by fingerprint, as they are computed. Raises Busy."""
-        needed = {spec.fingerprint for bundle in self.bundles.values() for spec in bundle.card.specs}
-        if not needed:  # their folder was emptied
+    def ask(self, data: bytes, asker: str | None = None) -> dict[str, Future[Row]]:
+        """The rows of one picture, by fingerprint, as they are computed; in the name of ``asker``. Raises Busy."""
+        rows = self.rows
+        if not rows:  # the folder of the heads was emptied
             raise Busy
         with self._decoding:
-            return {fingerprint: rows.ask(data) for fingerprint, rows in self.rows.items() if fingerprint in needed}
+            return {fingerprint: one.ask(data, asker) for fingerprint, one in rows.items()}
 
-    def answer(self, name: str, asked: dict[str, Future[Row]], timeout: float) -> Answer:
-        """What all heads say of the picture that was asked about. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout
-        rows = {key: future.result(max(0.0, deadline - time.monotonic())) for key, future in asked.items()}
-        first = next(iter(rows.values()))
-        reason = next((row.reason for row in rows.values() if row.reason), Reason.OK)
-        says = () if reason else tuple(_says(*one, rows) for one in self.bundles.items() if _has_rows(one[1], rows))
-        return Answer(name, first.digest.hex(), reason, all(row.from_cache for row in rows.values()), says)
-
-    def nearest(self, name: str | None, digest: bytes, count: int) -> tuple[str, list[Neighbour]]:
-        """The images nearest to a known one by the features of a head, among those that it was fitted on; of no head
-        (None): by those of the first, among all stored ones. With the features' fingerprint. KeyError if unknown.
+    def say(self, rows: Mapping[str, Row]) -> list[HeadSays]:
+        """What all heads say of a picture whose rows have features; a head that came after it was asked about does not
+        answer.
         """
-        bundles = self.bundles
-        if not bundles:
+        return [
+            _says(name, bundle, _joined(bundle, rows))
+            for name, bundle in self.bundles.items()
+            if all(spec.fingerprint in rows for spec in bundle.card.specs)
+        ]
+
+    def nearest(self, name: str | None, digest: bytes, count: int) -> tuple[list[str], list[Neighbour]]:
+        """The images nearest to a known one by the features of a head, of all its bases, among those that it was fitted
+        on; of no head (None): by those of the first, among all stored ones. With the features' fingerprints. KeyError
+        if unknown.
+        """
+        now = self._now
+        if not now.bundles:
             raise KeyError(name)
-        bundle = bundles[name] if name is not None else next(iter(bundles.values()))
-        spec = bundle.card.specs[0]
-        row = self._rows[spec.fingerprint].known(digest)
-        if row is None or row.features is None:
+        bundle = now.bundles[name] if name is not None else next(iter(now.bundles.values()))
+        specs = bundle.card.specs
+        known = {spec.fingerprint: now.rows[spec.fingerprint].known(digest) for spec in specs}
+        rows = {fingerprint: row for fingerprint, row in known.items() if row is not None and row.features is not None}
+        if len(rows) < len(known):
             raise KeyError(digest)
         among = None if name is None else bundle.fitted.digests
-        return spec.fingerprint, self.gallery.nearest(spec, row.features, digest, count, among)
+        return list(rows), self.gallery.nearest(specs, _joined(bundle, rows), digest, count, among)
 
     def close(self) -> None:
         """Commit what is new."""
-        for rows in self._rows.values():
+        self._ended.set()
+        self._watching.join()
+        for rows in self.rows.values():
             rows.close()
 
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            with suppress(FeatstoreError):  # a folder that is gone, or being replaced
+                self._refresh()
+
     def _refresh(self) -> None:
-        self._looked = time.monotonic()
-        signature = self._look()
-        if signature == self._signature:
+        """Serve what lies on the disk now."""
+        files: _Files = tuple((str(path), *_times(path)) for path in bundle_paths(self._folders))
+        if files == self._now.files:
             return
-        self._signature = signature
         bundles: dict[str, Bundle] = {}
-        self.problems = {}
-        for path, *_ in signature:
-            place = Path(str(path))
+        problems: dict[str, str] = {}
+        opened = dict(self._now.rows)
+        for path, *_ in files:
+            place = Path(path)
             name = printable(place.name)
             try:
-                bundle = read_bundle(place)
-                self._open_rows(bundle)
-                bundles[name] = bundle
-            except FeatstoreError as error:
-                self.problems[printable(str(place))] = error.what
-                if name in self._bundles:
-                    bundles[name] = self._bundles[name]
-        self._bundles = bundles
+                bundles[name] = self._read(place, opened)
+            except Exception as error:  # whatever is wrong with one of them, the others are served
+                problems[printable(str(place))] = _sentence(error)
+                if name in self.bundles:
+                    bundles[name] = self.bundles[name]
+        needed = {spec.fingerprint for bundle in bundles.values() for spec in bundle.card.specs}
+        rows = {fingerprint: one for fingerprint, one in opened.items() if fingerprint in needed}
+        self._now = _Served(bundles, rows, problems, files)
+        self.gallery.keep(bundles.values())
+        for fingerprint in opened.keys() - needed:
+            opened[fingerprint].close()
 
-    def _look(self) -> _Signature:
-        try:
-            found = bundle_paths(self._folders)
-        except FeatstoreError:  # a folder that is gone, or being replaced
-            if not self._signature:
-                raise
-            return self._signature
-        return tuple((str(path), *_times(path)) for path in found)
-
-    def _open_rows(self, bundle: Bundle) -> None:
+    def _read(self, place: Path, opened: dict[str, OnlineRows]) -> Bundle:
+        """The bundle there; rows that it needs and that are not ``opened`` are, with their base, and added to them."""
+        bundle = read_bundle(place)
         for job in jobs_of(bundle):
-            key = job.spec.fingerprint
-            if key not in self._rows:
-                self._rows[key] = OnlineRows(job, self.store, keep=self._keep, turn=self._turn)
+            if job.spec.fingerprint not in opened:
+                rows = OnlineRows(job, self.store, keep=self._keep, turn=self._turn, warm=True)
+                opened[job.spec.fingerprint] = rows
+        return bundle
 
 
 def _times(bundle: Path) -> Iterator[int]:
@@ -194,13 +188,21 @@ def _times(bundle: Path) -> Iterator[int]:
             yield from (about.st_mtime_ns, about.st_ino)
 
 
-def _has_rows(bundle: Bundle, rows: dict[str, Row]) -> bool:
-    """False for a head that came after the picture was asked about."""
-    return all(spec.fingerprint in rows for spec in bundle.card.specs)
+def _sentence(error: Exception) -> str:
+    return printable(error.what if isinstance(error, FeatstoreError) else f"{type(error).__name__}: {error}")
 
 
-def _says(name: str, bundle: Bundle, rows: dict[str, Row]) -> Says:
-    features: Any = [rows[spec.fingerprint].features for spec in bundle.card.specs]
-    [probabilities] = bundle.probabilities(np.concatenate(features).reshape(1, -1))
+def _joined(bundle: Bundle, rows: Mapping[str, Row]) -> npt.NDArray[np.float32]:
+    """The features that a head takes, (D,): those of all its bases beside one another."""
+    parts = (rows[spec.fingerprint].features for spec in bundle.card.specs)
+    return np.concatenate([part for part in parts if part is not None])
+
+
+def _says(name: str, bundle: Bundle, features: npt.NDArray[np.float32]) -> HeadSays:
+    [probabilities] = bundle.probabilities(features.reshape(1, -1))
     classes = [printable(one) for one in bundle.card.classes]
-    return Says(name, classes[int(np.argmax(probabilities))], dict(zip(classes, probabilities.tolist(), strict=True)))
+    return HeadSays(
+        head=name,
+        label=classes[int(np.argmax(probabilities))],
+        probabilities=dict(zip(classes, probabilities.tolist(), strict=True)),
+    )

@@ -17,9 +17,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from featstore.errors import InputError
 from featstore.store import Store
 from featstore.wording import counted
-from heads.service.app import PAGE, make_app
+from heads.service.app import make_app
 from heads.service.guard import Guard, busy
 from heads.service.heads import ServedHeads
+from heads.service.memory import give_back_large_blocks
+from heads.service.routes.page import PAGE
 
 HEADER_SECONDS = 5.0
 """So long a client may take from connecting, or from its last answer, until its headers are there."""
@@ -137,7 +139,7 @@ def check_access(host: str, token: str | None) -> None:
 def guarded(served: ServedHeads, host: str, token: str | None) -> Guard:
     """The application behind its limits. On this machine it is called by this machine's names only."""
     names = _LOCAL_NAMES | {f"[{host}]" if ":" in host else host}
-    return Guard(make_app(served), token, names if is_local(host) else None, _PUBLIC)
+    return Guard(make_app(served, needs_token=token is not None), token, names if is_local(host) else None, _PUBLIC)
 
 
 def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, keep: bool = True) -> None:
@@ -148,12 +150,14 @@ def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, 
     """
     token = os.environ.get("FEATSTORE_TOKEN") or None
     check_access(host, token)
+    give_back_large_blocks()
     with _listen(host, port) as listening:
+        print("opening the heads and their bases …", file=sys.stderr)
         served = ServedHeads(bundles, store, keep=keep)
         name = f"[{host}]" if ":" in host else host
-        print(f"opening the base of {counted(len(served.bundles), 'head')} …", file=sys.stderr)
-        served.warm()
-        print(f"serving on http://{name}:{listening.getsockname()[1]} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        url = f"http://{name}:{listening.getsockname()[1]}"
+        heads = counted(len(served.bundles), "head")
+        print(f"serving on {url} ({heads}; Ctrl-C ends it)", file=sys.stderr, flush=True)
         uvicorn.Server(uvicorn.Config(guarded(served, host, token), **server_options())).run(sockets=[listening])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featstore.cached import CachedRows, pool
+from featstore.cached import CachedRows, joined, pool
 from featstore.records import Reason
 from featstore.spec import Spec
 from featstore.store import Store
@@ -95,3 +95,30 @@ def test_what_is_read_does_not_change_when_rows_are_added_later(store: Store) ->
 def test_pooling_float16_maps_does_not_overflow() -> None:
     maps = np.full((1, 40, 40, 1), 60_000, np.float16)
     np.testing.assert_allclose(pool(maps, "avg"), 60_000, rtol=1e-3)
+
+
+def test_images_with_features_are_those_of_its_own_and_of_the_map_each_once(store: Store, maps: np.ndarray) -> None:
+    keys = digests(6)
+    with store.namespace(SPEC).writer({}) as writer:
+        writer.add(keys[0].tobytes(), 0, np.ones(5, np.float32))
+        writer.add(keys[1].tobytes(), 0, np.ones(5, np.float32))
+        writer.add(keys[5].tobytes(), 1, np.ones(5, np.float32))
+        writer.reject(keys[2].tobytes(), 0, Reason.NOT_FINITE)
+    fill(store, SPEC.but(pooling="map"), keys[[1, 2, 3]], maps[:3])
+    found = CachedRows(store, SPEC).with_features()
+    assert [one.tobytes() for one in found] == sorted(keys[at].tobytes() for at in (0, 1, 3))
+
+
+def test_where_nothing_is_stored_no_image_has_features(store: Store) -> None:
+    assert CachedRows(store, SPEC).with_features().shape == (0, 32)
+
+
+def test_features_of_several_specs_stand_beside_one_another(store: Store, maps: np.ndarray) -> None:
+    keys = digests(3)
+    fill(store, SPEC.but(pooling="map", dtype="float16"), keys, maps[:3])
+    fill(store, SPEC.but(layer="block4_pool"), keys, np.arange(6, dtype=np.float32).reshape(3, 2))
+    rows = [CachedRows(store, SPEC.but(layer="block4_pool")), CachedRows(store, SPEC.but(dtype="float16"))]
+    found = joined(rows, keys[[2, 0]])
+    assert (found.shape, found.dtype) == ((2, 7), np.float32)
+    assert found[:, :2].tolist() == [[4, 5], [0, 1]]
+    np.testing.assert_allclose(found[:, 2:], maps[[2, 0]].mean(axis=(1, 2)), atol=1e-2)

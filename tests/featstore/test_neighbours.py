@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from featstore import neighbours as module
+from featstore.cached import CachedRows
 from featstore.neighbours import Neighbours
 from featstore.records import Reason
 from featstore.spec import Spec
@@ -19,6 +20,10 @@ def namespace(tmp_path: Path) -> Namespace:
     return Store.open(tmp_path / "store").namespace(SPEC)
 
 
+def neighbours(namespace: Namespace) -> Neighbours:
+    return Neighbours([CachedRows(Store.open(namespace.path.parent.parent), namespace.spec)])
+
+
 def digest(number: int) -> bytes:
     return bytes([number]) * 32
 
@@ -29,7 +34,7 @@ def test_the_nearest_come_first_whatever_their_length(namespace: Namespace) -> N
             writer.add(digest(number), 0, np.array(row, np.float32))
         writer.reject(digest(9), 0, Reason.CORRUPT)
         writer.add(digest(0), 1, np.array([5, 5], np.float32))
-    found = Neighbours(namespace)
+    found = neighbours(namespace)
     assert len(found) == 5
     nearest = found.nearest(np.array([3, 0.1], np.float32), 4)
     assert [one.digest[0] for one in nearest] == [0, 2, 1, 4]
@@ -37,13 +42,13 @@ def test_the_nearest_come_first_whatever_their_length(namespace: Namespace) -> N
 
 
 def test_an_empty_store_has_none(namespace: Namespace) -> None:
-    assert Neighbours(namespace).nearest(np.ones(4, np.float32), 3) == []
+    assert neighbours(namespace).nearest(np.ones(4, np.float32), 3) == []
 
 
 def test_features_of_nothing_are_near_to_nothing(namespace: Namespace) -> None:
     with namespace.writer({}) as writer:
         writer.add(digest(1), 0, np.ones(2, np.float32))
-    assert Neighbours(namespace).nearest(np.zeros(2, np.float32), 3)[0].cosine == 0
+    assert neighbours(namespace).nearest(np.zeros(2, np.float32), 3)[0].cosine == 0
 
 
 def test_of_a_store_beyond_the_limit_the_first_rows_are_searched(
@@ -53,4 +58,33 @@ def test_of_a_store_beyond_the_limit_the_first_rows_are_searched(
     with namespace.writer({}) as writer:
         for number in range(5):
             writer.add(digest(number), 0, np.array([1, number], np.float32))
-    assert len(Neighbours(namespace)) == 3
+    assert len(neighbours(namespace)) == 3
+
+
+def test_of_several_specs_images_with_features_of_all_are_searched_by_all_of_them(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    first, second = SPEC, SPEC.but(pooling="max")
+    with store.namespace(first).writer({}) as writer:
+        for number, row in enumerate(([1, 0], [1, 0.1], [0, 1])):
+            writer.add(digest(number), 0, np.array(row, np.float32))
+    with store.namespace(second).writer({}) as writer:
+        writer.add(digest(2), 0, np.array([3, 0, 0], np.float32))
+        writer.add(digest(1), 0, np.array([0, 3, 0], np.float32))
+        writer.reject(digest(0), 0, Reason.CORRUPT)
+        writer.add(digest(9), 0, np.array([3, 0, 0], np.float32))
+    found = Neighbours([CachedRows(store, spec) for spec in (first, second)])
+    nearest = found.nearest(np.array([1, 0, 3, 0, 0], np.float32), 9)
+    assert [one.digest[0] for one in nearest] == [2, 1], "the second base counts, too"
+    assert nearest[0].cosine == pytest.approx(0.9)
+
+
+def test_rows_that_follow_from_a_stored_map_are_searched_too(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    with store.namespace(SPEC.but(pooling="map")).writer({}) as writer:
+        writer.add(digest(1), 0, np.array([[[0, 2], [0, 4]]], np.float32))
+        writer.add(digest(2), 0, np.array([[[1, 1], [1, 1]]], np.float32))
+    with store.namespace(SPEC).writer({}) as writer:
+        writer.add(digest(3), 0, np.array([1, 0], np.float32))
+    found = Neighbours([CachedRows(store, SPEC)]).nearest(np.array([0, 1], np.float32), 9)
+    assert [one.digest[0] for one in found] == [1, 2, 3]
+    assert [one.cosine for one in found] == pytest.approx([1, 0.7071, 0], abs=1e-4)

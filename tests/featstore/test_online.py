@@ -87,7 +87,7 @@ def test_a_picture_that_the_store_knows_opens_no_base(job: Job, store: Store, tm
 def test_rows_that_another_process_adds_are_seen(
     rows: OnlineRows, store: Store, tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("featstore.known._LOOK_SECONDS", 0.0)
     featstore.extract(tmp_path / "some", featstore.Request("vgg16", image_size=32), store=Store.open(store.path))
     assert rows.ask(png(0)).result(60).from_cache
     assert rows.computed == 0
@@ -177,6 +177,59 @@ def test_too_many_waiting_pictures_are_refused_and_those_that_wait_are_answered(
     assert not asked[0].done()
     free.set()
     assert all(future.result(60).features is not None for future in asked)
+
+
+def test_one_asker_has_a_share_of_what_waits_and_the_others_find_a_place(
+    rows: OnlineRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING_OF_ONE", 2)
+    free, real = threading.Event(), StubRuntime.__call__
+    monkeypatch.setattr(StubRuntime, "__call__", lambda self, images: (free.wait(10), real(self, images))[1])
+    asked = [rows.ask(png(seed), "one") for seed in (1, 2)]
+    with pytest.raises(Busy):
+        rows.ask(png(3), "one")
+    assert rows.ask(png(2), "one") is asked[1], "what was asked for already takes no place"
+    asked += [rows.ask(png(seed), "other") for seed in (3, 4)]
+    free.set()
+    assert all(future.result(60).features is not None for future in asked)
+    assert rows.ask(png(5), "one").result(60).features is not None, "what was answered takes none any more"
+
+
+def test_a_base_that_is_to_be_warm_is_open_before_anything_is_asked(job: Job, store: Store, bases: Bases) -> None:
+    opened = len(bases.opened)
+    rows = OnlineRows(job, store, warm=True)
+    assert len(bases.opened) == opened + 1
+    rows.close()
+
+
+def test_closed_rows_have_answered_all_that_was_asked_and_refuse_more_but_still_know(
+    job: Job, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding, free, real = threading.Event(), threading.Event(), module.decode
+
+    def slow(*given: Any) -> Any:
+        decoding.set()
+        assert free.wait(20)
+        return real(*given)
+
+    rows = OnlineRows(job, store)
+    known = rows.ask(png(1)).result(60)
+    monkeypatch.setattr(module, "decode", slow)
+    with ThreadPoolExecutor(2) as threads:
+        asked = threads.submit(rows.ask, png(2))
+        assert decoding.wait(20)
+        closed = threads.submit(rows.close)
+        time.sleep(0.2)
+        assert not closed.done()
+        free.set()
+        assert asked.result().result(60).features is not None
+        closed.result(60)
+    rows.close()
+    with pytest.raises(Busy):
+        rows.ask(png(3))
+    assert rows.ask(png(1)).result(0).from_cache
+    assert rows.known(known.digest) is not None
+    assert store.namespace(job.spec).snapshot().rows == 2
 
 
 def test_rows_that_nobody_follows_are_committed_after_a_while(

@@ -9,7 +9,7 @@ import featstore
 from featstore import show
 from featstore.folders import default_store
 from featstore.records import Reason
-from tests.pictures import class_folders
+from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
 
@@ -60,6 +60,22 @@ def test_rejects_damage_and_odd_names_are_shown_as_they_are(
     err = capsys.readouterr().err
     assert "1 image: 1 truncated, listed in /a/[bold]b.csv" in err
     assert "2 damaged segments set aside" in err
+
+
+def test_rejects_in_a_store_are_shown_with_their_reasons_the_most_frequent_first(
+    tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = class_folders(tmp_path / "p")
+    (photos / "train" / "cats" / "a.png").write_bytes(b"")
+    for number in range(2):
+        (photos / "train" / "cats" / f"b{number}.png").write_bytes(png(number)[:70])
+    featstore.extract(photos, featstore.Request("vgg16", image_size=64))
+    capsys.readouterr()
+    [namespace] = featstore.Store.open(default_store()).namespaces()
+    show.namespaces([namespace.summary()], show.console())
+    heading, row = capsys.readouterr().err.splitlines()
+    assert heading.split()[-1] == "rejects"
+    assert row.endswith("3 (2 truncated, 1 empty-file)")
 
 
 def test_no_color_leaves_no_escape_sequences(tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]) -> None:

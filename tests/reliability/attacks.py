@@ -216,6 +216,20 @@ def zip_bomb() -> bytes:
     return out.getvalue()
 
 
+_JPEG_BOMB = b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01\xff\xd9"
+_rounds = itertools.count()
+
+
+def bombs(attack: Attack) -> None:
+    """Pictures and a zip that unpack to far more than they are; every picture is a new file, of which none is known."""
+    pictures, archive = (png_bomb(60_000), png_bomb(7_000), _JPEG_BOMB), zip_bomb()
+    while not attack.stop.is_set():
+        end = next(_rounds).to_bytes(8, "big")
+        for picture in pictures:
+            attack.send(request(body=picture + end))
+        attack.send(request(body=archive, Content_Type="application/zip"))
+
+
 PATHS = ("/v1/heads/{}", "/v1/heads/{}/map", "/v1/images/{}/thumbnail", "/v1/neighbours/{}", "/{}", "/v1/{}")
 ESCAPES = (
     "../../../../etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd",
@@ -250,14 +264,7 @@ def attacks(canary: str, head: str) -> dict[str, Callable[[Attack], None]]:
         "paths that lead away": over_and_over(
             *(request(path.format(escape), method="GET") for path in PATHS for escape in ESCAPES)
         ),
-        "bombs": over_and_over(
-            request(body=png_bomb(60_000)),
-            request(body=png_bomb(7_000)),
-            request(
-                body=b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01\xff\xd9"
-            ),
-            request(body=zip_bomb(), Content_Type="application/zip"),
-        ),
+        "bombs": bombs,
         "model files": model_files(canary),
         "compressed bodies": over_and_over(
             *(request(body=zlib.compress(bytes(10**7)), Content_Encoding=kind) for kind in ("gzip", "deflate", "br, x"))

@@ -3,6 +3,7 @@
 import { ask, askJson, byId, make, thumbnail } from "./ask.js";
 
 const MOST_BYTES = 16 * 2 ** 20;
+const MOST_BARS = 5; // that are shown of a head at once
 export const REASONS = {
   "empty-file": "This file is empty.",
   "not-an-image": "This is no picture.",
@@ -36,18 +37,27 @@ async function neighbours(digest, head, card) {
   card.append(near);
 }
 
+function bar(name, probability, best) {
+  const row = make("div", undefined, name === best ? "bar best" : "bar");
+  const meter = make("meter");
+  meter.max = 1;
+  meter.value = probability;
+  meter.setAttribute("aria-label", `${name}: ${(100 * probability).toFixed(1)} %`);
+  row.append(make("span", name), meter, make("span", `${(100 * probability).toFixed(1)} %`));
+  return row;
+}
+
 function showHead(one, card) {
   const block = make("div", undefined, "head");
-  block.append(make("p", one.head));
-  const pairs = Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 5);
-  for (const [name, probability] of pairs) {
-    const bar = make("div", undefined, name === one.label ? "bar best" : "bar");
-    const meter = make("meter");
-    meter.max = 1;
-    meter.value = probability;
-    meter.setAttribute("aria-label", `${name}: ${(100 * probability).toFixed(1)} %`);
-    bar.append(make("span", name), meter, make("span", `${(100 * probability).toFixed(1)} %`));
-    block.append(bar);
+  const bars = (pairs) => pairs.map(([name, probability]) => bar(name, probability, one.label));
+  const pairs = Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]);
+  block.append(make("p", one.head), ...bars(pairs.slice(0, MOST_BARS)));
+  const rest = pairs.slice(MOST_BARS);
+  if (rest.length) {
+    const more = make("details");
+    more.append(make("summary", `and ${rest.length.toLocaleString("en")} more`));
+    more.addEventListener("toggle", () => more.append(...bars(rest)), { once: true }); // there may be thousands
+    block.append(more);
   }
   card.append(block);
 }

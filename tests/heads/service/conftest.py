@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import shutil
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +19,35 @@ import pytest
 import uvicorn
 
 from featstore.store import Store
-from heads.service.guard import Limits
 from heads.service.heads import ServedHeads
+from heads.service.limits import Limits
 from heads.service.run import guarded, server_options
 from tests import stubs
 from tests.commands import good
 from tests.pictures import class_folders
 from tests.stubs import Bases
+
+
+def zipped(**pictures: bytes) -> bytes:
+    """A zip of pictures by their names."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in pictures.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def line(name: str, data: bytes) -> str:
+    """A picture as a line of JSON."""
+    return json.dumps({"name": name, "image": base64.b64encode(data).decode()}) + "\n"
+
+
+def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something holds; fail if it does not in time."""
+    stop = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < stop, "it does not come to hold"
+        time.sleep(0.02)
 
 
 @dataclass

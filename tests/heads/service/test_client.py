@@ -31,6 +31,21 @@ def test_the_same_is_predicted_here_and_there(serve: Serve) -> None:
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-12)
 
 
+def test_a_file_that_no_service_takes_is_rejected_and_the_others_are_answered(serve: Serve) -> None:
+    running = serve()
+    folder = running.photos / "test" / "cats"
+    (folder / "6.png").write_bytes(png(5) + bytes(16 * 2**20))
+    (folder / "7.png").touch()
+    told = good("predict", running.bundle, folder, "--json", "--url", running.url).json["predictions"]
+    assert [one["rejected"] for one in told] == [None] * 6 + ["file-too-large", "empty-file"]
+    assert [one["label"] is None for one in told] == [False] * 6 + [True] * 2
+
+
+def test_a_picture_that_is_too_large_is_told_before_it_is_sent() -> None:
+    with pytest.raises(InputError, match="too large for a service"):
+        Client("http://127.0.0.1:9").predict(bytes(16 * 2**20 + 1))
+
+
 def test_three_lines_are_enough(serve: Serve, tmp_path: Path) -> None:
     running = serve()
     (tmp_path / "cat.png").write_bytes(png(77))

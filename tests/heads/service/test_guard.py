@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from heads.service.guard import HEADERS, Limits
+from heads.service.guard import HEADERS
+from heads.service.limits import Limits
 from heads.service.run import CONNECTIONS_OF_ONE
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from featstore.store import Store, verify
 from heads.service.run import check_access, is_local
 from tests.commands import finish, run
 from tests.pictures import class_folders, png
+from tests.reliability.attacks import png_bomb
 from tests.reliability.campaign import amount, start_program
 
 _TOKEN = "0123456789abcdef-token"
@@ -154,6 +156,23 @@ def test_killed_under_load_it_leaves_a_sound_store_and_starts_again(trained: Pat
         now = rows(trained / "store")
         assert now >= before
         before = now
+
+
+def resident_bytes(process: subprocess.Popen[str]) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here")
+def test_large_pictures_leave_no_memory_behind(served: Served) -> None:
+    process, port = served()
+    assert ask(port, png(1)) == 200
+    before, bomb = resident_bytes(process), png_bomb(7_000)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda number: ask(port, bomb + number.to_bytes(2, "big")), range(24)))
+    assert answers == [200] * 24
+    assert resident_bytes(process) - before <= 128 * 2**20
 
 
 def test_a_port_that_is_taken_is_one_message_before_anything_is_loaded(trained: Path) -> None:

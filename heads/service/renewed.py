@@ -1,0 +1,33 @@
+"""What is slow to make and may be a little old."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Renewed(Generic[_T]):
+    """What ``make`` gives. The first who asks when it is ``seconds`` old makes it again; meanwhile the others get the
+    one before. Safe in threads.
+    """
+
+    def __init__(self, make: Callable[[], _T], seconds: float) -> None:
+        self._make = make
+        self._seconds = seconds
+        self._making = threading.Lock()
+        self._made: tuple[_T, float] | None = None
+
+    def get(self) -> _T:
+        """The value; raises what making it raises."""
+        made = self._made
+        if made is not None and (time.monotonic() - made[1] < self._seconds or self._making.locked()):
+            return made[0]
+        with self._making:
+            newest = self._made
+            if newest is None or newest is made:  # nobody has made it since
+                newest = self._made = self._make(), time.monotonic()
+            return newest[0]

@@ -1,0 +1,96 @@
+"""Pictures that are sent: what the heads say of them, and their features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from featstore.online import Busy, Row
+from featstore.records import Reason
+from heads.service import answers
+from heads.service.bodies import BODY, pictures_of
+from heads.service.heads import ServedHeads
+from heads.service.metrics import Metrics
+from heads.service.routes.told import Told
+
+_ANSWER_SECONDS = 30.0
+
+_SLOW: Told = {408: {"model": answers.Problem, "description": "The body came too slowly."}}
+
+_Pictures = list[tuple[str, bytes]]
+_Known = tuple[str, dict[str, Row]]
+"""A picture's name, and its rows by fingerprint."""
+
+
+def picture_routes(served: ServedHeads, metrics: Metrics) -> APIRouter:
+    """``POST /v1/predict`` and ``/v1/features``."""
+    routes = APIRouter()
+
+    @routes.post("/v1/predict", response_model=answers.Predictions, responses=_SLOW, openapi_extra=BODY)
+    async def predict(request: Request) -> Response:
+        """What every head says of each picture. Equal pictures get equal answers, whoever else is asking."""
+
+        def answer(pictures: _Pictures) -> Response:
+            with metrics.seconds.time():
+                known = _rows(served, pictures, request)
+                return _written("predictions", (_predicted(served, *one, metrics) for one in known))
+
+        return await run_in_threadpool(answer, await pictures_of(request))
+
+    @routes.post("/v1/features", response_model=answers.FeatureList, responses=_SLOW, openapi_extra=BODY)
+    async def features(request: Request) -> Response:
+        """The features of each picture that the heads stand on."""
+
+        def answer(pictures: _Pictures) -> Response:
+            return _written("pictures", (_features(*one, metrics) for one in _rows(served, pictures, request)))
+
+        return await run_in_threadpool(answer, await pictures_of(request))
+
+    return routes
+
+
+def _rows(served: ServedHeads, pictures: _Pictures, request: Request) -> list[_Known]:
+    """The rows of all pictures, once they are there; asked for in the name of the client's address. Raises Busy."""
+    asker = request.client.host if request.client else None
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    asked = [(name, served.ask(data, asker)) for name, data in pictures]
+    try:
+        return [
+            (name, {key: one.result(max(0.0, deadline - time.monotonic())) for key, one in rows.items()})
+            for name, rows in asked
+        ]
+    except TimeoutError:
+        raise Busy from None
+
+
+def _predicted(served: ServedHeads, name: str, rows: dict[str, Row], metrics: Metrics) -> answers.Predicted:
+    about = _about(name, rows, metrics)
+    return answers.Predicted(**about, heads=[] if about["rejected"] else served.say(rows))
+
+
+def _features(name: str, rows: dict[str, Row], metrics: Metrics) -> answers.PictureFeatures:
+    values = {key: row.features.tolist() for key, row in rows.items() if row.features is not None}
+    return answers.PictureFeatures(**_about(name, rows, metrics), features=values)
+
+
+def _about(name: str, rows: dict[str, Row], metrics: Metrics) -> dict[str, Any]:
+    """What is told of every picture; it is counted, too."""
+    reason = next((row.reason for row in rows.values() if row.reason), Reason.OK)
+    from_cache = all(row.from_cache for row in rows.values())
+    metrics.count(rejected=bool(reason), from_cache=from_cache)
+    return {
+        "name": name,
+        "digest": next(iter(rows.values())).digest.hex(),
+        "rejected": reason.code if reason else None,
+        "from_cache": from_cache,
+    }
+
+
+def _written(key: str, pictures: Iterable[answers.Picture]) -> Response:
+    """``{key: [picture, …]}``, for a thread: written picture by picture, as while one is written nothing else runs."""
+    body = b",".join(picture.model_dump_json().encode() for picture in pictures)
+    return Response(b'{"%b":[%b]}' % (key.encode(), body), media_type="application/json")

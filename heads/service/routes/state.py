@@ -1,0 +1,64 @@
+"""How the service is: what its store holds, what it has counted, and whether it can answer."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from featstore.wording import printable
+from heads.service import answers
+from heads.service.heads import ServedHeads
+from heads.service.metrics import Metrics
+from heads.service.routes.told import Told
+
+_NOT_READY: Told = {503: {"model": answers.Status, "description": "No picture can be answered."}}
+_TEXT: Told = {
+    200: {
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": 'featstore_pictures_total{outcome="cached"} 97.0\nfeatstore_waiting 0.0\n',
+            }
+        }
+    }
+}
+
+
+def state_routes(served: ServedHeads, metrics: Metrics) -> APIRouter:
+    """``GET /v1/stores`` and ``/metrics``."""
+    routes = APIRouter()
+
+    @routes.get("/v1/stores")
+    def stores() -> answers.StoreAbout:
+        """What the store holds, and how often it helped since this service began."""
+        summaries = [namespace.summary() for namespace in served.store.namespaces() if namespace.exists]
+        return answers.StoreAbout(
+            namespaces=[summary.to_json() for summary in summaries], answered=answers.Answered(**metrics.answered)
+        )
+
+    @routes.get("/metrics", response_class=Response, responses=_TEXT)
+    def prometheus() -> Response:
+        """Counters in the text format of Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return routes
+
+
+def probe_routes(served: ServedHeads) -> APIRouter:
+    """``GET /healthz`` and ``/readyz``, which anybody may ask."""
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    async def healthz() -> answers.Status:
+        """The process lives."""
+        return answers.Status(status="ok", problems=[])
+
+    @routes.get("/readyz", responses=_NOT_READY)
+    async def readyz(response: Response) -> answers.Status:
+        """Pictures can be answered; ``problems`` tells what is not as it should be (a store that cannot be written)."""
+        problems = [printable(rows.problem) for rows in served.rows.values() if rows.problem]
+        response.status_code = 200 if served.is_ready else 503
+        return answers.Status(
+            status="ok" if served.is_ready else "no head", problems=[*served.problems.values(), *problems]
+        )
+
+    return routes

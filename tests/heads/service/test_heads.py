@@ -1,0 +1,153 @@
+"""What is served follows what lies on the disk, and nobody waits for that."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featstore import online
+from featstore.online import Busy, OnlineRows
+from heads.service import heads as module
+from tests.commands import good
+from tests.heads.service.conftest import Running, Serve, until
+from tests.pictures import png
+from tests.stubs import Bases
+
+
+def test_a_bundle_that_is_added_replaced_or_broken_is_noticed(serve: Serve) -> None:
+    running = serve()
+    [name] = [head["name"] for head in running.ask("GET", "/v1/heads").json()["heads"]]
+    copy = running.bundle.with_name("a-second-head")
+    shutil.copytree(running.bundle, copy)
+    time.sleep(1.1)
+    assert [h["name"] for h in running.ask("GET", "/v1/heads").json()["heads"]] == sorted([name, copy.name])
+    (copy / "head.npz").write_bytes(b"broken")
+    (copy / "card.json").touch()
+    time.sleep(1.1)
+    told = running.ask("GET", "/v1/heads").json()
+    assert copy.name in [head["name"] for head in told["heads"]], "what could be used before goes on being served"
+    assert [*told["problems"]] == [str(copy)]
+    shutil.rmtree(copy)
+    time.sleep(1.1)
+    assert [head["name"] for head in running.ask("GET", "/v1/heads").json()["heads"]] == [name]
+    assert running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"][0]["heads"]
+
+
+def test_a_folder_that_is_emptied_leaves_no_head_and_no_fault(serve: Serve) -> None:
+    running = serve()
+    [answer] = running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"]
+    shutil.rmtree(running.bundle)
+    running.bundle.mkdir()
+    time.sleep(1.1)
+    running.ask("GET", "/v1/heads")
+    assert running.ask("POST", "/v1/predict", content=png(1)).status_code in (200, 503)
+    assert running.ask("GET", f"/v1/neighbours/{answer['digest']}").status_code in (200, 404)
+    assert running.ask("GET", "/readyz").status_code in (200, 503)
+
+
+def test_a_head_whose_files_come_one_after_the_other_is_served_in_the_end(serve: Serve) -> None:
+    running = serve()
+    copy = running.bundle.with_name("copied-slowly")
+    copy.mkdir()
+    for name in ("card.json", "rows.npz", "held-out.npz", "head.npz"):
+        shutil.copyfile(running.bundle / name, copy / name)
+        time.sleep(1.1)
+        told = running.ask("GET", "/v1/heads").json()
+        assert (copy.name in [head["name"] for head in told["heads"]]) == (name == "head.npz")
+
+
+def train_another(running: Running, *words: object) -> Path:
+    """A second head among those that are served, on features of another size."""
+    before = set(running.bundle.parent.iterdir())
+    options = ("--image-size", "48", "--out", running.bundle.parent, "--store", running.store.path)
+    good("train", running.photos, "--head", "logreg", *options, *words)
+    [made] = set(running.bundle.parent.iterdir()) - before
+    return made
+
+
+def is_closed(rows: OnlineRows) -> bool:
+    try:
+        rows.ask(png(51)).result(30)
+    except Busy:
+        return True
+    return False
+
+
+def test_rows_that_no_head_needs_any_more_are_closed(serve: Serve, bases: Bases) -> None:
+    running = serve()
+    [kept] = running.served.rows
+    other = train_another(running)
+    until(lambda: len(running.served.rows) == 2)
+    rows = next(rows for fingerprint, rows in running.served.rows.items() if fingerprint != kept)
+    assert rows.ask(png(50)).result(30).features is not None
+    shutil.rmtree(other)
+    until(lambda: [*running.served.rows] == [kept])
+    until(lambda: is_closed(rows))
+    computed = bases.computed
+    assert running.ask("POST", "/v1/predict", content=png(52)).status_code == 200
+    assert bases.computed == computed + 1
+
+
+def test_the_base_of_a_new_head_is_open_before_it_is_served(
+    serve: Serve, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    free, opening = threading.Event(), threading.Event()
+
+    def slow_open(*given: Any) -> Any:
+        opening.set()
+        free.wait(20)
+        return bases.open(*given)
+
+    monkeypatch.setattr(online, "open_runtime", slow_open)
+    other = train_another(running)
+    assert opening.wait(20)
+    began = time.monotonic()
+    told = running.ask("GET", "/v1/heads").json()["heads"]
+    known = (running.photos / "test" / "cats" / "0.png").read_bytes()
+    assert running.ask("POST", "/v1/predict", content=known).status_code == 200
+    assert time.monotonic() - began < 10, "nobody waits for it"
+    assert [head["name"] for head in told] == [running.head]
+    free.set()
+    until(lambda: other.name in running.served.bundles)
+
+
+def test_while_a_bundle_is_read_the_others_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = serve()
+    free, real = threading.Event(), module.read_bundle
+    monkeypatch.setattr(module, "read_bundle", lambda place: (free.wait(20), real(place))[1])
+    shutil.copytree(running.bundle, running.bundle.with_name("another"))
+    time.sleep(1.2)
+    began = time.monotonic()
+    assert [head["name"] for head in running.ask("GET", "/v1/heads").json()["heads"]] == [running.head]
+    assert running.ask("POST", "/v1/predict", content=png(1)).status_code == 200
+    assert time.monotonic() - began < 10
+    free.set()
+    until(lambda: "another" in running.served.bundles)
+
+
+def test_a_head_whose_base_cannot_be_opened_is_told_and_the_others_are_served(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(online, "open_runtime", fail)
+    other = train_another(running)
+    until(lambda: bool(running.served.problems))
+    assert running.served.problems == {str(other): "RuntimeError: no such instruction"}
+    assert [*running.served.bundles] == [running.head]
+    assert len(running.served.rows) == 1
+
+
+def test_closing_twice_is_as_good_as_once(serve: Serve) -> None:
+    running = serve()
+    running.served.close()
+    running.served.close()
