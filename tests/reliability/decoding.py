@@ -1,7 +1,7 @@
 """Decodes hostile pictures in a process of its own, and says what each became and what it took.
 
     python -m tests.reliability.decoding mutations FOLDER FIRST COUNT
-    python -m tests.reliability.decoding file PATH
+    python -m tests.reliability.decoding file PATH [SIZE RESIZE]
 
 Prints one JSON object: ``outcomes`` (a digest of the pixels, or the reject's code), the most CPU seconds that one took,
 and by how many MiB the peak of resident memory grew.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from random import Random
 
 from featstore.decode import decode
 from featstore.formats import MAX_FILE_BYTES
+from featstore.machine import peak_memory
 from featstore.records import Rejected
 from featstore.spec import PixelSpec
 
@@ -46,10 +46,10 @@ def mutated(good: list[bytes], seed: int) -> bytes:
     return bytes(data)
 
 
-def outcome(data: bytes) -> str:
+def outcome(data: bytes, spec: PixelSpec) -> str:
     """What the picture becomes."""
     try:
-        [pixels] = decode(data, [_SPEC])
+        [pixels] = decode(data, [spec])
     except Rejected as reject:
         return reject.reason.code
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
@@ -58,25 +58,24 @@ def outcome(data: bytes) -> str:
 def main() -> None:
     """Decode what is asked for."""
     kind, place, *numbers = sys.argv[1:]
+    spec = _SPEC
     if kind == "file":
         data = Path(place).read_bytes()[: MAX_FILE_BYTES + 1]
         pictures = iter([data])
+        if numbers:
+            spec = PixelSpec((int(numbers[0]), int(numbers[0])), numbers[1])  # type: ignore[arg-type]
     else:
         good = [file.read_bytes() for file in sorted(Path(place).iterdir())]
         first, count = map(int, numbers)
         pictures = (mutated(good, seed) for seed in range(first, first + count))
     decode(_TINY, [_SPEC])  # what is loaded for the first picture is not the picture's doing
     outcomes, slowest = [], 0.0
-    before = _peak()
+    before = peak_memory()
     for picture in pictures:
         started = time.process_time()
-        outcomes.append(outcome(picture))
+        outcomes.append(outcome(picture, spec))
         slowest = max(slowest, time.process_time() - started)
-    print(json.dumps({"outcomes": outcomes, "cpu_seconds": slowest, "mib": (_peak() - before) / 1024}))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"outcomes": outcomes, "cpu_seconds": slowest, "mib": (peak_memory() - before) / 2**20}))
 
 
 _TINY = bytes.fromhex(

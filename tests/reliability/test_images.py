@@ -17,8 +17,36 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featstore.bounds import (
+    MAX_BYTES,
+    MAX_CHUNKS,
+    MAX_JPEG_HEADER,
+    MAX_JPEG_SEGMENTS,
+    MAX_NOTES,
+    MAX_PIXELS,
+    MAX_PNG_OTHERS,
+    MAX_READS,
+    MAX_RUNS,
+    MAX_SIDE,
+)
+from featstore.formats import MAX_FILE_BYTES
 from featstore.records import Reason
 from tests.commands import ROOT
+from tests.featstore.picture_files import (
+    COMMENT,
+    bmp_of_runs,
+    encoded,
+    gif_with,
+    jpeg_of_scans,
+    jpeg_with,
+    png_chunk,
+    png_header,
+    png_of_pieces,
+    png_with,
+    segment,
+    turned,
+    webp_with,
+)
 from tests.pictures import png
 from tests.reliability.campaign import FULL, Figures, amount
 
@@ -99,16 +127,6 @@ def test_the_odd_images_are_rows_or_typed_rejects(odd_images: Path, figures: Fig
 
 # ---- bombs -----------------------------------------------------------------------------------------------------------
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def header(width: int, height: int, depth: int = 8, colours: int = 2) -> bytes:
-    return _SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
-
 
 def zeros(count: int) -> bytes:
     """So many zeros, deflated."""
@@ -118,7 +136,7 @@ def zeros(count: int) -> bytes:
 
 
 def huge_png() -> bytes:
-    return header(60_000, 60_000, 1, 0) + chunk(b"IDAT", zeros(amount(2**23, 60_000 * 7_501))) + chunk(b"IEND", b"")
+    return png_header(60_000, 60_000, 1, 0) + png_chunk(b"IDAT", zeros(amount(2**23, 60_000 * 7_501)))
 
 
 def huge_jpeg() -> bytes:
@@ -154,21 +172,31 @@ def many_frames_webp() -> bytes:
 
 
 def text_bomb() -> bytes:
-    return _with_chunk(b"zTXt", b"Comment\0\0" + zeros(amount(2**26, 2**30)))
+    return png_with(png_chunk(b"zTXt", b"Comment\0\0" + zeros(amount(2**26, 2**30))))
 
 
 def profile_bomb() -> bytes:
-    return _with_chunk(b"iCCP", b"profile\0\0" + zeros(amount(2**26, 2**30)))
+    return png_with(png_chunk(b"iCCP", b"profile\0\0" + zeros(amount(2**26, 2**30))))
 
 
 def many_chunks() -> bytes:
-    data = png(1)
-    return data[:33] + chunk(b"teXt", b"") * amount(100_000, 1_000_000) + data[33:]
+    return png_with(png_chunk(b"teXt", b"") * amount(100_000, 5_000_000))
 
 
 def many_texts() -> bytes:
-    data = png(1)
-    return data[:33] + chunk(b"tEXt", b"a\0b") * amount(100_000, 1_000_000) + data[33:]
+    return png_with(png_chunk(b"tEXt", b"a\0b") * amount(100_000, 4_000_000))
+
+
+def many_comments() -> bytes:
+    return jpeg_with(COMMENT * amount(100_000, 16_000_000))
+
+
+def many_blocks() -> bytes:
+    return gif_with(b"!\xfe\0" * amount(200_000, 22_000_000))
+
+
+def many_webp_chunks() -> bytes:
+    return webp_with(amount(100_000, 8_000_000))
 
 
 def deep_exif() -> bytes:
@@ -176,11 +204,6 @@ def deep_exif() -> bytes:
     exif = b"Exif\0\0MM\0\x2a\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 1, 0, 8)
     data = _jpeg()
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
-
-
-def _with_chunk(kind: bytes, body: bytes) -> bytes:
-    data = png(1)
-    return data[:33] + chunk(kind, body) + data[33:]
 
 
 def _jpeg(**options: Any) -> bytes:
@@ -198,8 +221,11 @@ _BOMBS: dict[Callable[[], bytes], set[str] | None] = {
     many_frames_webp: None,
     text_bomb: {"corrupt", "truncated"},
     profile_bomb: None,
-    many_chunks: None,
-    many_texts: None,
+    many_chunks: {"corrupt"},
+    many_texts: {"corrupt"},
+    many_comments: {"corrupt"},
+    many_blocks: {"corrupt"},
+    many_webp_chunks: {"corrupt"},
     deep_exif: None,
 }
 
@@ -216,3 +242,91 @@ def test_a_bomb_costs_little(bomb: Callable[[], bytes], tmp_path: Path, figures:
         assert set(one["outcomes"]) <= allowed
     figures.keep(f"bomb: {bomb.__name__}", kib=path.stat().st_size // 1024, became=one["outcomes"][0],
                  cpu_seconds=round(one["cpu_seconds"], 2), mib=round(one["mib"]))  # fmt: skip
+
+
+# ---- just within the limits ------------------------------------------------------------------------------------------
+
+_SIDE = int(MAX_PIXELS**0.5)
+_ON_ITS_SIDE = turned()
+
+
+def _one_colour(mode: str, colour: object, size: tuple[int, int] = (_SIDE, _SIDE)) -> Image.Image:
+    return Image.new(mode, size, colour)  # type: ignore[arg-type] # what each mode takes
+
+
+def _noise(size: tuple[int, int] = (_SIDE, _SIDE)) -> Image.Image:
+    """As much detail as 64 MiB hold."""
+    tile = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    picture = Image.new("RGB", size)
+    for left in range(0, size[0], 512):
+        for top in range(0, size[1], 512):
+            picture.paste(Image.fromarray(np.roll(tile, left + top)), (left, top))
+    return picture
+
+
+def _texts() -> bytes:
+    """As much text as may be, of the widest letters, and as much else."""
+    text = ("x" * (2**20 - 4) + "\U0001f600").encode()
+    texts = [png_chunk(b"iTXt", b"%d\0\1\0\0\0" % i + zlib.compress(text, 9)) for i in range(MAX_NOTES // 2**20)]
+    texts[0] = png_chunk(b"teXt", bytes(MAX_PNG_OTHERS - 2**10))
+    data = encoded(_one_colour("RGBA", (1, 2, 3, 4)), exif=_ON_ITS_SIDE)
+    return data[:33] + b"".join(texts) + data[33:]
+
+
+def _segments(kind: int, body: bytes) -> bytes:
+    """As many segments of that kind as may be, each as large as may be."""
+    each = MAX_JPEG_HEADER // (MAX_JPEG_SEGMENTS - 20) - 2 if kind == 0xE1 else 2**16 - 3
+    count = (MAX_JPEG_HEADER - 2**14) // (each + 2)
+    return jpeg_with(segment(kind, (body * (each // len(body) + 1))[: each // len(body) * len(body)]) * count)
+
+
+_WEBP_SIDE = int(((MAX_BYTES - 2**21) // 18) ** 0.5)
+
+_WITHIN: dict[str, Callable[[], bytes]] = {
+    "rgba": lambda: encoded(_one_colour("RGBA", (1, 2, 3, 4)), exif=_ON_ITS_SIDE),
+    "grey and alpha": lambda: encoded(_one_colour("LA", (1, 2)), exif=_ON_ITS_SIDE),
+    "a transparent colour": lambda: encoded(_one_colour("RGB", (1, 2, 3)), transparency=(1, 2, 3), exif=_ON_ITS_SIDE),
+    "a transparent palette": lambda: encoded(_one_colour("P", 3), transparency=bytes(9), exif=_ON_ITS_SIDE),
+    "16 bits": lambda: encoded(Image.fromarray(np.full((_SIDE, _SIDE), 999, np.uint16)), exif=_ON_ITS_SIDE),
+    "a transparent gif": lambda: encoded(_one_colour("P", 3), "GIF", transparency=3),
+    "a tall png": lambda: encoded(_one_colour("RGB", (1, 2, 3), (MAX_PIXELS // MAX_SIDE, MAX_SIDE))),
+    "a wide png": lambda: encoded(_one_colour("RGB", (1, 2, 3), (MAX_SIDE, MAX_PIXELS // MAX_SIDE))),
+    "texts": _texts,
+    "pieces": lambda: png_of_pieces(MAX_CHUNKS - 2),
+    "a photograph": lambda: encoded(_noise(), "JPEG", quality=50, exif=_ON_ITS_SIDE),
+    "a progressive photograph": lambda: encoded(
+        _noise(), "JPEG", quality=50, subsampling=0, progressive=True, exif=_ON_ITS_SIDE
+    ),
+    "20 scans": lambda: jpeg_of_scans(20, _noise()),
+    "100 scans": lambda: jpeg_of_scans(100, _noise((3162, 3162)).reduce(4).resize((3162, 3162))),
+    "cmyk": lambda: encoded(_noise((_SIDE, MAX_BYTES // 12 // _SIDE)).convert("CMYK"), "JPEG", progressive=True,
+                            quality=50, exif=_ON_ITS_SIDE),
+    "exif in pieces": lambda: _segments(0xE1, b"Exif\0\0"),
+    "photoshop": lambda: _segments(0xED, b"Photoshop 3.0\0" + b"8BIM\1\1\0\0\0\0\0\0" * 5000),
+    "tables": lambda: _segments(0xDB, bytes(65)),
+    "junk in a jpeg": lambda: jpeg_with(b"\0" * (MAX_READS - 500), at=b"\xff\xdb"),
+    "blocks": lambda: gif_with(b"!\xfe" + b"\1a" * (MAX_READS // 2 - 100) + b"\0"),
+    "webp": lambda: encoded(_one_colour("RGBA", (1, 2, 3, 4), (_WEBP_SIDE, _WEBP_SIDE)), "WEBP", lossless=True,
+                            exif=_ON_ITS_SIDE),
+    "lossy webp": lambda: encoded(_one_colour("RGBA", (1, 2, 3, 4), (_WEBP_SIDE, _WEBP_SIDE)), "WEBP",
+                                  exif=_ON_ITS_SIDE),
+    "webp chunks": lambda: webp_with(MAX_CHUNKS - 2, (_WEBP_SIDE, _WEBP_SIDE)),
+    "rows of one run": lambda: bmp_of_runs(1000, MAX_RUNS // 1000 - 50, b"\1\1\0\0" * (MAX_RUNS // 1000 - 50)),
+    "runs of no pixels": lambda: bmp_of_runs(1, 2, b"\1\1" + b"\7\1" * (MAX_RUNS // 2 - 3000) + b"\0\0\1\1"),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not FULL, reason="a part of the campaign; tests/featstore/test_bounds.py has the limits themselves")
+@pytest.mark.parametrize("make", _WITHIN.values(), ids=_WITHIN)
+def test_what_is_within_all_limits_costs_what_it_may(
+    make: Callable[[], bytes], tmp_path: Path, figures: Figures, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(make())
+    assert path.stat().st_size <= MAX_FILE_BYTES
+    is_jpeg = path.read_bytes().startswith(b"\xff\xd8")
+    found = decoded("file", path, 299, "nearest" if is_jpeg else "lanczos")  # for that one no draft is made
+    check_cost(found)
+    name = f"within the limits: {request.node.callspec.id}"
+    figures.keep(name, kib=path.stat().st_size // 1024, became=found["outcomes"][0],
+                 cpu_seconds=round(found["cpu_seconds"], 2), mib=round(found["mib"]))  # fmt: skip

@@ -70,6 +70,20 @@ def check_rows(store: Path, contents: list[bytes]) -> int:
     return int((status >= 0).sum())
 
 
+def test_a_manifest_reads_outside_of_its_folder_only_with_outside(data: Path, tmp_path: Path, bases: Bases) -> None:
+    manifest = tmp_path / "lists" / "list.csv"
+    manifest.parent.mkdir()
+    rows = [f"../data/{file.relative_to(data)},{file.parent.name}" for file in sorted(data.rglob("*.png"))]
+    manifest.write_text("\n".join(["path,label", *rows]))
+    refused = run("extract", manifest, *SMALL, "--store", tmp_path / "store")
+    assert refused.code == 2
+    assert "is outside of the manifest's folder" in refused.message
+    assert "pass --outside" in refused.message
+    assert not (tmp_path / "store").exists()
+    found = good("extract", manifest, "--outside", *SMALL, "--store", tmp_path / "store", "--json").json
+    assert (found["images"], found["specs"][0]["computed"]) == (96, 96)
+
+
 def _vanish(path: Path) -> None:
     path.unlink()
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from featstore.dataset import manifest as module
 from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
 from featstore.dataset.layouts import TEST, TRAIN, VALIDATION
 from featstore.dataset.manifest import is_manifest, read_manifest
 from featstore.errors import InputError
+from tests.memory import mib_taken_by
 
 
 def test_path_label_and_split_are_read_in_the_manifests_order() -> None:
@@ -139,6 +141,34 @@ def test_a_million_lines_are_read() -> None:
     lines = "".join(f"{number}.jpg,{number % 3}\n" for number in range(1_000_000))
     found = read_manifest(b"path,label\n" + lines.encode(), "m.csv")
     assert (len(found.paths), len(set(found.labels))) == (1_000_000, 3)
+
+
+def test_more_lines_than_a_zip_may_have_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ENTRIES", 3)
+    assert len(read_manifest(b"path\na\nb\nc\n", "m.csv").paths) == 3
+    for rows in (b"a\nb\nc\nd\n", b"a\na\na\na\n"):
+        with pytest.raises(InputError, match="more than 3 lines"):
+            read_manifest(b"path\n" + rows, "m.csv")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"path" + b"," * 2**20,
+        b"path\na" + b"," * 2**20,
+        b"path\n" + b'"\n",' * (2**18 + 1),
+        b"\n" * (2**20 + 1) + b"path\na",
+    ],
+    ids=["header", "row", "row of many lines", "nothing"],
+)
+def test_a_row_longer_than_any_that_is_meant_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError, match="a row of more than 1,048,576 characters"):
+        read_manifest(data, "m.csv")
+
+
+def test_a_manifest_that_is_wrong_from_end_to_end_takes_little_memory() -> None:
+    prepare = "from featstore.dataset.manifest import read_manifest\ndata = b'path\\n' + b'../a.jpg\\n' * 500_000"
+    assert mib_taken_by(prepare, "try:\n    read_manifest(data, 'm')\nexcept ValueError:\n    pass") < 16
 
 
 def test_blank_lines_above_the_header_are_skipped_but_counted() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from featstore.dataset import DatasetOptions, open_dataset
-from featstore.dataset.sources import FolderSource
+from featstore.dataset.sources import FolderSource, ZipSource
 from tests.featstore.dataset.samples import PICTURE, refusal, write, zipped
 
 
@@ -42,6 +43,18 @@ class TestManifests:
         assert len(looks) == 300
         (tmp_path / "list.csv").write_text("path\n299.jpg\nx.jpg\n")
         assert open_dataset(tmp_path / "list.csv").notes == ("1 listed file is missing, such as x.jpg",)
+
+    @pytest.mark.parametrize("path", ["../beside/1.jpg", "inner/../../beside/1.jpg", "{folder}/beside/1.jpg"])
+    def test_images_outside_of_its_folder_are_refused_unless_they_are_allowed(self, path: str, tmp_path: Path) -> None:
+        write(tmp_path, "data/inner/1.jpg", "beside/1.jpg")
+        manifest, path = tmp_path / "data" / "list.csv", path.format(folder=tmp_path)
+        manifest.write_text(f"path,label\ninner/1.jpg,a\n{path},b\n")
+        said = str(refusal(manifest))
+        assert f"line 3: {path!r} is outside of the manifest's folder" in said
+        assert "--outside" in said
+        data = open_dataset(manifest, DatasetOptions(outside=True))
+        assert (data.paths, data.notes) == (("inner/1.jpg", path), ())
+        assert data.source.read(path, 10_000) == PICTURE
 
     def test_no_two_datasets_of_one_folder_share_a_name(self, tmp_path: Path) -> None:
         write(tmp_path / "d", "1.jpg")
@@ -108,6 +121,20 @@ class TestZips:
         assert data.paths == names
         other = open_dataset(zipped(tmp_path / "e.zip", *names, d__sample="id,label\n1,0.5\n"))
         assert other.layout == "zip of class folders"
+
+    def test_a_table_is_known_by_its_first_line_without_being_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        big = "id,label\n" + "1,0.5\n" * 100_000
+        path = zipped(tmp_path / "d.zip", "a/1.jpg", "b/1.jpg", sample=big, other=big.replace("id", "no"))
+        monkeypatch.setattr(ZipSource, "read", lambda *_: pytest.fail("read whole"))
+        assert open_dataset(path).layout == "zip of class folders"
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_a_manifest_that_unpacks_without_measure_is_refused_in_words(self, method: int, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "d.zip", "w", method) as archive:
+            archive.writestr("list.csv", "path\n1.jpg\n")
+        assert "packed with" in str(refusal(tmp_path / "d.zip"))
 
     def test_nothing_is_written_to_disk(self, tmp_path: Path) -> None:
         data = open_dataset(zipped(tmp_path / "d.zip", "a/1.jpg", "b/1.jpg"))

@@ -12,11 +12,27 @@ import pytest
 from featstore.dataset.listing import list_zip
 from featstore.dataset.sources import FolderSource, ZipSource
 from featstore.records import Reason, Rejected
+from tests.memory import mib_taken_by
 
 
 def zip_source(path: Path) -> ZipSource:
     _, archive, entries = list_zip(str(path))
     return ZipSource(str(path), archive, entries)
+
+
+_PREPARED = """
+import sys
+from contextlib import suppress
+from featstore.records import Rejected
+from tests.featstore.dataset.test_sources import Path, zip_source
+source = zip_source(Path(sys.argv[1]))
+"""
+_READ = """
+with suppress(Rejected):
+    source.read("bomb", 10**6)
+with suppress(Rejected):
+    source.first("bomb", 10**6)
+"""
 
 
 def reason_of(source: FolderSource | ZipSource, path: str, limit: int = 100) -> Reason:
@@ -30,7 +46,8 @@ class TestFolder:
         (tmp_path / "a").write_bytes(b"x" * 100)
         source = FolderSource(str(tmp_path))
         assert source.read("a", 100) == b"x" * 100
-        assert source.head("a") == b"x" * 32
+        assert source.first("a", 32) == b"x" * 32
+        assert source.first("a", 101) == b"x" * 100
 
     def test_the_stamp_is_what_the_file_system_says(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(b"abc")
@@ -57,7 +74,8 @@ class TestFolder:
         os.mkfifo(tmp_path / "fifo")
         source = FolderSource(str(tmp_path))
         assert reason_of(source, "fifo") == Reason.UNREADABLE
-        assert source.head("fifo") == b""
+        with pytest.raises(Rejected, match="not a regular file"):
+            source.first("fifo", 32)
 
     def test_sockets_devices_and_folders_are_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)  # a socket's path must be short
@@ -106,7 +124,7 @@ class TestZip:
     def test_a_bomb_is_not_inflated_beyond_the_limit(self, tmp_path: Path) -> None:
         source = zip_source(self.make(tmp_path, bomb=bytes(5_000_000)))
         assert reason_of(source, "bomb", 1000) == Reason.FILE_TOO_LARGE
-        assert source.head("bomb") == bytes(32)
+        assert source.first("bomb", 32) == bytes(32)
 
     def test_a_bomb_that_lies_about_its_size_is_rejected(self, tmp_path: Path) -> None:
         path = self.make(tmp_path, bomb=bytes(5_000_000))
@@ -140,4 +158,22 @@ class TestZip:
     def test_an_entry_that_is_not_there_is_rejected(self, tmp_path: Path) -> None:
         source = zip_source(self.make(tmp_path, a=b"x"))
         assert reason_of(source, "b") == Reason.UNREADABLE
-        assert source.head("b") == b""
+        with pytest.raises(Rejected, match="no such entry"):
+            source.first("b", 32)
+
+    @pytest.mark.parametrize(("method", "name"), [(zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "LZMA")])
+    def test_what_unpacks_without_measure_is_rejected_and_takes_no_memory(
+        self, method: int, name: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("bomb", bytes(32 * 2**20))
+        assert path.stat().st_size < 100_000
+        source = zip_source(path)
+        with pytest.raises(Rejected, match=f"packed with {name}") as caught:
+            source.first("bomb", 32)
+        assert caught.value.reason == Reason.UNREADABLE
+        assert mib_taken_by(_PREPARED, _READ, path) < 8
+
+    def test_what_is_deflated_takes_the_memory_that_was_asked_for(self, tmp_path: Path) -> None:
+        assert mib_taken_by(_PREPARED, _READ, self.make(tmp_path, bomb=bytes(64 * 2**20))) < 8

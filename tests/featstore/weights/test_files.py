@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from featstore.weights import files
+from tests.memory import mib_taken_by
+from tests.npy_files import NONSENSE, claiming, npy, npz_of
 
 
 def _archive(path: Path, *names: str) -> zipfile.ZipFile:
@@ -92,6 +96,42 @@ def test_archives_that_unpack_to_too_much_are_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 150)
     with _archive(tmp_path / "a.zip", "a", "b") as archive, pytest.raises(ValueError, match="200 bytes"):
         files.check_archive(archive)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_entries_that_unpack_without_measure_are_refused(method: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+        archive.writestr("arr_0.npy", bytes(32 * 2**20))
+    with pytest.raises(ValueError, match="packed with"):
+        files.read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+def test_a_damaged_file_is_a_value_error_or_the_same_arrays(save: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    save(path, np.arange(30.0), np.eye(3))
+    whole, sound = path.read_bytes(), files.read_npz(path)
+    for place in range(len(whole)):
+        for damaged in (whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :], whole[:place]):
+            path.write_bytes(damaged)
+            with contextlib.suppress(ValueError, OSError):
+                assert all((one == other).all() for one, other in zip(files.read_npz(path), sound, strict=True))
+
+
+@pytest.mark.parametrize("header", NONSENSE)
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+def test_a_header_of_nonsense_is_a_value_error(header: str, tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(npz_of(npy(header), "arr_0"))
+    with pytest.raises(ValueError, match=r"."):
+        files.read_npz(tmp_path / "a.npz")
+
+
+def test_an_array_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(npz_of(npy(claiming((2**27,))), "arr_0"))
+    prepare = "import sys\nfrom pathlib import Path\nfrom featstore.weights.files import read_npz"
+    work = "try:\n    read_npz(Path(sys.argv[1]))\n    sys.exit('it was read')\nexcept ValueError:\n    pass"
+    assert mib_taken_by(prepare, work, tmp_path / "a.npz") < 16
 
 
 def test_an_ordinary_archive_passes(tmp_path: Path) -> None:

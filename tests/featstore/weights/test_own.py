@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -11,8 +12,8 @@ from featstore.errors import InputError
 from featstore.weights import files, own
 
 
-def _model(path: Path, config: Any) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
+def _model(path: Path, config: Any, method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("config.json", config if isinstance(config, (str, bytes)) else json.dumps(config))
     return path
 
@@ -73,6 +74,30 @@ def test_an_archive_over_the_limits_is_refused(tiny_file: Path, monkeypatch: pyt
     monkeypatch.setattr(files, "MAX_ENTRIES", 1)
     with pytest.raises(InputError, match="limit 1"):
         own.inspect(tiny_file)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_without_measure_is_refused_unopened(method: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="packed with"):
+        own.inspect(_model(tmp_path / "m.keras", " " * 1000, method))
+
+
+@pytest.mark.parametrize("name", [["x"], {"a": 1}, 7, True])
+def test_a_class_name_that_is_none_is_an_input_error(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="class_name that is no name"):
+        own.inspect(_model(tmp_path / "m.keras", _layer(name)))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_model_is_an_input_error_or_the_same_model(method: int, tmp_path: Path) -> None:
+    config = _layer("Dense", module="keras.layers", text="a text of some length" * 9)
+    path = _model(tmp_path / "m.keras", config, method)
+    whole, name = path.read_bytes(), own.inspect(path)
+    for place in range(len(whole)):
+        for damaged in (whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :], whole[:place]):
+            path.write_bytes(damaged)
+            with contextlib.suppress(InputError):
+                assert own.inspect(path) == name
 
 
 def test_a_zip_without_a_config_is_an_input_error(tmp_path: Path) -> None:

