@@ -62,31 +62,31 @@ def loop(model: Any, base: Base, folder: Path, size: int) -> Side:
     return run
 
 
-def dataset(model: Any, base: Base, folder: Path, size: int) -> Side:
-    """``image_dataset_from_directory`` and one ``predict``. Its clock stops with the last batch: after it
-    ``predict`` may wait up to ten seconds until tf.data's tuning thread wakes up, and computes nothing in them.
+class ByDataset:
+    """``image_dataset_from_directory`` and one ``predict``. busy : of each run, the seconds until its last batch ended;
+    after it ``predict`` may wait up to ten seconds for tf.data's tuning thread to wake up, and computes nothing then.
     """
-    import keras
 
-    class LastBatch(keras.callbacks.Callback):
-        """When a batch ended last."""
+    def __init__(self, model: Any, base: Base, folder: Path, size: int) -> None:
+        self._model, self._base, self._folder, self._size = model, base, folder, size
+        self.busy: list[float] = []
 
-        ended = 0.0
+    def __call__(self) -> tuple[np.ndarray, float]:
+        """Its features, and its seconds until ``predict`` returned."""
+        import keras
 
-        def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-            """Note the time."""
-            self.ended = time.perf_counter()
-
-    def run() -> tuple[np.ndarray, float]:
         started = time.perf_counter()
         images = keras.utils.image_dataset_from_directory(
-            folder, labels=None, image_size=(size, size), batch_size=BATCH_SIZE, shuffle=False, verbose=False
-        )
-        images = images.map(lambda batch: preprocess(base.backbone, batch)).prefetch(2)
-        last = LastBatch()
-        return model.predict(images, verbose=0, callbacks=[last]), last.ended - started
-
-    return run
+            self._folder, labels=None, image_size=(self._size, self._size), batch_size=BATCH_SIZE, shuffle=False,
+            verbose=False,
+        )  # fmt: skip
+        images = images.map(lambda batch: preprocess(self._base.backbone, batch)).prefetch(2)
+        ends: list[float] = []
+        noting = keras.callbacks.LambdaCallback()
+        noting.on_predict_batch_end = lambda *_: ends.append(time.perf_counter() - started)
+        features = self._model.predict(images, verbose=0, callbacks=[noting])
+        self.busy.append(ends[-1])
+        return features, time.perf_counter() - started
 
 
 class Pictures:

@@ -20,7 +20,6 @@ from featstore.runtime import Runtime
 from featstore.weights import Base, resolve
 
 _NEARER = 0.01
-_LONGER = 0.05
 
 CASES = ("vgg16:150", "xception:150", "resnet50:224")
 
@@ -80,9 +79,9 @@ def copied(found: featstore.Dataset, count: int, to: Path) -> Path:
     return to
 
 
-def as_long(mine: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether the rows are about as long as the other side's: cosines do not see a factor."""
-    return bool(np.allclose(np.linalg.norm(mine, axis=1), np.linalg.norm(theirs, axis=1), rtol=_LONGER))
+def as_long(mine: np.ndarray, theirs: np.ndarray, apart: float = 0.05) -> bool:
+    """Whether the rows are as long as the other side's but for a share of it: cosines do not see a factor."""
+    return bool(np.allclose(np.linalg.norm(mine, axis=1), np.linalg.norm(theirs, axis=1), rtol=apart))
 
 
 def told_apart(mine: np.ndarray, theirs: np.ndarray) -> bool:

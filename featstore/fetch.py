@@ -24,6 +24,7 @@ from featstore.errors import DamageError, InputError, from_os_error, unknown_nam
 from featstore.folders import cache_folder, is_offline
 from featstore.progress import Progress, silent
 from featstore.weights.published import MEGABYTE, in_megabytes
+from featstore.zips import refused_method
 
 TIMEOUT_SECONDS = 20.0
 """How long a connection may stay silent."""
@@ -200,6 +201,8 @@ def _entries(file: zipfile.ZipFile, wanted: Published) -> list[zipfile.ZipInfo]:
         raise zipfile.BadZipFile(f"images by folder: {counts}")
     if (size := sum(entry.file_size for entry in entries)) > 4 * wanted.size:
         raise zipfile.BadZipFile(f"it unpacks to {size} bytes")
+    if refused := next(filter(None, map(refused_method, entries)), None):
+        raise zipfile.BadZipFile(f"it has an entry {refused}")
     return entries
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +39,10 @@ _Part = tuple["Segment", npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class CompactReport:
-    """Segments and bytes before and after; ``dropped`` rows were there twice, outranked or not wanted."""
+    """Segments and bytes before and after; ``dropped`` rows were there twice, outranked or not wanted.
+
+    Counted is what a compaction found and did itself, whatever others wrote and removed meanwhile.
+    """
 
     segments_before: int
     segments_after: int
@@ -85,7 +87,10 @@ class _Compaction:
         self._namespace, self._spec = namespace, namespace.spec
         self._folder, self._private = namespace.segment_folder, store.private_folder
         self._wanted = wanted
-        self._before = namespace.snapshot()
+        self._found: dict[str, int] = {}  # name → bytes
+        self._made: dict[str, int] = {}
+        self._gone: set[str] = set()
+        self._dropped = 0
 
     def drop_unwanted(self) -> None:
         """Remove the segments of whose images none is wanted. Those with a row that is there twice are left for later:
@@ -93,43 +98,55 @@ class _Compaction:
         """
         if self._wanted is None:
             return
-        parts = self._before.parts()
+        parts = self._look()
         twice = _twice(parts)
         going = [
-            segment.path
+            segment
             for segment, _ in parts
             if not self._wanted(segment.digests).any() and not np.isin(_keys(segment), twice).any()
         ]
-        if going:
-            remove(going, self._folder)
+        self._remove(going)
+        self._dropped += sum(len(segment.digests) for segment in going)
 
     def run(self, progress: Progress) -> CompactReport:
-        """The rest; what was there before :meth:`drop_unwanted`, and what is there now."""
-        before = self._before
-        with progress(f"compact {self._spec.backbone}", len(before.names), "segments") as advance:
+        """The rest; and what was found and done, by :meth:`drop_unwanted`, too."""
+        with progress(f"compact {self._spec.backbone}", len(self._look()), "segments") as advance:
             while True:
                 try:
                     self._join(advance)
                     break
                 except FileNotFoundError:  # another compaction was quicker: see what it has left
                     continue
-        after = self._namespace.snapshot()
-        dropped = before.rows - after.rows
-        return CompactReport(len(before.names), len(after.names), before.bytes, after.bytes, dropped)
+        sizes = self._found | self._made
+        after = [size for name, size in sizes.items() if name not in self._gone]
+        return CompactReport(len(self._found), len(after), sum(self._found.values()), sum(after), self._dropped)
 
     def _join(self, advance: Advance) -> None:
         loose = self._loose()
         if loose:  # first, and together: afterwards no two segments have the same row
-            for path in sorted(self._rewrite(list(self._groups(loose)), advance), reverse=True):
-                remove([path], self._folder)
+            for segment in sorted(
+                self._rewrite(list(self._groups(loose)), advance), key=lambda one: one.name, reverse=True
+            ):
+                self._remove([segment])
         small = [part for part in self._parts() if self._bytes(part) < SEGMENT_BYTES // 2]
         for group in self._groups(small):
             if len(group) > 1:
-                remove(self._rewrite([group], advance), self._folder)
+                self._remove(self._rewrite([group], advance))
+
+    def _look(self) -> Sequence[_Part]:
+        """The segments that are there now, and which of their rows are served."""
+        parts = self._namespace.snapshot().parts()
+        self._found |= {segment.name: segment.bytes for segment, _ in parts if segment.name not in self._made}
+        return parts
+
+    def _remove(self, segments: Sequence[Segment]) -> None:
+        if segments:
+            remove([segment.path for segment in segments], self._folder)
+            self._gone |= {segment.name for segment in segments}
 
     def _parts(self) -> list[_Part]:
         """The segments that are there now, and which of their rows stay."""
-        return [self._staying(part) for part in self._namespace.snapshot().parts()]
+        return [self._staying(part) for part in self._look()]
 
     def _staying(self, part: _Part) -> _Part:
         segment, served = part
@@ -139,7 +156,7 @@ class _Compaction:
         """The segments with rows that do not stay, or that are there twice, even where this is the copy that is served:
         relying on a segment that somebody else may remove would be relying on luck.
         """
-        parts = self._namespace.snapshot().parts()
+        parts = self._look()
         twice = _twice(parts)
         return [
             (segment, stays)
@@ -166,17 +183,18 @@ class _Compaction:
         row = int(np.prod(segment.feature_shape or (0,))) * np.dtype(self._spec.dtype).itemsize
         return int(np.count_nonzero(stays)) * row
 
-    def _rewrite(self, groups: Sequence[Sequence[_Part]], advance: Advance) -> list[Path]:
-        """Write each group as one segment; the files that are of no use any more."""
+    def _rewrite(self, groups: Sequence[Sequence[_Part]], advance: Advance) -> list[Segment]:
+        """Write each group as one segment; those that are of no use any more."""
         from featstore.store.encode import encode
 
         for group in groups:
             rows = self._merged(group)
             if rows is not None:
                 data = encode(rows, self._spec, _recorded(group), _codec(group))
-                commit(data, self._folder, self._private)
+                self._made[commit(data, self._folder, self._private)] = len(data)
+            self._dropped += sum(int(np.count_nonzero(~stays)) for _, stays in group)
             advance(len(group))
-        return [segment.path for group in groups for segment, _ in group]
+        return [segment for group in groups for segment, _ in group]
 
     def _merged(self, group: Sequence[_Part]) -> Rows | None:
         """The rows that stay of all parts, one after another; None if there are none."""

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from featstore.formats import MAX_FILE_BYTES
+from featstore.zips import refused_method
 
 MAX_PICTURES = 64
 """Pictures of one request."""
@@ -72,6 +73,8 @@ def _of_zip(data: bytes) -> Iterator[tuple[str, bytes]]:
                 raise HTTPException(413, f"at most {MAX_PICTURES} pictures at once")
             left = MAX_FILE_BYTES
             for entry in entries:
+                if refused := refused_method(entry):
+                    raise HTTPException(400, f"this zip has an entry {refused}")
                 with archive.open(entry) as file:
                     content = file.read(left + 1)
                 left -= len(content)

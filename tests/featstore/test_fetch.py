@@ -187,6 +187,19 @@ def test_a_bomb_is_not_unpacked(serve: Callable[..., Server], tmp_path: Path) ->
         fetch("pets", tmp_path / "pets")
 
 
+def test_an_archive_of_a_method_that_may_unpack_to_anything_is_not_opened(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_BZIP2) as file:
+        for folder, count in COUNTS.items():
+            for i in range(count):
+                file.writestr(f"pets/{folder}/{i}.jpg", png(i))
+    serve(written.getvalue(), size=len(written.getvalue()))
+    with pytest.raises(DamageError, match="packed with bzip2"):
+        fetch("pets", tmp_path / "pets")
+
+
 def test_an_archive_whose_bytes_are_damaged_is_forgotten_and_fetched_again(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:

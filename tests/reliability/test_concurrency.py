@@ -116,7 +116,7 @@ def test_readers_see_right_rows_while_others_write_compact_and_collect(
         assert verify(Store.open(store), read_data=True).sound
     assert looks
     assert joined
-    assert dropped
+    assert dropped > 0
     figures.keep(
         "looks of a reader beside two writers", looks=looks, compactions_that_joined=joined, rows_collected=dropped
     )

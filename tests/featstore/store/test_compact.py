@@ -248,6 +248,24 @@ def test_segments_stay_below_the_size_aimed_at_and_large_ones_are_left_alone(
     assert namespace.snapshot().names == names
 
 
+def test_what_others_write_meanwhile_does_not_spoil_the_report(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        put(store, namespace, make_rows(4, seed=seed))
+    meanwhile = make_rows(50, seed=9)
+    keys = {digest.tobytes() for digest in [*make_rows(4, seed=0).digests[:2], *meanwhile.digests]}
+
+    def commit_beside_another(*given: Any) -> str:
+        put(store, namespace, meanwhile)
+        return commit(*given)
+
+    monkeypatch.setattr(MODULE, "commit", commit_beside_another)
+    report = compact(store, wanted=lambda digests: np.array([digest.tobytes() in keys for digest in digests], bool))
+    assert (report.segments_before, report.segments_after, report.dropped) == (4, 1, 10)
+    assert report.bytes_after == namespace.snapshot().bytes
+
+
 def test_rows_stay_in_the_order_in_which_they_were_written(
     store: Store, namespace: Namespace, make_rows: Callable[..., Rows]
 ) -> None:

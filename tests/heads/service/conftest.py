@@ -28,10 +28,10 @@ from tests.pictures import class_folders
 from tests.stubs import Bases
 
 
-def zipped(**pictures: bytes) -> bytes:
+def zipped(method: int = zipfile.ZIP_DEFLATED, /, **pictures: bytes) -> bytes:
     """A zip of pictures by their names."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in pictures.items():
             archive.writestr(name, data)
     return buffer.getvalue()

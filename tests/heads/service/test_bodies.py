@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zipfile
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -59,6 +60,8 @@ def test_a_name_with_half_a_character_can_be_written() -> None:
         ("application/zip", b"no zip", 400),
         ("application/zip", zipped(a=b"x")[:-9], 400),
         ("application/zip", zipped(), 400),
+        ("application/zip", zipped(zipfile.ZIP_BZIP2, a=b"x"), 400),
+        ("application/zip", zipped(zipfile.ZIP_LZMA, a=b"x"), 400),
         ("application/zip", zipped(**{str(n): b"x" for n in range(MAX_PICTURES + 1)}), 413),
         ("application/zip", zipped(bomb=bytes(MAX_FILE_BYTES + 1)), 413),
         ("application/zip", zipped(half=bytes(MAX_FILE_BYTES), more=b"x"), 413),
