@@ -83,7 +83,7 @@ class ByDataset:
         images = images.map(lambda batch: preprocess(self._base.backbone, batch)).prefetch(2)
         ends: list[float] = []
         noting = keras.callbacks.LambdaCallback()
-        noting.on_predict_batch_end = lambda *_: ends.append(time.perf_counter() - started)
+        noting.on_predict_batch_end = lambda *_, **__: ends.append(time.perf_counter() - started)
         features = self._model.predict(images, verbose=0, callbacks=[noting])
         self.busy.append(ends[-1])
         return features, time.perf_counter() - started

@@ -8,10 +8,11 @@ of an extraction; an image that is known costs no forward pass.
 from __future__ import annotations
 
 import hashlib
+import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -28,11 +29,16 @@ from featstore.runtime import BATCH_SIZE, GraphSpec, Runtime, open_runtime
 from featstore.store import SECONDS_PER_COMMIT, Store, Writer
 from featstore.versions import installed_versions
 
+_LOG = logging.getLogger(__name__)
+
 MAX_WAIT_SECONDS = 0.005
 """How long the first image of a batch waits for others."""
 
 MAX_WAITING = 256
 """Images that may wait for one base; more are refused (:class:`Busy`)."""
+
+MAX_UNKEPT = 1024
+"""Rows that wait until the store can be written again; of more the oldest are forgotten."""
 
 MAX_WAITING_OF_ONE = MAX_WAITING // 2
 """Images that may wait or be computed for one who asks: the others must find a place, too."""
@@ -68,7 +74,8 @@ class _Asked:
 class OnlineRows:
     """The rows of one job, asked for image by image. Safe in threads; close it at the end.
 
-    keep : commit new rows to the store. Where it cannot be written they are used and forgotten; ``problem`` says why.
+    keep : commit new rows to the store. While it cannot be written they are used from memory, ``problem`` says why, and
+        it is tried again every few seconds.
     turn : held while the base computes, so that several bases do not share the cores.
     warm : open the base now, and not with the first new image.
     """
@@ -88,6 +95,7 @@ class OnlineRows:
         self._waiting: queue.Queue[tuple[bytes, npt.NDArray[np.uint8] | Reason] | None] = queue.Queue()
         self._runtimes: dict[int, Runtime] = {}
         self._writer: Writer | None = None
+        self._unkept: dict[bytes, npt.NDArray[np.floating] | Reason] = {}
         self._closing = False
         if warm:
             self._runtime(1)
@@ -149,6 +157,8 @@ class OnlineRows:
             except Exception as error:  # a fault of ours must not leave anybody waiting
                 self._fail(list(self._asked), error)
         self._commit()
+        if self._unkept:
+            _LOG.warning("%d rows could not be kept: %s", len(self._unkept), self.problem)
 
     def _turn_once(self) -> None:
         """Compute what waits, or commit if nothing does."""
@@ -204,30 +214,43 @@ class OnlineRows:
         self._answer(digest, _row(digest, known, from_cache=False))
 
     def _store_row(self, digest: bytes, found: npt.NDArray[np.floating] | Reason) -> None:
-        try:
-            if self._writer is None:
-                recorded = {**installed_versions(), "runtime": self.job.runtime}
-                self._writer = self._namespace.writer(recorded)
-            if isinstance(found, Reason):
-                self._writer.reject(digest, 0, found)
-            else:
-                self._writer.add(digest, 0, found)
-            self.problem = None
-        except FeatstoreError as error:
-            self._forget(error)
+        self._unkept[digest] = found
+        if self.problem is None:
+            self._try(lambda: self._give(digest, found))
+        elif len(self._unkept) > MAX_UNKEPT:
+            del self._unkept[next(iter(self._unkept))]
 
     def _commit(self) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._writer.flush()
-        except FeatstoreError as error:
-            self._forget(error)
+        """Make durable what is not yet, again if it failed before; it is done whenever nothing waits."""
+        if self._unkept:
+            self._try(self._flush)
 
-    def _forget(self, error: FeatstoreError) -> None:
-        """The rows that could not be committed are used and forgotten; the next one tries again."""
-        self.problem = error.what
-        self._writer = None
+    def _flush(self) -> None:
+        if self._writer is None:  # it failed the last time: all of them once more
+            for digest, found in list(self._unkept.items()):
+                self._give(digest, found)
+        if self._writer is not None:
+            self._writer.flush()
+        self._unkept.clear()
+
+    def _give(self, digest: bytes, found: npt.NDArray[np.floating] | Reason) -> None:
+        """Hand a row to the writer, which may commit it and those before."""
+        if self._writer is None:
+            self._writer = self._namespace.writer({**installed_versions(), "runtime": self.job.runtime})
+        if isinstance(found, Reason):
+            self._writer.reject(digest, 0, found)
+        else:
+            self._writer.add(digest, 0, found)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        """Write to the store. What fails is used from memory, and tried again until it does not fail."""
+        try:
+            write()
+            self.problem = None
+        except FeatstoreError as error:
+            if self.problem is None:
+                _LOG.warning("new rows cannot be kept for now: %s", error.what)
+            self.problem, self._writer = error.what, None
 
     def _fail(self, digests: Iterable[bytes], error: Exception) -> None:
         known = error if isinstance(error, FeatstoreError) else FeatstoreError(f"the base cannot compute: {error}")

@@ -414,7 +414,7 @@ LOOK = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
 from pathlib import Path
-from featstore import rates, scan
+from featstore import machine, rates, scan
 from featstore.errors import InputError
 from featstore.spec import Spec
 from featstore.store import Store
@@ -435,7 +435,7 @@ assert len(scan.lost_caches(store.scan_folder)) == 1
 scan.StatCache.load(store.scan_folder, "/data")
 store.namespace(Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))).writer({})
 assert store.read_spec(fingerprint) is not None
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(machine.peak_memory())
 """
 
 
@@ -462,7 +462,7 @@ def test_no_file_of_a_store_makes_its_reader_wait_or_grow(harm: Callable[[Path],
         [sys.executable, "-c", LOOK, foreign.path, store.path], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 2**19, "KiB"  # 512 MiB, most of them numpy's and what it loads
+    assert int(done.stdout) < 2**29  # 512 MiB, most of them numpy's and what it loads
 
 
 # ---- no network ------------------------------------------------------------------------------------------------------

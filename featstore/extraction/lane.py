@@ -11,7 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from featstore.augmentation import Policy
 from featstore.cached import CachedRows, pool
+from featstore.errors import NoSpaceError, ReadOnlyError, StorageError
 from featstore.extraction.reader import Picture
 from featstore.job import Job
 from featstore.records import Digests, Reason
@@ -154,6 +155,14 @@ class Lane:
         self.rejected[digest, view] = reason
         with self._timed("write"):
             self._writer().reject(digest, view, reason)
+
+    def set_damaged_aside(self) -> None:
+        """Have the damaged segments that were found set aside, even if no row is to be computed. Where the store cannot
+        be written they stay: none of their rows is served anyway.
+        """
+        if self.rows.own.damaged and self._sink is None:
+            with suppress(ReadOnlyError, NoSpaceError, StorageError):
+                self._writer()
 
     def finish(self) -> None:
         """Run the last, padded batch and commit every row."""

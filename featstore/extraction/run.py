@@ -112,6 +112,8 @@ class _Run:
             label = "extract " + " + ".join(dict.fromkeys(lane.job.spec.backbone for lane in self.lanes))
             with progress(label, len(todo)) as advance:
                 self._compute(todo, advance)
+        for lane in self.lanes:
+            lane.set_damaged_aside()
         each = [self._reasons(lane) for lane in self.lanes]
         report = self._report(each)
         if self.options.on_error == "fail" and report.rejects:

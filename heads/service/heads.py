@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from featstore.errors import FeatstoreError, InputError
 from featstore.neighbours import Neighbour
-from featstore.online import Busy, OnlineRows, Row
+from featstore.online import OnlineRows, Row
 from featstore.store import Store
 from featstore.wording import printable
 from heads.apply import jobs_of
@@ -97,10 +97,13 @@ class ServedHeads:
         return bool(self._now.bundles)
 
     def ask(self, data: bytes, asker: str | None = None) -> dict[str, Future[Row]]:
-        """The rows of one picture, by fingerprint, as they are computed; in the name of ``asker``. Raises Busy."""
+        """The rows of one picture, by fingerprint, as they are computed; in the name of ``asker``.
+
+        Raises Busy; FeatstoreError if there is no head.
+        """
         rows = self.rows
-        if not rows:  # the folder of the heads was emptied
-            raise Busy
+        if not rows:
+            raise FeatstoreError("no head is served: the folder of the heads was emptied")
         with self._decoding:
             return {fingerprint: one.ask(data, asker) for fingerprint, one in rows.items()}
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 import featstore
 from featstore import online as module
-from featstore.errors import StorageError
+from featstore.errors import NoSpaceError, StorageError
 from featstore.job import Job, resolve_jobs
 from featstore.online import Busy, OnlineRows, _size
 from featstore.records import Reason
@@ -146,6 +146,46 @@ def test_a_store_that_cannot_be_written_is_said_and_answers_go_on(
     assert "the disk is broken" in rows.problem
     monkeypatch.undo()
     rows.close()
+
+
+def test_rows_that_could_not_be_committed_are_once_the_disk_has_room(
+    job: Job, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NoSpaceError("no space left")
+
+    monkeypatch.setattr("featstore.online.SECONDS_PER_COMMIT", 0.05)
+    rows = OnlineRows(job, store)
+    with monkeypatch.context() as full:
+        full.setattr("featstore.store.writer.commit", refuse)
+        digests = [rows.ask(png(number)).result(60).digest for number in range(1, 6)]
+        _wait_until(lambda: rows.problem is not None)
+        assert caplog.text.count("no space left") == 1
+    _wait_until(lambda: rows.problem is None)
+    rows.close()
+    kept = store.namespace(job.spec).snapshot()
+    assert (kept.lookup(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)) == 0).all()
+
+
+def test_rows_that_could_not_be_kept_to_the_end_are_counted(
+    job: Job, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NoSpaceError("no space left")
+
+    monkeypatch.setattr("featstore.store.writer.commit", refuse)
+    rows = OnlineRows(job, store)
+    for number in range(1, 4):
+        rows.ask(png(number)).result(60)
+    rows.close()
+    assert "3 rows could not be kept: no space left" in caplog.text
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    stop = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < stop
+        time.sleep(0.01)
 
 
 def test_a_base_that_fails_answers_all_who_wait_with_its_error_and_the_next_are_answered(

@@ -15,6 +15,7 @@ from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError,
 from featstore.extraction import lane as lane_module
 from featstore.extraction import run as run_module
 from featstore.records import Reason
+from featstore.store import verify
 from featstore.store import writer as writer_module
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, StubRuntime
@@ -276,6 +277,15 @@ def test_a_store_that_cannot_be_written_fails_before_anything_is_computed(
     with pytest.raises(ReadOnlyError):
         featstore.extract(photos)
     assert bases.computed == 0
+
+
+def test_damaged_segments_are_set_aside_by_a_run_that_computes_nothing(photos: Path, bases: Bases) -> None:
+    done = featstore.extract(photos)
+    folder = done.report.store / "ns" / done.report.specs[0].fingerprint / "seg"
+    (folder / f"{'0' * 64}.h5").write_bytes(b"nothing that anybody needs")
+    again = featstore.extract(photos)
+    assert (again.report.specs[0].computed, again.report.quarantined) == (0, 1)
+    assert verify(Store.open(done.report.store), read_data=True).sound
 
 
 def test_damaged_segments_are_set_aside_and_only_their_rows_computed_again(photos: Path, bases: Bases) -> None:
