@@ -14,15 +14,17 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from featstore.errors import InputError, unknown_name
+from featstore.errors import FeatstoreError, InputError, unknown_name
 from featstore.progress import Progress, silent
 from featstore.records import Reason, Rejected
+from featstore.wording import printable
 from heads.apply import datasets_of
 from heads.predict import Prediction
 from heads.service.limits import Limits
@@ -48,15 +50,17 @@ class Client:
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError("this is no address of a service", where="url", expected="http://HOST:PORT", received=url)
+        scheme, host, port, path = _parts(url)
         self.url = url.rstrip("/")
-        self._prefix = parts.path.rstrip("/")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=_SECONDS)
+        self._prefix = path.rstrip("/")
+        kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(host, port, timeout=_SECONDS)
         self._kept = False
         self._token = token if token is not None else os.environ.get("FEATSTORE_TOKEN")
+        if self._token and not (self._token.isascii() and self._token.isprintable()):
+            raise InputError(
+                "this token cannot be sent", where="FEATSTORE_TOKEN", expected="printable ASCII, without a line's end"
+            )
 
     def predict(self, *pictures: str | Path | bytes) -> list[dict[str, Any]]:
         """What every head says of each picture, a file or its bytes: the objects of docs/SERVICE.md, in this order."""
@@ -82,6 +86,17 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def understanding(self) -> Iterator[None]:
+        """Whatever is wrong with an answer that is taken apart in here is an InputError of one sentence."""
+        try:
+            yield
+        except FeatstoreError:
+            raise
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            what = "what answers there does not answer as featstore does; it may be of another version"
+            raise self._problem(what) from error
 
     def _post(self, path: str, picture: str | Path | bytes) -> dict[str, Any]:
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
@@ -126,7 +141,7 @@ class Client:
         if status == 401:
             raise self._problem("the service needs its token", "export FEATSTORE_TOKEN=…, the one it was started with")
         if status != 200:
-            raise self._problem(f"the service refuses: {value.get('detail')} (status {status})")
+            raise self._problem(f"the service refuses: {printable(str(value.get('detail')))} (status {status})")
         return value
 
     def _problem(self, what: str, todo: str | None = None) -> InputError:
@@ -141,7 +156,8 @@ def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progres
     """
     found = []
     with Client(url) as client:
-        served = {one["name"]: tuple(one["classes"]) for one in client.heads()}
+        with client.understanding():
+            served = {printable(one["name"]): tuple(map(str, one["classes"])) for one in client.heads()}
         if head not in served:
             raise unknown_name("head", head, served, url)
         for prefix, dataset in datasets_of(images):
@@ -152,8 +168,9 @@ def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progres
                         data = dataset.source.read(path, _MOST_SENT)
                         if not data:
                             raise Rejected(Reason.EMPTY_FILE, "0 bytes")
-                        [answer] = client.predict(data)
-                        found.append(_prediction(name, answer, head, served[head]))
+                        with client.understanding():
+                            [answer] = client.predict(data)
+                            found.append(_prediction(name, answer, head, served[head]))
                     except Rejected as rejected:
                         found.append(Prediction(name, None, served[head], (), rejected.reason, False))
                     advance(1)
@@ -166,7 +183,20 @@ def _prediction(name: str, answer: dict[str, Any], head: str, classes: tuple[str
     if says is None:
         return Prediction(name, None, classes, (), reason, answer["from_cache"])
     probabilities = tuple(float(says["probabilities"][one]) for one in classes)
+    if not all(0 <= one <= 1 for one in probabilities) or says["label"] not in classes:
+        raise ValueError("these are no probabilities")
     return Prediction(name, says["label"], classes, probabilities, reason, answer["from_cache"])
+
+
+def _parts(url: str) -> tuple[str, str, int | None, str]:
+    """Scheme, host, port and path. Raises InputError."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts.scheme, parts.hostname, parts.port, parts.path
+    except ValueError:  # brackets that do not match, a port that is no number
+        pass
+    raise InputError("this is no address of a service", where="url", expected="http://HOST:PORT", received=url)
 
 
 def _seconds(text: str | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,7 +76,9 @@ def test_a_token_is_asked_for_and_taken_from_the_environment(
     assert Client(running.url).heads()
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "ftp://x", "http://", "", "file:///etc/passwd", "http://127.0.0.1:99999", "http://[::1"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="no address of a service"):
         Client(url)
@@ -106,6 +109,8 @@ def answering() -> Iterator[Answering]:
                 self.end_headers()
                 self.wfile.write(body)
 
+            do_POST = do_GET
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -125,6 +130,52 @@ def test_a_busy_service_is_asked_again_when_it_says(answering: Answering) -> Non
     assert Client(answering(busy, busy, (200, {}, b'{"heads": []}'))).heads() == []
     with pytest.raises(InputError, match="busy"):
         Client(answering(busy)).heads()
+
+
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match="cannot be sent") as caught:
+        Client("http://127.0.0.1:9", "secret\nof mine")
+    assert "secret" not in str(caught.value)
+
+
+_HEADS = b'{"heads": [{"name": "pets", "classes": ["cats", "dogs"]}]}'
+_GOOD = {
+    "rejected": None,
+    "from_cache": False,
+    "heads": [{"head": "pets", "label": "cats", "probabilities": {"cats": 0.75, "dogs": 0.25}}],
+}
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        [],
+        [_GOOD, _GOOD],
+        [{**_GOOD, "rejected": "a reason of the future"}],
+        [{"rejected": None}],
+        [7],
+        *(
+            [{**_GOOD, "heads": [{"head": "pets", "label": "cats", "probabilities": {"cats": odd, "dogs": 0.25}}]}]
+            for odd in ("x", None, float("nan"), float("inf"), -1)
+        ),
+        [{**_GOOD, "heads": [{"head": "pets", "label": "\x1b[2J", "probabilities": {"cats": 0.75, "dogs": 0.25}}]}],
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_one_message(
+    answering: Answering, predictions: list[object], tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    url = answering((200, {}, _HEADS), (200, {}, json.dumps({"predictions": predictions}).encode()))
+    with pytest.raises(InputError, match="does not answer as featstore does"):
+        predict_at(url, "pets", [tmp_path])
+
+
+def test_the_words_of_a_refusal_are_told(answering: Answering, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    url = answering((200, {}, _HEADS), (413, {}, b'{"detail": "too \\u001b[31mlarge"}'))
+    with pytest.raises(InputError, match="refuses: too .*large") as caught:
+        predict_at(url, "pets", [tmp_path])
+    assert "\x1b" not in caught.value.what
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"[" * 100_000, b"\xff"])
