@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from featstore.errors import FeatstoreError, from_os_error
+from featstore.wording import visible
 
 
 class Group(TyperGroup):
@@ -26,7 +27,7 @@ class Group(TyperGroup):
         except FeatstoreError as error:
             if _debugging():
                 raise
-            print(f"featstore: {error}", file=sys.stderr)
+            _say(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             print("featstore: interrupted; what was committed is kept", file=sys.stderr)
@@ -35,17 +36,19 @@ class Group(TyperGroup):
             raise
         except OSError as error:
             failure = from_os_error(error, "do this", error.filename or "the output")
-            print(f"featstore: {failure}", file=sys.stderr)
+            _say(failure)
             raise typer.Exit(failure.exit_code) from error
         except Exception as error:
             if _debugging() or _is_usage_error(error):
                 raise
-            print(
-                f"featstore: a fault in featstore itself: {type(error).__name__}: {error}\n"
-                "  to do:    run it again as `featstore --debug …` and report the traceback; the store is not harmed",
-                file=sys.stderr,
-            )
+            todo = "run it again as `featstore --debug …` and report the traceback; the store is not harmed"
+            _say(FeatstoreError(f"a fault in featstore itself: {type(error).__name__}: {error}", todo=todo))
             raise typer.Exit(1) from error
+
+
+def _say(error: FeatstoreError) -> None:
+    """The message on stderr; names in it that came from elsewhere cannot command the terminal."""
+    print("featstore: " + "\n".join(map(visible, str(error).split("\n"))), file=sys.stderr)
 
 
 def _debugging() -> bool:

@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 from featstore.errors import FeatstoreError, InputError, unknown_name
 from featstore.progress import Progress, silent
 from featstore.records import Reason, Rejected
-from featstore.wording import printable
 from heads.apply import datasets_of
 from heads.predict import Prediction
 from heads.service.limits import Limits
@@ -141,7 +140,7 @@ class Client:
         if status == 401:
             raise self._problem("the service needs its token", "export FEATSTORE_TOKEN=…, the one it was started with")
         if status != 200:
-            raise self._problem(f"the service refuses: {printable(str(value.get('detail')))} (status {status})")
+            raise self._problem(f"the service refuses: {value.get('detail')} (status {status})")
         return value
 
     def _problem(self, what: str, todo: str | None = None) -> InputError:
@@ -157,7 +156,7 @@ def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progres
     found = []
     with Client(url) as client:
         with client.understanding():
-            served = {printable(one["name"]): tuple(map(str, one["classes"])) for one in client.heads()}
+            served = {str(one["name"]): tuple(map(str, one["classes"])) for one in client.heads()}
         if head not in served:
             raise unknown_name("head", head, served, url)
         for prefix, dataset in datasets_of(images):

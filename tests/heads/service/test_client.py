@@ -173,9 +173,8 @@ def test_an_answer_that_makes_no_sense_is_one_message(
 def test_the_words_of_a_refusal_are_told(answering: Answering, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     url = answering((200, {}, _HEADS), (413, {}, b'{"detail": "too \\u001b[31mlarge"}'))
-    with pytest.raises(InputError, match="refuses: too .*large") as caught:
-        predict_at(url, "pets", [tmp_path])
-    assert "\x1b" not in caught.value.what
+    done = run("predict", "pets", tmp_path, "--url", url)
+    assert r"the service refuses: too \x1b[31mlarge (status 413)" in done.message
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"[" * 100_000, b"\xff"])
