@@ -63,11 +63,11 @@ class KnownRows:
         """Keep a row in memory, in the place of those that were not used for the longest time."""
         with self._lock:
             before = self._memory.pop(digest, None)
-            self._left -= _weight(found) - (0 if before is None else _weight(before))
+            self._left -= weight(found) - (0 if before is None else weight(before))
             self._memory[digest] = found
             while self._left < 0:
                 _, oldest = self._memory.popitem(last=False)
-                self._left += _weight(oldest)
+                self._left += weight(oldest)
 
     def _look_up(self, digest: bytes) -> Found | None:
         wanted = np.frombuffer(digest, np.uint8).reshape(1, -1)
@@ -105,5 +105,6 @@ class KnownRows:
             return 0
 
 
-def _weight(found: Found) -> int:
+def weight(found: npt.NDArray[np.floating] | Reason) -> int:
+    """About how many bytes it takes to hold a row."""
     return _ENTRY_BYTES + (0 if isinstance(found, Reason) else found.nbytes)

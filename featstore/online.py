@@ -8,11 +8,10 @@ of an extraction; an image that is known costs no forward pass.
 from __future__ import annotations
 
 import hashlib
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -23,22 +22,18 @@ from featstore.decode import decode
 from featstore.errors import FeatstoreError
 from featstore.extraction import compute_rows
 from featstore.job import Job
+from featstore.keeping import Keeper
 from featstore.known import Found, KnownRows
 from featstore.records import Reason, Rejected
 from featstore.runtime import BATCH_SIZE, GraphSpec, Runtime, open_runtime
-from featstore.store import SECONDS_PER_COMMIT, Store, Writer
+from featstore.store import SECONDS_PER_COMMIT, Store
 from featstore.versions import installed_versions
-
-_LOG = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 0.005
 """How long the first image of a batch waits for others."""
 
 MAX_WAITING = 256
 """Images that may wait for one base; more are refused (:class:`Busy`)."""
-
-MAX_UNKEPT = 1024
-"""Rows that wait until the store can be written again; of more the oldest are forgotten."""
 
 MAX_WAITING_OF_ONE = MAX_WAITING // 2
 """Images that may wait or be computed for one who asks: the others must find a place, too."""
@@ -84,23 +79,25 @@ class OnlineRows:
         self, job: Job, store: Store, *, keep: bool = True, turn: threading.Lock | None = None, warm: bool = False
     ) -> None:
         self.job = job
-        self.problem: str | None = None
         self.computed = 0
-        self._keep = keep
         self._turn = turn or threading.Lock()
-        self._namespace = store.namespace(job.spec)
+        recorded = {**installed_versions(), "runtime": job.runtime}
+        self._keeper = Keeper(store.namespace(job.spec), recorded) if keep else None
         self._lock = threading.Lock()
         self._known = KnownRows(store, job.spec)
         self._asked: dict[bytes, _Asked] = {}
         self._waiting: queue.Queue[tuple[bytes, npt.NDArray[np.uint8] | Reason] | None] = queue.Queue()
         self._runtimes: dict[int, Runtime] = {}
-        self._writer: Writer | None = None
-        self._unkept: dict[bytes, npt.NDArray[np.floating] | Reason] = {}
         self._closing = False
         if warm:
             self._runtime(1)
         self._thread = threading.Thread(target=self._work, name="featstore-online", daemon=True)
         self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why new rows cannot be committed for now."""
+        return self._keeper.problem if self._keeper else None
 
     @property
     def waiting(self) -> int:
@@ -156,9 +153,8 @@ class OnlineRows:
                 self._turn_once()
             except Exception as error:  # a fault of ours must not leave anybody waiting
                 self._fail(list(self._asked), error)
-        self._commit()
-        if self._unkept:
-            _LOG.warning("%d rows could not be kept: %s", len(self._unkept), self.problem)
+        if self._keeper:
+            self._keeper.close()
 
     def _turn_once(self) -> None:
         """Compute what waits, or commit if nothing does."""
@@ -184,8 +180,8 @@ class OnlineRows:
             size = _size(len(batch))
             self._compute(batch[:size], size)
             del batch[:size]
-        if idle:  # in between the writer commits what is full or five seconds old
-            self._commit()
+        if idle and self._keeper:  # in between it commits what is full or five seconds old
+            self._keeper.commit()
 
     def _compute(self, batch: list[tuple[bytes, npt.NDArray[np.uint8]]], size: int) -> None:
         digests, pixels = zip(*batch, strict=True)
@@ -207,50 +203,11 @@ class OnlineRows:
         return self._runtimes[size]
 
     def _finish(self, digest: bytes, found: npt.NDArray[np.floating] | Reason) -> None:
-        if self._keep:
-            self._store_row(digest, found)
+        if self._keeper:
+            self._keeper.take(digest, found)
         known = found if isinstance(found, Reason) else found.astype(np.float32).reshape(-1)
         self._known.remember(digest, known)
         self._answer(digest, _row(digest, known, from_cache=False))
-
-    def _store_row(self, digest: bytes, found: npt.NDArray[np.floating] | Reason) -> None:
-        self._unkept[digest] = found
-        if self.problem is None:
-            self._try(lambda: self._give(digest, found))
-        elif len(self._unkept) > MAX_UNKEPT:
-            del self._unkept[next(iter(self._unkept))]
-
-    def _commit(self) -> None:
-        """Make durable what is not yet, again if it failed before; it is done whenever nothing waits."""
-        if self._unkept:
-            self._try(self._flush)
-
-    def _flush(self) -> None:
-        if self._writer is None:  # it failed the last time: all of them once more
-            for digest, found in list(self._unkept.items()):
-                self._give(digest, found)
-        if self._writer is not None:
-            self._writer.flush()
-        self._unkept.clear()
-
-    def _give(self, digest: bytes, found: npt.NDArray[np.floating] | Reason) -> None:
-        """Hand a row to the writer, which may commit it and those before."""
-        if self._writer is None:
-            self._writer = self._namespace.writer({**installed_versions(), "runtime": self.job.runtime})
-        if isinstance(found, Reason):
-            self._writer.reject(digest, 0, found)
-        else:
-            self._writer.add(digest, 0, found)
-
-    def _try(self, write: Callable[[], None]) -> None:
-        """Write to the store. What fails is used from memory, and tried again until it does not fail."""
-        try:
-            write()
-            self.problem = None
-        except FeatstoreError as error:
-            if self.problem is None:
-                _LOG.warning("new rows cannot be kept for now: %s", error.what)
-            self.problem, self._writer = error.what, None
 
     def _fail(self, digests: Iterable[bytes], error: Exception) -> None:
         known = error if isinstance(error, FeatstoreError) else FeatstoreError(f"the base cannot compute: {error}")

@@ -27,7 +27,7 @@ LADDER = [
     ["runtime", "store"],
     ["cached", "calibration"],
     ["known", "table", "job"],
-    ["rates"],
+    ["rates", "keeping"],
     ["planning", "extraction"],
     ["api", "features", "fetch", "garbage", "neighbours", "online", "recompute", "top5"],
     ["transformer", "doctor", "show", "command", "options"],

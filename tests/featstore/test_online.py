@@ -178,7 +178,7 @@ def test_rows_that_could_not_be_kept_to_the_end_are_counted(
     for number in range(1, 4):
         rows.ask(png(number)).result(60)
     rows.close()
-    assert "3 rows could not be kept: no space left" in caplog.text
+    assert "3 new rows could not be kept: no space left" in caplog.text
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:
