@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,18 @@ class Bases:
         del runtime, device
         self.opened.append(StubRuntime(graph, batch_size))
         return self.opened[-1]
+
+
+def hold(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Stub bases begin to compute and do not go on until this is set."""
+    free, real = threading.Event(), StubRuntime.__call__
+
+    def wait(self: StubRuntime, images: np.ndarray) -> np.ndarray:
+        assert free.wait(60)
+        return real(self, images)
+
+    monkeypatch.setattr(StubRuntime, "__call__", wait)
+    return free
 
 
 @pytest.fixture

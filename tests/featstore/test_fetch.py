@@ -35,6 +35,16 @@ def archive(extra: dict[str, bytes] | None = None, leave_out: str = "") -> bytes
     return written.getvalue()
 
 
+def packed(method: int, content: bytes | None = None) -> bytes:
+    """The published images alone, all of this content or each its own, packed so."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", method) as file:
+        for folder, count in COUNTS.items():
+            for i in range(count):
+                file.writestr(f"pets/{folder}/{i}.jpg", png(i) if content is None else content)
+    return written.getvalue()
+
+
 Behave = Callable[[BaseHTTPRequestHandler, bytes, int], None]
 
 
@@ -177,12 +187,8 @@ def test_another_file_is_refused_and_forgotten(data: bytes, serve: Callable[...,
 
 
 def test_a_bomb_is_not_unpacked(serve: Callable[..., Server], tmp_path: Path) -> None:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
-        for folder, count in COUNTS.items():
-            for i in range(count):
-                file.writestr(f"pets/{folder}/{i}.jpg", bytes(10**6))
-    serve(written.getvalue(), size=len(written.getvalue()))
+    written = packed(zipfile.ZIP_DEFLATED, bytes(10**6))
+    serve(written, size=len(written))
     with pytest.raises(DamageError, match="unpacks to 6000000 bytes"):
         fetch("pets", tmp_path / "pets")
 
@@ -190,12 +196,8 @@ def test_a_bomb_is_not_unpacked(serve: Callable[..., Server], tmp_path: Path) ->
 def test_an_archive_of_a_method_that_may_unpack_to_anything_is_not_opened(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_BZIP2) as file:
-        for folder, count in COUNTS.items():
-            for i in range(count):
-                file.writestr(f"pets/{folder}/{i}.jpg", png(i))
-    serve(written.getvalue(), size=len(written.getvalue()))
+    written = packed(zipfile.ZIP_BZIP2)
+    serve(written, size=len(written))
     with pytest.raises(DamageError, match="packed with bzip2"):
         fetch("pets", tmp_path / "pets")
 
@@ -203,12 +205,8 @@ def test_an_archive_of_a_method_that_may_unpack_to_anything_is_not_opened(
 def test_an_archive_whose_bytes_are_damaged_is_forgotten_and_fetched_again(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
-        for folder, count in COUNTS.items():
-            for i in range(count):
-                file.writestr(f"pets/{folder}/{i}.jpg", png(i))
-    good, damaged = written.getvalue(), bytearray(written.getvalue())
+    written = packed(zipfile.ZIP_DEFLATED)
+    good, damaged = written, bytearray(written)
     damaged[80:600] = bytes(b ^ 0xFF for b in damaged[80:600])
     server = serve(bytes(damaged), size=len(good))
     with pytest.raises(DamageError, match="not the published dataset"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from featstore.online import Busy, OnlineRows, _size
 from featstore.records import Reason
 from featstore.store import Store, verify
 from tests.pictures import png
-from tests.stubs import Bases, StubRuntime
+from tests.stubs import Bases, StubRuntime, hold
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -159,9 +160,9 @@ def test_rows_that_could_not_be_committed_are_once_the_disk_has_room(
     with monkeypatch.context() as full:
         full.setattr("featstore.store.writer.commit", refuse)
         digests = [rows.ask(png(number)).result(60).digest for number in range(1, 6)]
-        _wait_until(lambda: rows.problem is not None)
+        until(lambda: rows.problem is not None)
         assert caplog.text.count("no space left") == 1
-    _wait_until(lambda: rows.problem is None)
+    until(lambda: rows.problem is None)
     rows.close()
     kept = store.namespace(job.spec).snapshot()
     assert (kept.lookup(np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)) == 0).all()
@@ -181,13 +182,6 @@ def test_rows_that_could_not_be_kept_to_the_end_are_counted(
     assert "3 new rows could not be kept: no space left" in caplog.text
 
 
-def _wait_until(holds: Callable[[], bool]) -> None:
-    stop = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < stop
-        time.sleep(0.01)
-
-
 def test_a_base_that_fails_answers_all_who_wait_with_its_error_and_the_next_are_answered(
     rows: OnlineRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,8 +199,7 @@ def test_too_many_waiting_pictures_are_refused_and_those_that_wait_are_answered(
     rows: OnlineRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
-    free, real = threading.Event(), StubRuntime.__call__
-    monkeypatch.setattr(StubRuntime, "__call__", lambda self, images: (free.wait(10), real(self, images))[1])
+    free = hold(monkeypatch)
     asked = [rows.ask(png(0))]
     while rows.waiting:
         time.sleep(0.001)
@@ -223,8 +216,7 @@ def test_one_asker_has_a_share_of_what_waits_and_the_others_find_a_place(
     rows: OnlineRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_WAITING_OF_ONE", 2)
-    free, real = threading.Event(), StubRuntime.__call__
-    monkeypatch.setattr(StubRuntime, "__call__", lambda self, images: (free.wait(10), real(self, images))[1])
+    free = hold(monkeypatch)
     asked = [rows.ask(png(seed), "one") for seed in (1, 2)]
     with pytest.raises(Busy):
         rows.ask(png(3), "one")

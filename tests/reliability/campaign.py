@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 from tests.commands import ROOT
 
 FULL = os.environ.get("FEATSTORE_RELIABILITY") == "full"
@@ -24,6 +26,17 @@ FULL = os.environ.get("FEATSTORE_RELIABILITY") == "full"
 def amount(quick: int, full: int) -> int:
     """How many to try."""
     return full if FULL else quick
+
+
+def machine_settings(examples: int, steps: int) -> settings:
+    """Of a state machine of hypothesis: so many runs of so many steps, the same every time, however long they take."""
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class Figures:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from featstore.store import Store, compact, verify
 from tests.commands import Done, finish
 from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
 from tests.reliability.test_kills import digests_of, features, rows
+from tests.waiting import until
 
 _SECONDS = 120
 """After so long a process is taken to hang."""
@@ -44,7 +46,7 @@ def test_writers_at_once_make_the_union_of_their_rows(
         others = [start_program("extract", part, *SMALL, "--store", store, env=env) for part in parts[1:]]
         processes = [first, *others]
         if repeat % 2:
-            _wait_for_a_commit(reported)
+            until(partial(_has_lines, reported), _SECONDS)  # of its first commit
             time.sleep(random.uniform(0, 0.3))
             first.kill()
         ended = [finish(process, _SECONDS) for process in processes]
@@ -60,11 +62,8 @@ def test_writers_at_once_make_the_union_of_their_rows(
                  runs=repeats, with_one_killed=killed)  # fmt: skip
 
 
-def _wait_for_a_commit(reported: Path) -> None:
-    stop = time.monotonic() + _SECONDS
-    while not (reported.exists() and reported.stat().st_size):
-        assert time.monotonic() < stop, "no commit was reported"
-        time.sleep(0.01)
+def _has_lines(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
 
 
 def _part(files: Sequence[Path], place: Path, number: int | None, of: int) -> Path:

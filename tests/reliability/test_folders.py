@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -19,7 +18,7 @@ import featstore
 from featstore.garbage import collect
 from featstore.store import Store, compact, verify
 from tests.pictures import pixels, png
-from tests.reliability.campaign import amount
+from tests.reliability.campaign import amount, machine_settings
 from tests.reliability.test_properties import Dying, Killed
 from tests.stubs import put_in_place
 
@@ -131,11 +130,5 @@ class FolderMachine(RuleBasedStateMachine):
         return featstore.Request("vgg16", image_size=_SIZE)
 
 
-FolderMachine.TestCase.settings = settings(
-    max_examples=amount(5, 200),
-    stateful_step_count=amount(15, 30),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+FolderMachine.TestCase.settings = machine_settings(amount(5, 200), amount(15, 30))
 TestFolder = FolderMachine.TestCase

@@ -12,14 +12,13 @@ from random import Random
 import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from featstore.records import Digests, Reason
 from featstore.spec import Spec
 from featstore.store import Namespace, Store, compact, verify
-from tests.reliability.campaign import amount
+from tests.reliability.campaign import amount, machine_settings
 from tests.reliability.faulty import FaultyDisk
 
 IMAGES = 24
@@ -185,11 +184,5 @@ class StoreMachine(RuleBasedStateMachine):
                     assert held.read(digests([image]))[0].tobytes() == row.tobytes()
 
 
-StoreMachine.TestCase.settings = settings(
-    max_examples=amount(15, 500),
-    stateful_step_count=amount(15, 40),
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+StoreMachine.TestCase.settings = machine_settings(amount(15, 500), amount(15, 40))
 TestStore = StoreMachine.TestCase

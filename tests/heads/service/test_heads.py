@@ -14,9 +14,10 @@ from featstore import online
 from featstore.online import Busy, OnlineRows
 from heads.service import heads as module
 from tests.commands import good
-from tests.heads.service.conftest import Running, Serve, until
+from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
 from tests.stubs import Bases
+from tests.waiting import until
 
 
 def test_a_bundle_that_is_added_replaced_or_broken_is_noticed(serve: Serve) -> None:

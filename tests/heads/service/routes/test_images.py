@@ -11,9 +11,10 @@ from PIL import Image
 
 from featstore.cached import CachedRows, joined
 from tests.commands import good
-from tests.heads.service.conftest import Serve, until
+from tests.heads.service.conftest import Serve
 from tests.pictures import png
 from tests.stubs import StubRuntime
+from tests.waiting import until
 
 
 def test_neighbours_are_stored_images_with_their_folders_and_thumbnails(serve: Serve) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +17,7 @@ from heads.service import answers
 from tests.commands import good
 from tests.heads.service.conftest import Serve, line, zipped
 from tests.pictures import png
-from tests.stubs import Bases, StubRuntime
+from tests.stubs import Bases, hold
 
 
 def test_a_picture_is_answered_as_the_command_line_predicts_it(serve: Serve) -> None:
@@ -121,8 +120,7 @@ def test_one_address_has_a_share_of_what_waits_and_others_find_a_place(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(online, "MAX_WAITING_OF_ONE", 2)
-    free, real = threading.Event(), StubRuntime.__call__
-    monkeypatch.setattr(StubRuntime, "__call__", lambda self, images: (free.wait(20), real(self, images))[1])
+    free = hold(monkeypatch)
     running = serve()
     there = httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), timeout=30)
 

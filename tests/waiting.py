@@ -1,0 +1,14 @@
+"""Waiting for what another thread or process is to bring about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until it holds; a test in which it does not fails."""
+    stop = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < stop, "it does not come about"
+        time.sleep(0.01)
