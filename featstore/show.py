@@ -227,10 +227,10 @@ def verification(result: StoreCheck, out: Console) -> None:
     if report.quarantined:
         out.print(f"{counted(report.quarantined, 'segment')} set aside earlier: no row is served from there")
     for damage in report.problems:
-        out.print(f"[red]damaged[/red] {escape(f'{damage.path}: {damage.problem}')}")
+        out.print(f"[red]damaged[/red] {escape(visible(f'{damage.path}: {damage.problem}'))}")
     for drift in result.drifts:
         out.print(escape(str(drift)))
-    if report.problems:
+    if report.is_mendable:
         out.print("[yellow]to do[/yellow] run extract again: it sets damaged segments aside and computes their rows")
     out.print("sound" if result.sound else "[red]not sound[/red]")
 

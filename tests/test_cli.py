@@ -420,6 +420,16 @@ def damage_a_segment() -> Path:
     return segment
 
 
+def test_what_is_not_part_of_a_store_is_named_without_commanding_the_terminal(photos: Path, bases: Bases) -> None:
+    good("extract", photos)
+    folder = next((default_store() / "ns").rglob("seg"))
+    (folder / "odd\n\x1b[31m").write_bytes(b"x")
+    done = run("store", "verify")
+    assert (done.code, "\x1b" in done.out) == (1, False)
+    assert r"odd\n\x1b[31m: it is not part of a store: remove it" in " ".join(done.out.split())
+    assert "run extract again" not in done.out
+
+
 def test_store_verify_finds_damage_prints_it_and_exits_with_1(photos: Path, bases: Bases) -> None:
     good("extract", photos)
     sound = good("store", "verify", "--read-data", "--recompute", "2", "--json").json

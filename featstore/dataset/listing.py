@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from featstore.errors import FeatstoreError, InputError, from_os_error
 from featstore.wording import counted
+from featstore.zips import refused_method
 
 MAX_FOLDERS = 1_000_000
 """More folders than this are taken for links that lead in circles."""
@@ -150,7 +151,11 @@ def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile
             name = "/".join(parts)
             passed_over[_TWICE] += name in entries  # the last counts, as for programs that unpack
             entries[name] = entry
-    return Listing(sorted(entries, key=natural_key), folders, _said(passed_over)), archive, entries
+    refused = Counter(why for entry in entries.values() if (why := refused_method(entry)))
+    notes = [
+        f"{counted(count, 'entry', 'entries')} {why}: pack the zip again" for why, count in sorted(refused.items())
+    ]
+    return Listing(sorted(entries, key=natural_key), folders, (*_said(passed_over), *notes)), archive, entries
 
 
 def _said(passed_over: Counter[_Said]) -> tuple[str, ...]:

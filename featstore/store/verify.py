@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from featstore.store.segment import Segment
 
 
+_STRANGER = "it is not part of a store: remove it"
+"""What is wrong with a file that nothing of ours is called by; no extraction sets it aside."""
+
+
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What a check saw. ``quarantined`` files are not problems: they serve no rows any more.
@@ -37,6 +41,11 @@ class VerifyReport:
     def sound(self) -> bool:
         """True if nothing is damaged."""
         return not self.problems
+
+    @property
+    def is_mendable(self) -> bool:
+        """Whether there is damage that the next extraction sets aside: all but what is not part of a store."""
+        return any(damage.problem != _STRANGER for damage in self.problems)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``featstore store verify --json`` prints."""
@@ -86,7 +95,7 @@ def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance)
     for path in paths:
         try:
             if not SEGMENT_NAME.fullmatch(path.name):
-                raise DamageError("it does not have a segment's name")
+                raise DamageError(_STRANGER)
             sound.append(open_segment(path, spec, read_data=read_data))
             if read_data:
                 sound[-1].check_features()
@@ -99,4 +108,4 @@ def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance)
 
 
 def _strangers(folder: Path, known: Collection[str]) -> list[Damage]:
-    return [Damage(path, "it is not part of a store") for path in entries(folder) if path.name not in known]
+    return [Damage(path, _STRANGER) for path in entries(folder) if path.name not in known]

@@ -143,6 +143,16 @@ class TestZip:
                 archive.writestr(name, b"x")
         return str(tmp_path / "a.zip")
 
+    def test_entries_that_will_not_be_opened_are_told_with_what_to_do(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("a.jpg", b"x")
+            for name in ("b.jpg", "c.jpg"):
+                archive.writestr(name, b"x", zipfile.ZIP_BZIP2)
+        found, *_ = list_zip(str(tmp_path / "a.zip"))
+        assert found.notes == (
+            "2 entries packed with bzip2, where only stored and deflated entries are read: pack the zip again",
+        )
+
     def test_entries_are_listed_in_natural_order(self, tmp_path: Path) -> None:
         found, _, entries = list_zip(self.make(tmp_path, "a/10.jpg", "a/2.jpg", "empty/", "a/.x", "__MACOSX/a/._2.jpg"))
         assert list(found.files) == ["a/2.jpg", "a/10.jpg"]

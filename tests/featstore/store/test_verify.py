@@ -81,6 +81,9 @@ def test_strangers_are_told(filled: Store) -> None:
     (segments.parent / "more").mkdir()
     (filled.path / "ns" / "lost").mkdir()
     assert {p.path.name for p in verify(filled).problems} == {"notes.txt", "more", "lost"}
+    assert not verify(filled).is_mendable, "no extraction sets them aside"
+    a_segment(filled).write_bytes(b"x")
+    assert verify(filled).is_mendable
 
 
 def test_a_namespace_without_its_spec_is_told_if_it_has_rows(filled: Store, spec: Spec) -> None:
