@@ -36,13 +36,14 @@ _Files = tuple[tuple[str, *tuple[int, ...]], ...]
 @dataclass(frozen=True, slots=True)
 class _Served:
     """What is served at one moment: heads by name, the rows that they need by fingerprint, folder → what is wrong with
-    it; ``files`` is what lay on the disk then.
+    it; ``files`` is what lay on the disk then, ``gone`` the named folders that did not.
     """
 
     bundles: Mapping[str, Bundle]
     rows: Mapping[str, OnlineRows]
     problems: Mapping[str, str]
     files: _Files
+    gone: frozenset[Path]
 
 
 class ServedHeads:
@@ -50,8 +51,8 @@ class ServedHeads:
 
     A thread looks whether bundles have changed. What is new is read and its base opened while the others go on; then it
     is served, all at once, and rows that no head needs any more are closed. A bundle that cannot be used is left out,
-    and told in ``problems``; one that could be used before goes on being served. Raises InputError if there is none at
-    first. Close it at the end.
+    and told in ``problems``; one that could be used before goes on being served while its folder is there. Raises
+    InputError if there is none at first. Close it at the end.
     """
 
     def __init__(self, folders: Sequence[Path], store: Store, *, keep: bool = True) -> None:
@@ -61,7 +62,7 @@ class ServedHeads:
         self._keep = keep
         self._turn = threading.Lock()
         self._decoding = threading.Semaphore(_DECODERS)
-        self._now = _Served({}, {}, {}, ())
+        self._now = _Served({}, {}, {}, (), frozenset())
         self._refresh()
         if not self.is_ready:
             told = "; ".join(f"{path}: {problem}" for path, problem in self.problems.items())
@@ -142,17 +143,21 @@ class ServedHeads:
             rows.close()
 
     def _watch(self) -> None:
+        gone: frozenset[Path] = frozenset()
         while not self._ended.wait(_LOOK_SECONDS):
-            with suppress(FeatstoreError):  # a folder that is gone, or being replaced
-                self._refresh()
+            before, gone = gone, frozenset(folder for folder in self._folders if not folder.is_dir())
+            with suppress(FeatstoreError):  # a folder is gone since the last look: it may be being replaced
+                self._refresh(gone & before)
 
-    def _refresh(self) -> None:
-        """Serve what lies on the disk now."""
-        files: _Files = tuple((str(path), *_times(path)) for path in bundle_paths(self._folders))
-        if files == self._now.files:
+    def _refresh(self, gone: frozenset[Path] = frozenset()) -> None:
+        """Serve what lies on the disk now; of the folders that were named these are ``gone``."""
+        folders = [folder for folder in self._folders if folder not in gone]
+        paths = bundle_paths(folders) if folders or not gone else ()
+        files: _Files = tuple((str(path), *_times(path)) for path in paths)
+        if (files, gone) == (self._now.files, self._now.gone):
             return
+        problems = {printable(str(folder)): "it is not there any more" for folder in gone}
         bundles: dict[str, Bundle] = {}
-        problems: dict[str, str] = {}
         opened = dict(self._now.rows)
         for path, *_ in files:
             place = Path(path)
@@ -165,7 +170,7 @@ class ServedHeads:
                     bundles[name] = self.bundles[name]
         needed = {spec.fingerprint for bundle in bundles.values() for spec in bundle.card.specs}
         rows = {fingerprint: one for fingerprint, one in opened.items() if fingerprint in needed}
-        self._now = _Served(bundles, rows, problems, files)
+        self._now = _Served(bundles, rows, problems, files, gone)
         self.gallery.keep(bundles.values())
         for fingerprint in opened.keys() - needed:
             opened[fingerprint].close()

@@ -44,11 +44,28 @@ def test_a_folder_that_is_emptied_leaves_no_head_and_no_fault(serve: Serve) -> N
     [answer] = running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"]
     shutil.rmtree(running.bundle)
     running.bundle.mkdir()
-    time.sleep(1.1)
-    running.ask("GET", "/v1/heads")
-    assert running.ask("POST", "/v1/predict", content=png(1)).status_code in (200, 503)
-    assert running.ask("GET", f"/v1/neighbours/{answer['digest']}").status_code in (200, 404)
-    assert running.ask("GET", "/readyz").status_code in (200, 503)
+    _assert_that_no_head_is_left(running, answer["digest"])
+
+
+def test_a_folder_that_was_named_and_is_removed_leaves_no_head_and_is_told(serve: Serve) -> None:
+    running = serve()
+    [answer] = running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"]
+    folder, away = running.bundle.parent, running.bundle.parent.with_name("away")
+    folder.rename(away)
+    _assert_that_no_head_is_left(running, answer["digest"])
+    assert running.served.problems == {str(folder): "it is not there any more"}
+    away.rename(folder)
+    until(lambda: running.served.is_ready)
+    assert running.served.problems == {}
+
+
+def _assert_that_no_head_is_left(running: Running, digest: str) -> None:
+    until(lambda: not running.served.is_ready)
+    assert running.ask("GET", "/v1/heads").json()["heads"] == []
+    refused = running.ask("POST", "/v1/predict", content=png(1))
+    assert (refused.status_code, refused.json()["detail"].partition(":")[0]) == (503, "no head is served")
+    assert running.ask("GET", f"/v1/neighbours/{digest}").status_code == 404
+    assert running.ask("GET", "/readyz").status_code == 503
 
 
 def test_a_head_whose_files_come_one_after_the_other_is_served_in_the_end(serve: Serve) -> None:
