@@ -1,4 +1,6 @@
-"""A base at a size, as the benchmarks of extraction ask for it, with its network open before any clock starts."""
+"""What the benchmarks of extraction share: a base at a size, open before any clock starts; the same images for all
+sides; and whether two sides computed the same.
+"""
 
 from __future__ import annotations
 

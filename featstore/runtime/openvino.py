@@ -47,7 +47,8 @@ class OpenVinoRuntime:
         self.precision: Precision = graph.precision
         self.batch_size = batch_size
         self._image_size = graph.image_size
-        parts = _HALVES if batch_size >= BATCH_SIZE and machine.describe().cores > 1 else 1
+        divides = batch_size >= BATCH_SIZE and batch_size % _HALVES == 0
+        parts = _HALVES if divides and machine.describe().cores > 1 else 1
         model = _graph(graph)
         model.reshape([batch_size // parts, *graph.image_size, 3])
         compiled = _compile(model, graph.precision, parts)

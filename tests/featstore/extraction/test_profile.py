@@ -27,6 +27,8 @@ def report(seconds: float, computed: int = 100, precision: str = "float32", **st
     [
         ("scan", {"scan": 6.0, "backbone": 3.0}),
         ("startup", {"startup": 7.0, "backbone": 2.0}),
+        ("prepare", {"prepare": 6.0, "backbone": 3.0}),
+        ("backbone", {"prepare": 4.0, "backbone": 5.8, "decode": 8.0}),
         ("backbone", {"backbone": 9.0, "decode": 9.0}),
         ("decode", {"backbone": 4.0, "decode": 18.0, "read": 2.0}),
         ("read", {"backbone": 4.0, "decode": 1.0, "read": 18.0}),

@@ -4,13 +4,14 @@ import csv
 import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import featstore
-from featstore import ExtractOptions, Request, Store, decode, open_dataset
+from featstore import ExtractOptions, Request, Store, api, decode, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
 from featstore.extraction import run as run_module
@@ -277,6 +278,16 @@ def test_a_store_that_cannot_be_written_fails_before_anything_is_computed(
     with pytest.raises(ReadOnlyError):
         featstore.extract(photos)
     assert bases.computed == 0
+
+
+def test_what_comes_before_the_run_is_a_stage_of_it(
+    photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = api.resolve_jobs
+    monkeypatch.setattr(api, "resolve_jobs", lambda *given, **named: (time.sleep(0.3), real(*given, **named))[1])
+    report = featstore.extract(photos).report
+    assert report.stages["prepare"] >= 0.3
+    assert report.seconds > report.stages["prepare"] + report.stages["scan"]
 
 
 def test_damaged_segments_are_set_aside_by_a_run_that_computes_nothing(photos: Path, bases: Bases) -> None:
