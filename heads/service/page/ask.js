@@ -17,11 +17,13 @@ export async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = { ...(options.headers || {}), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   for (let attempt = 1; ; attempt += 1) {
-    const response = await fetch(path, { ...options, headers });
+    const response = await fetch(path, { ...options, headers }).catch(() => {
+      throw new Error("The service cannot be reached. Is it still running?");
+    });
     if (response.ok) return response;
     if (response.status === 401) {
       byId("access").hidden = false;
-      throw new Error("The service needs its token.");
+      throw new Error(token ? "The service refuses this token." : "The service needs its token.");
     }
     const wait = Number(response.headers.get("Retry-After"));
     if (response.status === 503 && wait && wait <= 5 && attempt < 5) {

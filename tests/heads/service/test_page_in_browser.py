@@ -266,6 +266,9 @@ def test_the_token_is_asked_for_once(serve: Serve, opened: Any) -> None:
     page = opened(serve(token=_TOKEN))
     page.locator("#access").wait_for()
     page.keyboard.press("Tab")
+    page.locator("#token").fill("another-token-0123456")
+    page.keyboard.press("Enter")
+    page.locator("#problem", has_text="The service refuses this token.").wait_for()
     page.locator("#token").fill(_TOKEN)
     page.keyboard.press("Enter")
     page.locator("#leaderboard tbody tr").first.wait_for()
@@ -274,6 +277,14 @@ def test_the_token_is_asked_for_once(serve: Serve, opened: Any) -> None:
     page.reload()
     page.locator("#leaderboard tbody tr").first.wait_for()
     assert not page.locator("#access").is_visible()
+
+
+def test_a_service_that_is_gone_is_told_in_a_sentence(serve: Serve, opened: Any) -> None:
+    page = opened(serve())
+    page.locator("#leaderboard tbody tr").first.wait_for()
+    page.route("**/v1/**", lambda route: route.abort())
+    drop(page, ("a.png", png(1)))
+    assert page.locator(".answer .rejected").inner_text() == "The service cannot be reached. Is it still running?"
 
 
 @pytest.mark.parametrize("width", [360, 1200])
