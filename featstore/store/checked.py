@@ -7,7 +7,6 @@ Derived, like the stat cache of images: losing it costs time and nothing else. W
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -16,20 +15,13 @@ from pathlib import Path
 from featstore.errors import FeatstoreError
 from featstore.records import RACY_NS
 from featstore.store.commit import write_text
+from featstore.store.rows import FileStamp
 from featstore.whole import read_small
 
 _MAX_BYTES = 2**24
 """A hundred thousand segments."""
 
 _TRUSTED_NS = 24 * 3600 * 10**9
-
-FileStamp = tuple[int, int, int, int]
-"""Size, mtime_ns, ctime_ns and inode of a file."""
-
-
-def stamp_of(about: os.stat_result) -> FileStamp:
-    """What tells that a file is as it was."""
-    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
 class Checked:

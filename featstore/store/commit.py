@@ -192,6 +192,8 @@ def _publish(temporary: Path, target: Path, name: str) -> None:
 def _is_sound(target: Path, name: str) -> bool:
     """True if the file has the content that its name promises; it is then on the disk too, whoever put it there."""
     try:
+        if target.is_symlink():  # no reader follows it
+            return False
         with open_regular(target) as file:
             sound = name_of_file(file.fileno()) == name
             if sound:

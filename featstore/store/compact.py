@@ -9,8 +9,9 @@ name first: whichever copy answers in between, it is the same bits.
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.progress import Advance, Progress, silent
-from featstore.records import Digests
+from featstore.records import DIGEST_BYTES, Digests
 from featstore.store.commit import commit, remove
 from featstore.store.namespace import Namespace
-from featstore.store.rows import Rows
+from featstore.store.rows import MAX_ATTRIBUTE_BYTES, Rows
 from featstore.store.store import Store
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ class _Compaction:
             for segment, _ in parts
             if not self._wanted(segment.digests).any() and not np.isin(_keys(segment), twice).any()
         ]
-        self._remove(going)
-        self._dropped += sum(len(segment.digests) for segment in going)
+        self._remove([(segment, np.zeros(len(segment.digests), np.bool_)) for segment in going])
 
     def run(self, progress: Progress) -> CompactReport:
         """The rest; and what was found and done, by :meth:`drop_unwanted`, too."""
@@ -122,16 +122,16 @@ class _Compaction:
         return CompactReport(len(self._found), len(after), sum(self._found.values()), sum(after), self._dropped)
 
     def _join(self, advance: Advance) -> None:
-        loose = self._loose()
-        if loose:  # first, and together: afterwards no two segments have the same row
-            for segment in sorted(
-                self._rewrite(list(self._groups(loose)), advance), key=lambda one: one.name, reverse=True
-            ):
-                self._remove([segment])
+        loose = self._loose()  # first, and together: afterwards no two segments have the same row
+        for group in self._groups(loose):
+            self._write(group, advance)
+        for part in sorted(loose, key=lambda part: part[0].name, reverse=True):
+            self._remove([part])
         small = [part for part in self._parts() if self._bytes(part) < SEGMENT_BYTES // 2]
         for group in self._groups(small):
             if len(group) > 1:
-                self._remove(self._rewrite([group], advance))
+                self._write(group, advance)
+                self._remove(group)
 
     def _look(self) -> Sequence[_Part]:
         """The segments that are there now, and which of their rows are served."""
@@ -139,10 +139,12 @@ class _Compaction:
         self._found |= {segment.name: segment.bytes for segment, _ in parts if segment.name not in self._made}
         return parts
 
-    def _remove(self, segments: Sequence[Segment]) -> None:
-        if segments:
-            remove([segment.path for segment in segments], self._folder)
-            self._gone |= {segment.name for segment in segments}
+    def _remove(self, parts: Sequence[_Part]) -> None:
+        """Remove segments of which what stays is elsewhere, too."""
+        if parts:
+            remove([segment.path for segment, _ in parts], self._folder)
+            self._gone |= {segment.name for segment, _ in parts}
+            self._dropped += sum(int(np.count_nonzero(~stays)) for _, stays in parts)
 
     def _parts(self) -> list[_Part]:
         """The segments that are there now, and which of their rows stay."""
@@ -165,43 +167,57 @@ class _Compaction:
         ]
 
     def _groups(self, parts: Sequence[_Part]) -> Iterator[list[_Part]]:
-        """Parts that fit one segment, in the order in which they were written: rows of a run stay side by side."""
+        """What stays, as parts that fit one segment, in the order in which they were written: rows of a run stay side
+        by side. Segments without features are joined apart: beside features their rows would take as much room.
+        """
+        in_order = sorted(parts, key=lambda part: (part[0].written_ns, part[0].name))
+        for bare in (False, True):
+            of_kind = [part for part in in_order if (part[0].feature_shape is None) == bare]
+            yield from self._fitting(piece for part in of_kind for piece in self._pieces(part))
+
+    def _fitting(self, pieces: Iterable[_Part]) -> Iterator[list[_Part]]:
         group: list[_Part] = []
         size = 0
-        for part in sorted(parts, key=lambda part: (part[0].written_ns, part[0].name)):
-            if group and size + self._bytes(part) > SEGMENT_BYTES:
+        for piece in pieces:
+            if group and size + self._bytes(piece) > SEGMENT_BYTES:
                 yield group
                 group, size = [], 0
-            group.append(part)
-            size += self._bytes(part)
+            group.append(piece)
+            size += self._bytes(piece)
         if group:
             yield group
 
-    def _bytes(self, part: _Part) -> int:
-        """Of the features that stay."""
+    def _pieces(self, part: _Part) -> Iterator[_Part]:
+        """What stays of a part, which may be nothing, or more than fits one segment."""
         segment, stays = part
-        row = int(np.prod(segment.feature_shape or (0,))) * np.dtype(self._spec.dtype).itemsize
-        return int(np.count_nonzero(stays)) * row
+        place = np.cumsum(stays) - 1
+        most = max(1, SEGMENT_BYTES // self._row_bytes(segment))
+        for start in range(0, int(np.count_nonzero(stays)), most):
+            yield segment, stays & (place >= start) & (place < start + most)
 
-    def _rewrite(self, groups: Sequence[Sequence[_Part]], advance: Advance) -> list[Segment]:
-        """Write each group as one segment; those that are of no use any more."""
+    def _bytes(self, part: _Part) -> int:
+        """Of the rows that stay."""
+        segment, stays = part
+        return int(np.count_nonzero(stays)) * self._row_bytes(segment)
+
+    def _row_bytes(self, segment: Segment) -> int:
+        """Of the features; where there are none, of a digest."""
+        if segment.feature_shape is None:
+            return DIGEST_BYTES
+        return int(np.prod(segment.feature_shape)) * np.dtype(self._spec.dtype).itemsize
+
+    def _write(self, group: Sequence[_Part], advance: Advance) -> None:
+        """Write what stays of the parts as one segment."""
         from featstore.store.encode import encode
 
-        for group in groups:
-            rows = self._merged(group)
-            if rows is not None:
-                data = encode(rows, self._spec, _recorded(group), _codec(group))
-                self._made[commit(data, self._folder, self._private)] = len(data)
-            self._dropped += sum(int(np.count_nonzero(~stays)) for _, stays in group)
-            advance(len(group))
-        return [segment for group in groups for segment, _ in group]
+        data = encode(self._merged(group), self._spec, _recorded(group), _codec(group))
+        self._made[commit(data, self._folder, self._private)] = len(data)
+        advance(len(group))
 
-    def _merged(self, group: Sequence[_Part]) -> Rows | None:
-        """The rows that stay of all parts, one after another; None if there are none."""
+    def _merged(self, group: Sequence[_Part]) -> Rows:
+        """The rows that stay of all parts, one after another."""
         chosen = [(segment, np.flatnonzero(stays)) for segment, stays in group]
         status = np.concatenate([segment.status[rows] for segment, rows in chosen])
-        if not len(status):
-            return None
         features = None
         if not status.all():
             [shape] = {segment.feature_shape for segment, _ in chosen if segment.feature_shape}
@@ -220,12 +236,16 @@ class _Compaction:
 
 
 def _recorded(group: Sequence[_Part]) -> dict[str, str]:
-    """What the makers noted, where they differ all that they said; and a token that makes the name its own."""
+    """What the makers noted, where they differ all that they said, unless that is more than a reader takes; and a token
+    that makes the name its own.
+    """
     said: dict[str, set[str]] = {}
     for segment, _ in group:
         for name, value in segment.recorded.items():
             said.setdefault(name, set()).update(value.split(", "))
-    return {name: ", ".join(sorted(values)) for name, values in said.items()} | {"compaction": secrets.token_hex(8)}
+    token = {"compaction": secrets.token_hex(8)}
+    recorded = {name: ", ".join(sorted(values)) for name, values in said.items()} | token
+    return recorded if len(json.dumps(recorded)) <= MAX_ATTRIBUTE_BYTES else token
 
 
 def _codec(group: Sequence[_Part]) -> Codec:

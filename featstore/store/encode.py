@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 from featstore.spec import Spec
-from featstore.store.rows import FORMAT_VERSION, Rows
-from featstore.store.structure import KEYS, ZSTD, Codec, feature_type, require_zstd
+from featstore.store.rows import FORMAT_VERSION, MAX_ATTRIBUTE_BYTES, MAX_ROW_BYTES, Rows
+from featstore.store.structure import KEYS, MAX_UNPACKED_BYTES, ZSTD, Codec, feature_type, require_zstd
 
 _CHUNK_BYTES = 2**20
 """Aimed at, uncompressed: small enough to bound the memory of a reader, large enough that HDF5's overhead vanishes."""
@@ -26,12 +26,16 @@ def encode(rows: Rows, spec: Spec, recorded: Mapping[str, str], codec: Codec = "
     """The HDF5 image of ``rows``: the same arguments give the same bytes (with one version of HDF5).
 
     ``recorded`` is what people may want to know of the making (library versions, runtime); it identifies nothing.
-    Raises InputError if the features are not of the spec's dtype, or if the codec is not installed.
+    Raises InputError if the features are not of the spec's dtype, if there is more than a reader takes, or if the codec
+    is not installed.
     """
     if rows.features is not None and rows.features.dtype != feature_type(spec):
         raise InputError(
             "features of the wrong type", where="rows of a segment", expected=spec.dtype, received=rows.features.dtype
         )
+    if rows.features is not None:
+        _require("one row", rows.features[0].nbytes, MAX_ROW_BYTES)
+        _require("features", rows.features.nbytes, MAX_UNPACKED_BYTES)
     if codec == "zstd":
         require_zstd("this codec")
     buffer = io.BytesIO()
@@ -60,11 +64,20 @@ def _new_image(buffer: io.BytesIO) -> Any:
     return h5py.File(h5py.h5f.create(b"segment", h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 
+def _require(what: str, size: int, most: int) -> None:
+    """That no reader will refuse it as too large."""
+    if size > most:
+        raise InputError(
+            "a segment that is too large to be read", where=what, expected=f"at most {most} bytes", received=size
+        )
+
+
 def _write_attributes(file: Any, spec: Spec, recorded: Mapping[str, str]) -> None:
     file.attrs["schema"] = np.uint16(FORMAT_VERSION)
     file.attrs["fingerprint"] = np.bytes_(spec.fingerprint.encode())
     file.attrs["spec"] = np.bytes_(spec.to_json().encode())
     text = json.dumps(dict(recorded), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    _require("recorded", len(text), MAX_ATTRIBUTE_BYTES)
     file.attrs["recorded"] = np.bytes_(text.encode())
 
 

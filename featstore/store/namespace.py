@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import DamageError, FeatstoreError, from_os_error
+from featstore.errors import DamageError, from_os_error
 from featstore.spec import Spec
-from featstore.store.checked import Checked, FileStamp, stamp_of
-from featstore.store.commit import SEGMENT_ENDING, explained, fsync_folder, make_folder, sweep, write_text
-from featstore.store.rows import Damage
+from featstore.store.checked import Checked
+from featstore.store.commit import explained, fsync_folder, make_folder, sweep, write_text
+from featstore.store.rows import Damage, FileStamp, stamp_of
 from featstore.store.snapshot import Snapshot
 from featstore.store.writer import Writer
 from featstore.whole import read_small
@@ -30,7 +32,9 @@ SEGMENT_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 _LISTINGS = 10
 """How often a listing is repeated because segments came or went meanwhile."""
 
-Opened = dict[Path, tuple[FileStamp, bool, "Segment | Damage"]]
+_MAY_NOT_WRITE = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+Opened = dict[Path, tuple[FileStamp | None, bool, "Segment | Damage"]]
 """What this process has opened already: the file's stamp, whether every byte was read, and what it turned out to be."""
 
 
@@ -92,7 +96,7 @@ class Namespace:
         With ``read_data`` (the default) the check reads every byte; with ``lookups_only``, not of those segments that a
         process read in full within the last day and that are unchanged since. Without ``read_data`` it reads the keys
         and the structure alone: faster on a large store, and features are taken as they are on the disk, damaged or
-        not.
+        not. Whoever looks for lookups computes no row again that is there: so what is there is made durable.
 
         Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
         """
@@ -103,6 +107,8 @@ class Namespace:
             # a listing is no moment: it may miss an old segment, and the new one that has its rows now, but not twice
             if complete and {*self._paths()} <= {*paths}:
                 break
+        if lookups_only and segments:
+            self._make_durable()
         return Snapshot(
             self.spec, segments, damaged, lambda: self.snapshot(read_data=read_data, lookups_only=lookups_only)
         )
@@ -121,24 +127,32 @@ class Namespace:
         if not _holds(description, self.spec.to_json()):
             write_text(self.spec.to_json(), description, self._store.private_folder)
         for damage in self.snapshot(read_data=False).damaged:
-            self.quarantine(damage.name)
+            self.quarantine(damage)
         sweep(self._store.leftovers())
         return Writer(self.spec, self.segment_folder, self._store.private_folder, recorded, codec)
 
-    def quarantine(self, name: str) -> None:
-        """Take the segment ``name`` out of service: moved, not deleted. Nothing happens if it is not there any more.
+    def quarantine(self, damage: Damage) -> None:
+        """Take a damaged segment out of service: moved, not deleted.
 
+        Nothing happens if it is gone, or no longer what was found damaged: somebody else has set it aside, and written
+        its rows again, which have the same name. Should that happen just before the move, the move is undone.
         Raises ReadOnlyError, NoSpaceError or StorageError.
         """
-        source = self.segment_folder / (name + SEGMENT_ENDING)
-        target = self.path / "quarantine" / source.name
-        make_folder(target.parent, self._store.path)
+        source = damage.path
+        folder = self.path / "quarantine"
+        make_folder(folder, self._store.path)
         with explained("set a damaged segment aside", source):
             try:
+                if _stamp_at(source) != damage.stamp:
+                    return
+                target = _free(folder / source.name)
                 os.replace(source, target)
             except FileNotFoundError:
                 return
-            fsync_folder(target.parent)
+            moved = _stamp_at(target)
+            if moved and damage.stamp and moved[:2] != damage.stamp[:2]:  # a move changes neither size nor mtime
+                os.replace(target, source)
+            fsync_folder(folder)
             fsync_folder(source.parent)
 
     def summary(self) -> Summary:
@@ -154,6 +168,16 @@ class Namespace:
             damaged=len(held.damaged),
             bytes=held.bytes,
         )
+
+    def _make_durable(self) -> None:
+        """Force the names of the segments to the disk: who wrote them may have been killed before that. Where nothing
+        may be written, nothing can be done. Raises StorageError.
+        """
+        try:
+            fsync_folder(self.segment_folder)
+        except OSError as error:
+            if error.errno not in _MAY_NOT_WRITE:
+                raise from_os_error(error, "force the segments to the disk", self.segment_folder) from error
 
     def _list(self) -> Iterator[os.DirEntry[str]]:
         """The entries of ``seg/`` that have a segment's name."""
@@ -189,26 +213,39 @@ class Namespace:
         from featstore.store.segment import open_segment
 
         began = time.time_ns()
+        stamp = None
         try:
-            stamp = stamp_of(os.stat(path))
-            read_data = read_data and not (lookups_only and checked.holds(path.stem, stamp))
-            known_stamp, known_data, known = self._opened.get(path, (None, False, None))
-            if known_stamp == stamp and (known_data or not read_data):
-                return known
+            stamp = _stamp_at(path)
+            if stamp is not None:
+                read_data = read_data and not (lookups_only and checked.holds(path.stem, stamp))
+                known_stamp, known_data, known = self._opened.get(path, (None, False, None))
+                if known_stamp == stamp and (known_data or not read_data):
+                    return known
             found: Segment | Damage = open_segment(path, self.spec, read_data=read_data)
-            if read_data:
+            if read_data and stamp is not None:
                 checked.put(path.stem, stamp, began)
         except FileNotFoundError:
             return None
         except DamageError as error:
             checked.forget(path.stem)
-            found = Damage(path, error.what)
-        except FeatstoreError:
-            raise
-        except OSError as error:
-            raise from_os_error(error, "read a segment", path) from error
+            found = Damage(path, error.what, stamp)
         self._opened[path] = (stamp, read_data, found)
         return found
+
+
+def _stamp_at(path: Path) -> FileStamp | None:
+    """The stamp of what is at ``path``, of a link itself; None if the disk does not tell. Raises FileNotFoundError."""
+    try:
+        return stamp_of(os.lstat(path))
+    except FileNotFoundError:
+        raise
+    except OSError:  # whoever opens it is told the same, and what it means
+        return None
+
+
+def _free(path: Path) -> Path:
+    """The path itself; if something is there, another one in its folder."""
+    return path.with_stem(f"{path.stem}.{secrets.token_hex(4)}") if os.path.lexists(path) else path
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,21 @@ SECONDS_PER_COMMIT = 5.0
 BYTES_PER_COMMIT = 2**26
 """Features of a batch: bounds the memory of a writer where a row is large (maps of early layers take megabytes)."""
 
+MAX_ROW_BYTES = 2**28
+MAX_SEGMENT_BYTES = 2**30
+MAX_ATTRIBUTE_BYTES = 2**16
+"""What readers take: of the features of a row, of a file, and of an attribute. Writers stay far below, but in rows."""
+
 Features = npt.NDArray[np.floating]
 """float32 or float16, (N, D) for pooled features, (N, H, W, C) for maps."""
+
+FileStamp = tuple[int, int, int, int]
+"""Size, mtime_ns, ctime_ns and inode of a file."""
+
+
+def stamp_of(about: os.stat_result) -> FileStamp:
+    """What tells that a file is as it was."""
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +83,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something in a store that is not what its name or its format promises. None of its rows is ever served."""
+    """Something in a store that is not what its name or its format promises. None of its rows is ever served.
+
+    stamp : of what was there when it was looked at; None if that could not be told.
+    """
 
     path: Path
     problem: str
+    stamp: FileStamp | None = None
 
     @property
     def name(self) -> str:

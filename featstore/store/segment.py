@@ -21,9 +21,9 @@ import numpy.typing as npt
 from featstore.errors import DamageError, FeatstoreError, InputError, from_os_error
 from featstore.records import RACY_NS, Digests, Reason
 from featstore.spec import Spec
-from featstore.store.checked import FileStamp, stamp_of
+from featstore.store.failures import NOT_THE_FILE
 from featstore.store.names import name_of_file
-from featstore.store.rows import Features
+from featstore.store.rows import MAX_SEGMENT_BYTES, Features, FileStamp, stamp_of
 from featstore.store.structure import (
     Codec,
     Malformed,
@@ -31,6 +31,7 @@ from featstore.store.structure import (
     chunks_of,
     codec_of,
     read_whole,
+    spec_text,
     stored_chunks,
 )
 
@@ -40,9 +41,6 @@ _CANNOT_READ_HDF5 = (OSError, RuntimeError, ValueError, LookupError, TypeError, 
 _FRESH_SECONDS = 60.0
 """So long the check of a file's bytes stands for those that are read; after that HDF5's checksums are asked again."""
 
-_NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
-"""Failures to read that say nothing against the file: calling it damaged would throw good rows away."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
@@ -50,7 +48,7 @@ class Segment:
 
     digests uint8 (N, 32), views uint16 (N,), status uint8 (N,); ``feature_shape`` is (D,), (H, W, C), or None if
     every row is a reject; ``chunk_rows`` rows are checked and read at a time; ``recorded`` is what its maker noted;
-    ``codec`` is that of the features; ``written_ns`` is the file's time of modification. ``direct`` is how
+    ``stamp`` is that of the file; ``codec`` is that of the features. ``direct`` is how
     the features are read without HDF5; None if they are compressed, or were to be checked and the file was so new that
     it could change again without a new time.
     """
@@ -62,15 +60,24 @@ class Segment:
     feature_shape: tuple[int, ...] | None
     chunk_rows: int
     recorded: Mapping[str, str]
-    bytes: int
+    stamp: FileStamp
     codec: Codec = "none"
-    written_ns: int = 0
     direct: _Direct | None = None
 
     @property
     def name(self) -> str:
         """BLAKE3 of the file, 64 hex digits."""
         return self.path.stem
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.stamp[0]
+
+    @property
+    def written_ns(self) -> int:
+        """The file's time of modification."""
+        return self.stamp[1]
 
     def read_into(self, out: Features, places: npt.NDArray[np.intp], rows: npt.NDArray[np.intp]) -> None:
         """Put the features of this segment's ``rows`` (n,) at ``out[places]``, a chunk at a time.
@@ -91,7 +98,7 @@ class Segment:
         ]
         if self.direct is not None and time.monotonic() < self.direct.until:
             with _raw(self.path) as handle:
-                if self.direct.stamp == stamp_of(os.fstat(handle)):
+                if self.stamp == stamp_of(os.fstat(handle)):
                     for number, into, within in parts:
                         _read_raw(handle, int(self.direct.offsets[number]), out, into, within)
                     return
@@ -111,12 +118,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Direct:
-    """Where in a file with this stamp the chunks of features begin, int64 (chunks,), and until when (seconds of the
-    monotonic clock) they need not be checked.
+    """Where in the file the chunks of features begin, int64 (chunks,), and until when (seconds of the monotonic clock)
+    they need not be checked.
     """
 
     until: float
-    stamp: FileStamp
     offsets: npt.NDArray[np.int64]
 
 
@@ -142,6 +148,20 @@ def open_segment(path: Path, spec: Spec, *, read_data: bool = True) -> Segment:
         return _open_once(path, spec, read_data)
 
 
+def spec_within(path: Path, fingerprint: str) -> Spec | None:
+    """The spec that the segment at ``path`` says it is of, if it has this fingerprint; nothing else is checked.
+
+    None if it has another, or says none that can be read. Raises ReadOnlyError or StorageError as :func:`open_segment`.
+    """
+    try:
+        _check_bytes(path, None)
+        with _hdf5(path) as file:
+            spec = Spec.from_json(spec_text(file))
+    except (DamageError, FileNotFoundError, ValueError):
+        return None
+    return spec if spec.fingerprint == fingerprint else None
+
+
 def _open_once(path: Path, spec: Spec, read_data: bool) -> Segment:
     until = time.monotonic() + _FRESH_SECONDS if read_data else math.inf
     about = _check_bytes(path, path.stem if read_data else None)
@@ -163,10 +183,9 @@ def _open_once(path: Path, spec: Spec, read_data: bool) -> Segment:
             feature_shape=None if features is None else features.shape[1:],
             chunk_rows=1 if features is None else chunks_of(features)[0],
             recorded=recorded,
-            bytes=about.st_size,
+            stamp=stamp_of(about),
             codec="none" if features is None else codec_of(features),
-            written_ns=about.st_mtime_ns,
-            direct=None if offsets is None else _Direct(until, stamp_of(about), offsets),
+            direct=None if offsets is None else _Direct(until, offsets),
         )
 
 
@@ -174,13 +193,19 @@ def _check_bytes(path: Path, name: str | None) -> os.stat_result:
     """The status of the regular file at ``path``, whose content has the BLAKE3 ``name`` (None: not asked)."""
     with _raw(path) as handle:
         about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise _damaged(path, "it is not a regular file")
+        _require_regular(path, about)
+        if about.st_size > MAX_SEGMENT_BYTES:
+            raise _damaged(path, f"it has {about.st_size} bytes, and no segment has more than {MAX_SEGMENT_BYTES}")
         if name is not None:
             found = name_of_file(handle)
             if found != name:
                 raise _damaged(path, f"its content has the BLAKE3 {found}, which is not its name")
         return about
+
+
+def _require_regular(path: Path, about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise _damaged(path, "it is not a regular file")
 
 
 @contextmanager
@@ -244,9 +269,10 @@ def _offsets(features: Any) -> npt.NDArray[np.int64] | None:
 
 @contextmanager
 def _raw(path: Path) -> Iterator[int]:
-    """The file at ``path``, open for reading; failures within the block become typed errors."""
+    """The regular file at ``path``, open for reading; failures within the block become typed errors."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make us wait
+        _require_regular(path, os.lstat(path))  # first: to open a device may do something
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)  # a pipe makes nobody wait
         try:
             yield handle
         finally:
@@ -258,7 +284,7 @@ def _raw(path: Path) -> Iterator[int]:
 
 
 def _unreadable(path: Path, error: Exception, problem: str) -> FeatstoreError:
-    if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
+    if isinstance(error, OSError) and error.errno in NOT_THE_FILE:
         return from_os_error(error, "read a segment", path)
     return _damaged(path, problem)
 

@@ -251,7 +251,7 @@ def _agreeing(segments: Sequence[Segment]) -> tuple[tuple[Segment, ...], list[Da
     [(shape, _)] = shapes.most_common(1)
     good = tuple(s for s in segments if s.feature_shape in (None, shape))
     bad = [
-        Damage(s.path, f"its features are of shape {s.feature_shape}, those of most others {shape}")
+        Damage(s.path, f"its features are of shape {s.feature_shape}, those of most others {shape}", s.stamp)
         for s in segments
         if s not in good
     ]

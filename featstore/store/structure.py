@@ -16,7 +16,7 @@ import numpy.typing as npt
 from featstore.errors import InputError
 from featstore.records import DIGEST_BYTES
 from featstore.spec import Spec
-from featstore.store.rows import FORMAT_VERSION
+from featstore.store.rows import FORMAT_VERSION, MAX_ATTRIBUTE_BYTES, MAX_ROW_BYTES
 
 ZSTD = 32015
 """The number under which the HDF Group registered the Zstandard filter."""
@@ -27,12 +27,10 @@ Codec = Literal["none", "zstd"]
 KEYS: dict[str, np.dtype[Any]] = {"digest": np.dtype("u1"), "view": np.dtype("<u2"), "status": np.dtype("u1")}
 """The datasets that say what a row is, in the order in which they are stored."""
 
-_MAX_ATTRIBUTE_BYTES = 2**16
-_MAX_CHUNK_BYTES = 2**26
-_MAX_ROW_BYTES = 2**28
-_MAX_UNPACKED_BYTES = 2**29
+MAX_UNPACKED_BYTES = 2**29
 """Of all compressed features: far more than a writer commits at once, and what a compaction takes into memory."""
 
+_MAX_CHUNK_BYTES = 2**26
 _CHECKSUM_BYTES = 4
 _FRAME_MARK = b"\x28\xb5\x2f\xfd"
 _FRAME_HEAD_BYTES = 18
@@ -87,6 +85,11 @@ def check_structure(file: Any, size: int, spec: Spec) -> tuple[dict[str, Any], M
     if "features" in datasets and codec_of(datasets["features"]) == "zstd":
         _check_compressed(datasets["features"], file.id.get_vfd_handle())
     return datasets, recorded
+
+
+def spec_text(file: Any) -> str:
+    """The canonical JSON in an open h5py file of which nothing was checked; raises as :func:`check_structure`."""
+    return _text(h5py.h5g.open(file.id, b"/"), "spec")
 
 
 def read_whole(dataset: Any) -> npt.NDArray[Any]:
@@ -169,7 +172,7 @@ def _value(attribute: Any) -> Any:
 
 def _text(root: Any, name: str) -> str:
     attribute = _attribute(root, name)
-    if attribute.shape != () or attribute.dtype.kind != "S" or attribute.dtype.itemsize > _MAX_ATTRIBUTE_BYTES:
+    if attribute.shape != () or attribute.dtype.kind != "S" or attribute.dtype.itemsize > MAX_ATTRIBUTE_BYTES:
         raise Malformed(f"the attribute {name} is not a short text of fixed length")
     return bytes(_value(attribute)).decode("ascii")
 
@@ -189,7 +192,7 @@ def _check_dataset(name: str, dataset: Any, shape: tuple[int, ...], kind: np.dty
     chunk = creation.get_chunk()
     chunk_bytes = math.prod(chunk) * kind.itemsize
     row_bytes = chunk_bytes // chunk[0]
-    if chunk[1:] != shape[1:] or row_bytes > _MAX_ROW_BYTES or (chunk[0] > 1 and chunk_bytes > _MAX_CHUNK_BYTES):
+    if chunk[1:] != shape[1:] or row_bytes > MAX_ROW_BYTES or (chunk[0] > 1 and chunk_bytes > _MAX_CHUNK_BYTES):
         raise Malformed(f"{name} has chunks {chunk} that no segment has")
     chunks = -(-shape[0] // chunk[0])
     stored = dataset.get_storage_size()
@@ -205,8 +208,8 @@ def _check_compressed(features: Any, handle: int) -> None:
     """That every chunk has gone through both filters, and says of itself the size that it must have: the filter takes
     as much memory as it says. ``handle`` is HDF5's own of the file.
     """
-    if math.prod(features.shape) * features.dtype.itemsize > _MAX_UNPACKED_BYTES:
-        raise Malformed(f"features would take more than {_MAX_UNPACKED_BYTES} bytes")
+    if math.prod(features.shape) * features.dtype.itemsize > MAX_UNPACKED_BYTES:
+        raise Malformed(f"features would take more than {MAX_UNPACKED_BYTES} bytes")
     chunk_bytes = math.prod(chunks_of(features)) * features.dtype.itemsize
     for chunk in stored_chunks(features):
         head = os.pread(handle, min(chunk.size, _FRAME_HEAD_BYTES), chunk.byte_offset)

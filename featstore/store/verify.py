@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 _STRANGER = "it is not part of a store: remove it"
-"""What is wrong with a file that nothing of ours is called by; no extraction sets it aside."""
+"""What is wrong with a file that nothing of ours is called by, or that is in a folder's place; no extraction sets it
+aside.
+"""
+
+_FOREIGN = "it does not hold the spec that names its folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +70,24 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
 
     Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
     """
-    fingerprints = store.fingerprints()
-    problems = _strangers(store.path / "ns", fingerprints)
+    from featstore.store.segment import spec_within
+
+    fingerprints, spaces = store.fingerprints(), store.path / "ns"
+    problems = _strangers(spaces, fingerprints)
+    if os.path.lexists(spaces) and not os.path.isdir(spaces):
+        problems.append(Damage(spaces, _STRANGER))
     rows = segments = size = 0
     for fingerprint in fingerprints:
-        folder = store.path / "ns" / fingerprint
-        problems += _strangers(folder, ("seg", "spec.json", "quarantine"))
+        folder = spaces / fingerprint
+        problems += _strangers(folder, ("seg", "quarantine"), files=("spec.json",))
         paths = entries(folder / "seg")
         spec = store.read_spec(fingerprint)
+        if spec is None and paths:  # without segments it is a namespace that was just about to be made
+            problems.append(Damage(folder / "spec.json", _FOREIGN))
+            spec = next(filter(None, (spec_within(path, fingerprint) for path in paths)), None)
         if spec is None:
-            if paths:  # without segments it is a namespace that was just about to be made
-                problems.append(Damage(folder / "spec.json", "it does not hold the spec that names its folder"))
+            problems += [Damage(path, _FOREIGN if _is_named(path) else _STRANGER) for path in paths]
+            segments += len(paths)
             continue
         with progress(f"verify {spec.backbone}", len(paths), "segments") as advance:
             held = Snapshot(spec, *_check_all(paths, spec, read_data, advance))
@@ -94,7 +106,7 @@ def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance)
     sound, damaged = [], []
     for path in paths:
         try:
-            if not SEGMENT_NAME.fullmatch(path.name):
+            if not _is_named(path):
                 raise DamageError(_STRANGER)
             sound.append(open_segment(path, spec, read_data=read_data))
             if read_data:
@@ -107,5 +119,14 @@ def _check_all(paths: list[Path], spec: Spec, read_data: bool, advance: Advance)
     return sound, damaged
 
 
-def _strangers(folder: Path, known: Collection[str]) -> list[Damage]:
-    return [Damage(path, _STRANGER) for path in entries(folder) if path.name not in known]
+def _is_named(path: Path) -> bool:
+    return SEGMENT_NAME.fullmatch(path.name) is not None
+
+
+def _strangers(folder: Path, folders: Collection[str], files: Collection[str] = ()) -> list[Damage]:
+    """What is in a folder and is neither one of the ``files`` nor one of the ``folders`` that belong there."""
+    return [
+        Damage(path, _STRANGER)
+        for path in entries(folder)
+        if path.name not in files and not (path.name in folders and os.path.isdir(path))
+    ]

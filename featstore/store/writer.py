@@ -1,9 +1,13 @@
-"""A writer: gathers rows and commits them as segments, 192 rows, 64 MiB or 5 seconds at a time."""
+"""A writer: gathers rows and commits them as segments, 192 rows, 64 MiB or 5 seconds at a time.
+
+In a segment with features each reject takes the room of a row, too. So where rows are large, rejects that come before
+the first features are a segment of their own.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,10 +19,14 @@ from featstore.errors import FeatstoreError, InputError
 from featstore.records import DIGEST_BYTES, Reason
 from featstore.spec import Spec
 from featstore.store.commit import commit
-from featstore.store.rows import BYTES_PER_COMMIT, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Rows
+from featstore.store.rows import BYTES_PER_COMMIT, MAX_ROW_BYTES, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Rows
 
 if TYPE_CHECKING:
     from featstore.store.structure import Codec
+
+
+_Pending = tuple[bytes, int, Reason, npt.NDArray[np.floating] | None]
+"""Digest, view, reason and features of a row that waits."""
 
 
 class Writer:
@@ -35,8 +43,7 @@ class Writer:
         self.committed = 0
         self._folder, self._private = folder, private
         self._recorded, self._codec = recorded, codec
-        self._pending: list[tuple[bytes, int, Reason, npt.NDArray[np.floating] | None]] = []
-        self._pending_bytes = 0
+        self._pending: list[_Pending] = []
         self._since = 0.0
         self._shape: tuple[int, ...] | None = None
         self._failed = False
@@ -49,14 +56,24 @@ class Writer:
     def add(self, digest: bytes, view: int, features: npt.NDArray[np.floating]) -> None:
         """Take one row: features (D,) or (H, W, C), copied and stored in the spec's dtype.
 
-        Raises InputError if the shape is not that of the rows before, or if a number is not finite in the spec's
-        dtype (such a row is a reject: :attr:`Reason.NOT_FINITE`); and the errors of :meth:`flush`.
+        Raises InputError if the shape is not that of the rows before, if the row is larger than a reader takes, or if a
+        number is not finite in the spec's dtype (such a row is a reject: :attr:`Reason.NOT_FINITE`); and the errors of
+        :meth:`flush`.
         """
+        size = features.size * np.dtype(self.spec.dtype).itemsize
+        if size > MAX_ROW_BYTES:
+            raise InputError(
+                "features of one image that are too large for a store",
+                where=f"image {digest.hex()}",
+                expected=f"at most {MAX_ROW_BYTES >> 20} MiB",
+                received=f"{size / 2**20:.0f} MiB, {features.shape}",
+                todo="take a smaller image size, a later layer, or pooled features",
+            )
         with np.errstate(over="ignore"):  # what overflows is refused in the next line
             row = np.array(features, self.spec.dtype)
         if not np.isfinite(row).all():
             raise InputError(f"features that are not finite in {self.spec.dtype}", where=f"image {digest.hex()}")
-        if row.shape != (self._shape or row.shape) or row.ndim not in (1, 3):
+        if row.shape != (self._shape or row.shape) or row.ndim not in (1, 3) or not row.size:
             raise InputError(
                 "features of the wrong shape",
                 where=f"image {digest.hex()}",
@@ -75,23 +92,13 @@ class Writer:
     def flush(self) -> int:
         """Commit what is pending; returns the number of rows, all durable now.
 
-        Raises NoSpaceError, ReadOnlyError or StorageError; then the rows stay pending and nothing is half-written.
+        Raises NoSpaceError, ReadOnlyError or StorageError; then the rows that are not durable stay pending, and nothing
+        is half-written.
         """
-        if not self._pending:
-            return 0
-        from featstore.store.encode import encode
-
-        try:
-            commit(encode(self._rows(), self.spec, self._recorded, self._codec), self._folder, self._private)
-        except FeatstoreError:
-            self._failed = True
-            raise
-        done = len(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
-        self.committed += done
-        self._failed = False
-        return done
+        before = self.committed
+        while self._pending:
+            self._commit(self._complete())
+        return self.committed - before
 
     def close(self) -> None:
         """Commit what is left, unless the last commit failed; errors as in :meth:`flush`."""
@@ -123,13 +130,38 @@ class Writer:
         if not self._pending:
             self._since = now
         self._pending.append((digest, view, reason, row))
-        self._pending_bytes += 0 if row is None else row.nbytes
-        full = len(self._pending) >= ROWS_PER_COMMIT or self._pending_bytes >= BYTES_PER_COMMIT
-        if full or now - self._since >= SECONDS_PER_COMMIT:
+        if len(self._pending) > self._complete():  # there is no room for the new one
+            self._commit(self._complete())
+        if len(self._pending) >= self._complete() or now - self._since >= SECONDS_PER_COMMIT:
             self.flush()
 
-    def _rows(self) -> Rows:
-        digests, views, reasons, rows = zip(*self._pending, strict=True)
+    def _complete(self) -> int:
+        """How many of the pending rows, and of those that may follow, make a complete segment.
+
+        As many as have room with features; or the rejects before the first features, if these alone are as many.
+        """
+        for rejects, (_, _, _, row) in enumerate(self._pending[:ROWS_PER_COMMIT]):
+            if row is not None:
+                return max(1, rejects, min(ROWS_PER_COMMIT, BYTES_PER_COMMIT // row.nbytes))
+        return ROWS_PER_COMMIT
+
+    def _commit(self, count: int) -> None:
+        """Make the first ``count`` pending rows durable, or all if there are fewer; errors as in :meth:`flush`."""
+        from featstore.store.encode import encode
+
+        taken = self._pending[:count]
+        try:
+            commit(encode(self._rows(taken), self.spec, self._recorded, self._codec), self._folder, self._private)
+        except FeatstoreError:
+            self._failed = True
+            raise
+        del self._pending[:count]
+        self._since = time.monotonic()
+        self.committed += len(taken)
+        self._failed = False
+
+    def _rows(self, taken: Sequence[_Pending]) -> Rows:
+        digests, views, reasons, rows = zip(*taken, strict=True)
         features = None
         if any(row is not None for row in rows):
             features = np.zeros((len(rows), *(self._shape or ())), self.spec.dtype)

@@ -10,7 +10,8 @@ import pytest
 
 from featstore.records import Reason
 from featstore.spec import Spec
-from featstore.store import Namespace, Rows, Store
+from featstore.store import Damage, Namespace, Rows, Store
+from featstore.store.rows import stamp_of
 
 MakeRows = Callable[..., Rows]
 
@@ -66,6 +67,16 @@ def write() -> Callable[[Namespace, Rows], None]:
                     writer.add(rows.digests[i].tobytes(), int(rows.views[i]), rows.features[i])
 
     return put
+
+
+@pytest.fixture(scope="session")
+def set_aside() -> Callable[[Namespace, Path], None]:
+    """Have a segment set aside as it is, sound or not."""
+
+    def move(namespace: Namespace, path: Path) -> None:
+        namespace.quarantine(Damage(path, "for a test", stamp_of(path.lstat())))
+
+    return move
 
 
 @pytest.fixture

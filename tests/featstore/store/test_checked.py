@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from featstore.store import checked as checked_module
-from featstore.store.checked import Checked, stamp_of
+from featstore.store.checked import Checked
 
 SECOND = 10**9
 NOW = 1_000_000 * SECOND
@@ -125,8 +124,3 @@ def test_a_disk_that_refuses_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "scan").write_bytes(b"a file")
     known.put("a", STAMP, NOW)
     known.save(["a"])
-
-
-def test_the_stamp_of_a_file_is_its_size_its_times_and_its_inode(tmp_path: Path) -> None:
-    about = os.stat(tmp_path)
-    assert stamp_of(about) == (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)

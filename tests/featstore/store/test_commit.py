@@ -69,6 +69,16 @@ def test_a_file_is_named_after_its_content(folders: tuple[Path, Path]) -> None:
     assert list(private.iterdir()) == []
 
 
+def test_a_link_in_the_place_of_a_segment_is_replaced(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Even if the content behind it is right: no reader follows it."""
+    public, private = folders
+    (tmp_path / "elsewhere").write_bytes(DATA)
+    (public / f"{NAME}.h5").symlink_to(tmp_path / "elsewhere")
+    commit.commit(DATA, public, private)
+    assert not (public / f"{NAME}.h5").is_symlink()
+    assert (public / f"{NAME}.h5").read_bytes() == DATA
+
+
 def test_others_may_read_what_the_umask_lets_them(folders: tuple[Path, Path]) -> None:
     old = os.umask(0o022)
     try:

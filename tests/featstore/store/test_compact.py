@@ -304,10 +304,56 @@ def test_damaged_segments_are_left_for_the_writer_to_set_aside(
     assert broken.read_bytes() == data
 
 
-def test_what_the_makers_noted_is_kept(crowded: Store, spec: Spec) -> None:
+def test_what_the_makers_of_the_rows_noted_is_kept(crowded: Store, spec: Spec) -> None:
+    before = crowded.namespace(spec).snapshot().parts()
     compact(crowded)
     [(segment, _)] = crowded.namespace(spec).snapshot().parts()
-    assert segment.recorded["featstore"] == ", ".join(sorted(f"run {number}" for number in range(12)))
+    said = {part.recorded["featstore"] for part, served in before if served.any()}
+    assert segment.recorded["featstore"] == ", ".join(sorted(said))
+
+
+def test_what_they_noted_is_left_out_where_no_reader_would_take_it(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows]
+) -> None:
+    for seed in range(2):
+        put(store, namespace, make_rows(4, seed=seed), str(seed) * 40_000)
+    compact(store)
+    [(segment, _)] = Store.open(store.path).namespace(namespace.spec).snapshot().parts()
+    assert (len(segment.digests), {*segment.recorded}) == (8, {"compaction"})
+
+
+def test_segments_without_features_never_become_rows_of_zeros(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "SEGMENT_BYTES", 100 * 256)  # of rows of 64 float32
+    written = [make_rows(60, seed=seed, rejects=range(60 if seed % 3 else 59), shape=(4, 4, 4)) for seed in range(6)]
+    written.append(make_rows(1, seed=9, shape=(4, 4, 4)))
+    for rows in written:
+        put(store, namespace, rows)
+    compact(store)
+    snapshot = Store.open(store.path).namespace(namespace.spec).snapshot()
+    found = sorted((len(one.digests), one.feature_shape is not None) for one, _ in snapshot.parts())
+    assert found == [(1, True), (60, True), (60, True), (240, False)]
+    for rows in written:
+        assert (snapshot.lookup(rows.digests) == rows.status).all()
+
+
+def test_a_segment_that_is_too_large_becomes_several(
+    store: Store, namespace: Namespace, make_rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "SEGMENT_BYTES", 10 * 16)
+    rows, others = make_rows(37, seed=1, rejects=range(8)), make_rows(3, seed=2)
+    put(store, namespace, rows)
+    put(store, namespace, others)
+    dropped = rows.digests[35].tobytes()
+    report = compact(store, wanted=lambda digests: np.array([one.tobytes() != dropped for one in digests], bool))
+    snapshot = Store.open(store.path).namespace(namespace.spec).snapshot()
+    assert sorted(len(one.digests) for one, _ in snapshot.parts()) == [3, 6, 10, 10, 10]
+    assert (report.segments_before, report.segments_after, report.dropped) == (2, 5, 1)
+    kept = [*range(8, 35), 36]
+    assert rows.features is not None
+    assert (snapshot.read(rows.digests[kept]) == rows.features[kept]).all()
+    assert (snapshot.lookup(rows.digests[:8]) == rows.status[:8]).all()
 
 
 def test_what_was_compressed_stays_so(

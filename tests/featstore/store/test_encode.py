@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from featstore.errors import InputError
 from featstore.records import Reason
 from featstore.spec import Spec
+from featstore.store import encode as module
 from featstore.store.encode import Codec, encode
 from featstore.store.rows import Rows
 from featstore.store.segment import open_segment
@@ -129,6 +130,18 @@ def test_a_missing_codec_is_one_message(make_rows: Any, spec: Spec, monkeypatch:
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(InputError, match="Zstandard"):
         encode(make_rows(3), spec, {}, "zstd")
+
+
+@pytest.mark.parametrize("most", ["MAX_ROW_BYTES", "MAX_UNPACKED_BYTES", "MAX_ATTRIBUTE_BYTES"])
+def test_what_no_reader_would_take_is_refused(
+    make_rows: Any, spec: Spec, most: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, recorded = make_rows(1, shape=(300,)), {"a": "b" * 1192}  # 1,200 bytes each
+    monkeypatch.setattr(module, most, 1200)
+    encode(rows, spec, recorded)
+    monkeypatch.setattr(module, most, 1199)
+    with pytest.raises(InputError, match="too large to be read"):
+        encode(rows, spec, recorded)
 
 
 def test_features_of_another_dtype_are_refused(make_rows: Any, spec: Spec) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 from featstore.records import Reason
 from featstore.store import FORMAT_VERSION, Namespace, Store
-from featstore.store.rows import BYTES_PER_COMMIT, ROWS_PER_COMMIT, SECONDS_PER_COMMIT
+from featstore.store.compact import SEGMENT_BYTES
+from featstore.store.rows import (
+    BYTES_PER_COMMIT,
+    MAX_ATTRIBUTE_BYTES,
+    MAX_ROW_BYTES,
+    MAX_SEGMENT_BYTES,
+    ROWS_PER_COMMIT,
+    SECONDS_PER_COMMIT,
+)
+from featstore.store.structure import MAX_UNPACKED_BYTES
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "FORMAT.md").read_text()
 
@@ -38,13 +47,23 @@ def test_it_gives_the_numbers_of_the_code() -> None:
     batch = f"complete at {ROWS_PER_COMMIT} rows, at {BYTES_PER_COMMIT >> 20} MiB of features"
     assert batch in DOCUMENT
     assert f"arrives {SECONDS_PER_COMMIT:.0f} seconds or more" in DOCUMENT
+    assert f"in groups of at most {SEGMENT_BYTES >> 20} MiB" in DOCUMENT
+    row, attribute = f"{MAX_ROW_BYTES >> 20} MiB", f"{MAX_ATTRIBUTE_BYTES >> 10} KiB"
+    features = f"{BYTES_PER_COMMIT >> 20} MiB, or one row | {SEGMENT_BYTES >> 20} MiB, or one row"
+    for line in (
+        f"| rows | {ROWS_PER_COMMIT} | as many as fit | as many as fit |",
+        f"included | {features} | {MAX_UNPACKED_BYTES >> 20} MiB if compressed |",
+        f"| one row of it | {row} | {row} | {row} |",
+        f"| the file | follows | follows | {MAX_SEGMENT_BYTES >> 30} GiB |",
+        f"| an attribute | {attribute} | {attribute} | {attribute} |",
+    ):
+        assert line in DOCUMENT
 
 
 def test_the_folders_it_names_are_those_a_store_has(
-    store: Store, namespace: Namespace, make_rows: Any, write: Any
+    store: Store, namespace: Namespace, segment_path: Path, set_aside: Any
 ) -> None:
-    write(namespace, make_rows(2))
-    namespace.quarantine(namespace.snapshot().names[0])
+    set_aside(namespace, segment_path)
     [tree] = re.findall(r"```\n(STORE/.*?)```", DOCUMENT, re.DOTALL)
     for entry in store.path.rglob("*"):
         relative = str(entry.relative_to(store.path)).replace(namespace.fingerprint, "<fingerprint>")

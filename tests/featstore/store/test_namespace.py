@@ -86,8 +86,123 @@ def test_a_writer_sets_damage_aside_and_the_rows_can_be_written_again(
     assert (namespace.path / "quarantine" / segment_path.name).read_bytes() == b"x" + good[1:]
 
 
-def test_quarantine_of_what_is_gone_is_no_error(namespace: Namespace) -> None:
-    namespace.quarantine("0" * 64)
+def test_quarantine_of_what_is_gone_is_no_error(namespace: Namespace, segment_path: Path) -> None:
+    segment_path.write_bytes(b"x")
+    [damage] = namespace.snapshot().damaged
+    segment_path.unlink()
+    namespace.quarantine(damage)
+    assert not namespace.exists
+
+
+def test_what_another_writer_has_mended_meanwhile_is_not_set_aside(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = segment_path.read_bytes()
+    segment_path.write_bytes(b"x" + good[1:])
+    [damage] = namespace.snapshot().damaged
+    write(Store.open(namespace.path.parents[1]).namespace(namespace.spec), make_rows(8, rejects=[7]))
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("it was moved"))
+    namespace.quarantine(damage)
+    assert segment_path.read_bytes() == good
+
+
+def test_segments_of_another_shape_than_most_are_set_aside(namespace: Namespace, make_rows: Any, write: Any) -> None:
+    for seed, width in enumerate((4, 4, 5)):
+        write(namespace, make_rows(3, seed=seed, shape=(width,)))
+    assert len(namespace.snapshot().damaged) == 1
+    namespace.writer({})
+    assert (len(namespace.snapshot().names), namespace.snapshot().damaged) == (2, ())
+
+
+def test_what_is_mended_just_before_the_move_is_put_back(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, replace = segment_path.read_bytes(), os.replace
+    segment_path.write_bytes(b"x" + good[1:])
+    [damage] = namespace.snapshot().damaged
+
+    def slow(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        write(namespace, make_rows(8, rejects=[7]))
+        assert segment_path.read_bytes() == good
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slow)
+    namespace.quarantine(damage)
+    assert segment_path.read_bytes() == good
+
+
+@pytest.mark.parametrize("first", ["file", "folder"])
+def test_what_was_set_aside_before_is_in_nobodys_way(namespace: Namespace, segment_path: Path, first: str) -> None:
+    segment_path.unlink()
+    for kind in (first, "file", "folder", "file"):
+        segment_path.write_bytes(b"x") if kind == "file" else segment_path.mkdir()
+        namespace.writer({})
+        assert not namespace.exists
+    aside = {path.name for path in (namespace.path / "quarantine").iterdir()}
+    assert len(aside) == 4
+    assert segment_path.name in aside
+
+
+@pytest.mark.parametrize("leads_to", ["itself", "below a file", "nowhere", "the segment"])
+def test_a_link_in_the_place_of_a_segment_is_set_aside(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any, leads_to: str, tmp_path: Path
+) -> None:
+    good = segment_path.rename(tmp_path / "good")
+    where = {"itself": segment_path, "below a file": good / "x", "nowhere": tmp_path / "none", "the segment": good}
+    segment_path.symlink_to(where[leads_to])
+    assert [damage.problem for damage in namespace.snapshot().damaged] == ["it is not a regular file"]
+    write(namespace, make_rows(8, rejects=[7]))
+    assert segment_path.read_bytes() == good.read_bytes()
+    assert not segment_path.is_symlink()
+    assert (namespace.path / "quarantine" / segment_path.name).is_symlink()
+
+
+def test_what_the_disk_tells_nothing_of_is_set_aside(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, real = segment_path.lstat().st_ino, os.lstat
+
+    def failing(path: Any, **options: Any) -> os.stat_result:
+        about = real(path, **options)
+        if about.st_ino == lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return about
+
+    monkeypatch.setattr(os, "lstat", failing)
+    [damage] = namespace.snapshot().damaged
+    assert damage.problem == "it cannot be read: Input/output error"
+    lazily = Store.open(namespace.path.parents[1]).namespace(namespace.spec).snapshot(read_data=False)
+    assert lazily.damaged == (damage,)
+    write(namespace, make_rows(8, rejects=[7]))
+    assert (namespace.snapshot().rows, namespace.snapshot().damaged) == (8, ())
+
+
+def test_what_is_found_by_a_look_for_lookups_is_durable(
+    namespace: Namespace, segment_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote it may have been killed just before that, and nobody will write it again."""
+    forced: list[Path] = []
+    monkeypatch.setattr(namespace_module, "fsync_folder", forced.append)
+    namespace.snapshot()
+    assert forced == []
+    namespace.snapshot(lookups_only=True)
+    assert forced == [segment_path.parent]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_where_nothing_may_be_written_it_is_found_all_the_same(
+    namespace: Namespace, segment_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if code == errno.EIO:
+        with pytest.raises(StorageError, match="force the segments to the disk"):
+            namespace.snapshot(lookups_only=True)
+    else:
+        assert namespace.snapshot(lookups_only=True).rows == 8
 
 
 def test_files_are_read_once_in_a_process(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from featstore.errors import InputError
-from featstore.store.rows import Damage, Rows
+from featstore.store.rows import Damage, Rows, stamp_of
 
 
 def test_rows_know_how_many_they_are(make_rows: Any) -> None:
@@ -45,3 +46,8 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_damage_is_named_after_its_segment() -> None:
     assert Damage(Path("/store/seg/abc.h5"), "broken").name == "abc"
+
+
+def test_the_stamp_of_a_file_is_its_size_its_times_and_its_inode(tmp_path: Path) -> None:
+    about = os.stat(tmp_path)
+    assert stamp_of(about) == (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)

@@ -147,11 +147,31 @@ def test_a_segment_of_another_spec_is_refused(make_rows: Any, spec: Spec, tmp_pa
         open_segment(path, spec.but(backbone="vgg19"))
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def a_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def a_link_below_a_file(path: Path) -> None:
+    path.symlink_to(f"{__file__}/x")
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, a_loop, a_link_below_a_file, a_link_to_nothing])
 def test_what_is_not_a_file_is_damage_and_never_waits(spec: Spec, tmp_path: Path, make: Any) -> None:
     path = tmp_path / f"{'0' * 64}.h5"
     make(path)
     with pytest.raises(DamageError, match="not a regular file"):
+        open_segment(path, spec)
+
+
+def test_a_file_larger_than_any_segment_is_not_read(spec: Spec, tmp_path: Path) -> None:
+    path = tmp_path / f"{'0' * 64}.h5"
+    path.touch()
+    os.truncate(path, 2**40)  # a hole, which costs nothing on the disk and hours to read
+    with pytest.raises(DamageError, match="no segment has more than"):
         open_segment(path, spec)
 
 
@@ -185,7 +205,14 @@ def test_damage_after_opening_is_noticed_when_the_rows_are_read(rows: Rows, spec
         segment.check_features()
 
 
-@pytest.mark.parametrize(("code", "kind"), [(errno.EIO, DamageError), (errno.EMFILE, StorageError)])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        *((code, DamageError) for code in (errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ELOOP, errno.ENODATA)),
+        *((code, StorageError) for code in (errno.EMFILE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO)),
+        *((code, StorageError) for code in (errno.EHOSTDOWN, errno.ECONNRESET, errno.ESTALE, errno.EREMOTEIO)),
+    ],
+)
 def test_only_what_speaks_against_the_file_is_damage(
     segment: Segment, spec: Spec, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
 ) -> None:

@@ -43,7 +43,7 @@ def fake(number: int, rows: Sequence[Row]) -> Segment:
         feature_shape=(3,) if 0 in status else None,
         chunk_rows=1,
         recorded={},
-        bytes=100,
+        stamp=(100, 0, 0, 0),
     )
 
 

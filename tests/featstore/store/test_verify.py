@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,49 @@ def test_what_a_killed_process_left_is_no_damage(filled: Store, spec: Spec) -> N
     assert verify(filled, read_data=True).sound
 
 
-def test_quarantined_segments_are_counted_and_no_problem(filled: Store, spec: Spec) -> None:
-    namespace = filled.namespace(spec)
-    namespace.quarantine(namespace.snapshot().names[0])
+@pytest.mark.parametrize("content", [b"{}", b"\xff", None])
+def test_segments_without_their_spec_are_checked_by_the_spec_in_them(filled: Store, content: bytes | None) -> None:
+    path = a_segment(filled)
+    description = path.parents[1] / "spec.json"
+    description.write_bytes(content) if content is not None else description.unlink()
+    report = verify(filled, read_data=True)
+    assert ([one.path for one in report.problems], report.rows, report.segments) == ([description], 80, 4)
+    path.write_bytes(path.read_bytes()[:-10])
+    report = verify(filled, read_data=True)
+    assert ({one.path for one in report.problems}, report.rows) == ({description, path}, 60)
+
+
+def test_without_a_spec_anywhere_all_segments_are_damaged(filled: Store) -> None:
+    folder = a_segment(filled).parent
+    (folder.parent / "spec.json").unlink()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.unlink()
+        path.mkdir() if number else os.mkfifo(path)
+    (folder / "notes.txt").write_text("x")
+    told = {one.path.name: one.problem for one in verify(filled, read_data=True).problems}
+    assert {*told} == {"spec.json", *(path.name for path in folder.iterdir())}
+    assert [name for name, problem in told.items() if "not part of a store" in problem] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_file_in_the_place_of_a_folder_is_told(filled: Store, depth: int) -> None:
+    folder = a_segment(filled).parents[depth]
+    shutil.rmtree(folder)
+    folder.write_bytes(b"x")
+    report = verify(filled)
+    assert [one.path for one in report.problems] == [folder]
+    assert not report.is_mendable
+
+
+def test_a_link_is_no_segment_even_if_what_it_leads_to_is_one(filled: Store, tmp_path: Path) -> None:
+    path = a_segment(filled)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert [one.problem for one in verify(filled, read_data=True).problems] == ["it is not a regular file"]
+
+
+def test_quarantined_segments_are_counted_and_no_problem(filled: Store, spec: Spec, set_aside: Any) -> None:
+    set_aside(filled.namespace(spec), next(filled.namespace(spec).segment_folder.iterdir()))
     report = verify(filled)
     assert (report.sound, report.quarantined, report.segments) == (True, 1, 3)
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featstore.errors import InputError, NoSpaceError, StorageError
 from featstore.records import Reason
-from featstore.store import Namespace, Writer
+from featstore.spec import Spec
+from featstore.store import Namespace, Rows, Writer
 from featstore.store import writer as module
 
 
@@ -53,6 +59,90 @@ def test_large_rows_are_committed_earlier(writer: Writer, monkeypatch: pytest.Mo
     assert writer.committed == 5
     fill(writer, 4, start=5)
     assert writer.committed == 5
+
+
+def kinds(namespace: Namespace) -> list[tuple[int, bool]]:
+    """Of each segment the number of its rows, and whether there are features."""
+    parts = namespace.snapshot().parts()
+    return sorted((len(segment.digests), segment.feature_shape is not None) for segment, _ in parts)
+
+
+def test_rejects_before_large_rows_are_a_segment_without_features(
+    writer: Writer, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BYTES_PER_COMMIT", 5 * 12)
+    for number in range(100):
+        writer.reject(digest(number), 0, Reason.CORRUPT)
+    assert writer.committed == 0
+    fill(writer, 1, start=100)
+    assert (writer.committed, writer.pending) == (100, 1)
+    writer.reject(digest(101), 0, Reason.CORRUPT)
+    writer.close()
+    assert kinds(namespace) == [(2, True), (100, False)]
+
+
+def test_rejects_beside_large_rows_count_as_what_they_take(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_PER_COMMIT", 5 * 12)
+    fill(writer, 1)
+    for number in range(1, 5):
+        assert writer.committed == 0
+        writer.reject(digest(number), 0, Reason.CORRUPT)
+    assert writer.committed == 5
+
+
+def test_rejects_of_small_rows_are_beside_features(writer: Writer, namespace: Namespace) -> None:
+    for number in range(100):
+        writer.reject(digest(number), 0, Reason.CORRUPT)
+    fill(writer, 100, start=100)
+    writer.close()
+    assert kinds(namespace) == [(8, True), (192, True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    features=st.lists(st.booleans(), min_size=1, max_size=60),
+    failures=st.sets(st.integers(0, 12)),
+    room=st.integers(1, 80),
+)
+def test_no_segment_is_larger_than_a_batch_or_a_row_whatever_comes_and_fails(
+    features: list[bool], failures: set[int], room: int
+) -> None:
+    made: list[Rows] = []
+    attempts = itertools.count()
+
+    def commit(rows: Any, *_: Any) -> None:
+        if next(attempts) in failures:
+            raise StorageError("no")
+        made.append(rows)
+
+    writer = Writer(Spec("vgg16", "ab" * 32, "block5_pool", (150, 150)), Path("seg"), Path("tmp"), {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featstore.store.encode.encode", lambda rows, *_: rows)
+        patch.setattr(module, "commit", commit)
+        patch.setattr(module, "BYTES_PER_COMMIT", room)
+        patch.setattr(module, "ROWS_PER_COMMIT", 7)
+        for number, good in enumerate(features):
+            with suppress(StorageError):
+                if good:
+                    fill(writer, 1, start=number)
+                else:
+                    writer.reject(digest(number), 0, Reason.CORRUPT)
+        while writer.pending:
+            with suppress(StorageError):
+                writer.flush()
+    assert all(len(rows) <= 7 for rows in made)
+    assert all(rows.features is None or rows.features.nbytes <= room or len(rows) == 1 for rows in made)
+    numbers = [int.from_bytes(one.tobytes(), "big") for rows in made for one in rows.digests]
+    assert (numbers, writer.committed) == (list(range(len(features))), len(features))
+    assert [status == 0 for rows in made for status in rows.status] == features
+
+
+def test_a_row_that_no_reader_would_take_is_refused(writer: Writer) -> None:
+    with pytest.raises(InputError, match="too large for a store") as caught:
+        writer.add(digest(0), 0, np.broadcast_to(np.float32(0), (2**14, 2**12, 2)))
+    assert "at most 256 MiB" in str(caught.value)
+    assert "to do:" in str(caught.value)
+    assert writer.pending == 0
 
 
 def test_rows_wait_five_seconds_at_most(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +225,7 @@ def test_what_is_never_stored_is_no_reason(writer: Writer, reason: Reason) -> No
 
 @pytest.mark.parametrize(
     "features",
-    [np.full(3, np.nan), np.array([1, np.inf, 0]), np.ones(()), np.ones((2, 2)), np.ones((1, 1, 1, 1))],
+    [np.full(3, np.nan), np.array([1, np.inf, 0]), np.ones(()), np.ones(0), np.ones((2, 2)), np.ones((1, 1, 1, 1))],
 )
 def test_what_is_no_row_is_refused(writer: Writer, features: Any) -> None:
     with pytest.raises(InputError):
