@@ -1,7 +1,9 @@
 """What a picture may cost, told from its file's bytes before any of it is decoded.
 
-Within these limits no picture takes more than 5 seconds or 512 MiB (tests/reliability/test_images.py). A refused
-picture has no vector: so none of this is a part of ``spec.DECODE_VERSION``.
+Within these limits no picture takes more than 5 seconds or 512 MiB (tests/reliability/test_images.py), each time that
+it is decoded: once, or for a JPEG once for each of the draft scales, four at most, that the wanted sizes need. That
+cannot be spared, for pixels depend on nothing but the file and the spec; four scales of the costliest picture take 12
+seconds. A refused picture has no vector: so none of this is a part of ``spec.DECODE_VERSION``.
 """
 
 from __future__ import annotations

@@ -11,9 +11,7 @@ from typing import Literal
 from urllib.parse import urljoin
 
 from featstore.errors import InputError, unknown_name
-
-MOST_PIXELS_A_SIDE = 2048
-"""The largest input: a batch of 32 such images takes 1.6 GB before the first layer. Bases are trained at 224 to 600."""
+from featstore.spec import MOST_PIXELS_A_SIDE
 
 IMAGENET_CLASSES = 1000
 

@@ -80,7 +80,8 @@ _SIDEWAYS = {5, 6, 7, 8}  # orientations that swap width and height
 def decode(data: bytes, pixels: Sequence[PixelSpec]) -> list[Pixels]:
     """The picture in ``data``, once for each of ``pixels``: uint8 (H, W, 3) arrays of their own memory.
 
-    A pure function of its arguments, safe in threads. The file is decoded once for all specs that share a draft scale.
+    A pure function of its arguments, safe in threads. The file is decoded once for all specs that share a draft scale:
+    however many there are, a JPEG at most four times and any other file once.
     Whatever goes wrong with the picture raises Rejected; InputError if someone made Pillow accept truncated files.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:

@@ -137,7 +137,8 @@ def job_for(
     """The job that makes rows of exactly ``spec``, from the base asked for by ``backbone`` and ``weights``.
 
     Weights that are cached are found by their digest, whatever they were called. Raises InputError if those that are
-    found are not the weights of the spec: other weights would give other features.
+    found are not the weights of the spec, as other weights would give other features, or if the spec's images are too
+    small for the base: bundles may be anybody's, and pictures are decoded before the base is opened.
     """
     base = cached_base(spec.backbone, spec.weights) or resolve(backbone, weights, progress=progress)
     if (base.spec_name, base.digest) != (spec.backbone, spec.weights):
@@ -148,6 +149,7 @@ def job_for(
             received=f"{base.spec_name}, tensors {base.digest[:16]}…",
             todo="give the weights that were used then",
         )
+    check_image_size(base.backbone, spec.image_size)
     return Job(base, spec, machine.choose_runtime(runtime, spec.precision))
 
 

@@ -28,7 +28,8 @@ class DatasetOptions:
     ``seed`` and ``fractions`` (train, validation, test; their sum is 1) decide the split where the files do not.
     ``label_pattern`` is a regular expression searched in each file's name, without its folders; its group ``label``, or
     else its first group, is the label. If given, it decides the labels whatever folders there are.
-    ``outside`` lets a manifest name images outside of its own folder: whoever wrote it then decides what is read.
+    ``outside`` lets a manifest name images outside of its own folder, by their paths or over links: whoever wrote it
+    then decides what is read.
     """
 
     seed: int = 0

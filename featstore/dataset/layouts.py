@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -88,29 +89,45 @@ def _arrange_splits(
 ) -> Arrangement:
     arrangement = Arrangement("split folders")
     known: set[str | None] = set()  # the classes of train; it comes first
+    tests: list[Counter[int]] = []
     for prefix, split in folders.items():
         part = _Part(prefix, listing.files, pattern, is_picture)
         arrangement.notes += part.notes()
+        before = len(arrangement.splits)
         for path, label in part.labelled():
             # "IMG" in test/IMG_1.jpg is no class, "cat" in test/cat.1.jpg is one: train/ tells them apart.
             known_here = split == TRAIN or not known or part.has_class_folders or label in known
             arrangement.add(path, label if known_here else None, split)
+        if split == TEST:
+            tests.append(Counter(arrangement.splits[before:]))
         if split == TRAIN:
             known.update(arrangement.labels)
     others = {path[len(root) :].partition("/")[0] for path in listing.files if "/" in path[len(root) :]}
     others -= {prefix[len(root) : -1] for prefix in folders}
     if others:
         arrangement.notes.append(f"passed over the folders beside the splits: {some(sorted(others))}")
-    _split_train_if_alone(arrangement, TEST in folders.values())
+    _split_train_if_alone(arrangement, folders.values(), tests)
     _say_empty_folders(arrangement, listing, folders)
     return arrangement
 
 
-def _split_train_if_alone(arrangement: Arrangement, has_test: bool) -> None:
-    """Kaggle's layout: test has no labels, so train must serve to validate and to test as well."""
-    if has_test and set(arrangement.splits) == {TRAIN, UNLABELLED}:
+def _split_train_if_alone(arrangement: Arrangement, folders: Iterable[int], tests: Iterable[Counter[int]]) -> None:
+    """Kaggle's layout: test has no labels, so train must serve to validate and to test as well.
+
+    What decides is which split folders there are, and of each test folder whether most of its images have no label: a
+    few more of either kind move no image of train (docs/decisions/0003). ``tests`` counts the splits in each of these.
+    """
+    inhabited = [counts for counts in tests if counts]
+    if not inhabited or any(counts[TEST] >= counts[UNLABELLED] for counts in inhabited):
+        return
+    together = sum(inhabited, Counter())
+    labelled = f"labels for {together[TEST]} of {counted(together.total(), 'image')}"
+    what = f"test has {labelled if together[TEST] else 'no labels'}"
+    if VALIDATION in folders:
+        arrangement.notes.append(f"{what}, and there is a validation folder: train is not split")
+    elif TRAIN in folders:
         arrangement.splits = [BY_DIGEST if split == TRAIN else split for split in arrangement.splits]
-        arrangement.notes.append("test has no labels: the images of train are split into train, validation and test")
+        arrangement.notes.append(f"{what}: the images of train are split into train, validation and test")
 
 
 class _Part:

@@ -13,13 +13,14 @@ from pathlib import PurePosixPath
 
 from featstore.errors import FeatstoreError, InputError, from_os_error
 from featstore.wording import counted
-from featstore.zips import refused_method
+from featstore.zips import check_directory, refused_method
 
 MAX_FOLDERS = 1_000_000
 """More folders than this are taken for links that lead in circles."""
 
-MAX_ENTRIES = 5_000_000
-"""More entries than this in a zip are refused."""
+MAX_ENTRIES = 2_500_000
+MAX_DIRECTORY_BYTES = 2**29
+"""More entries than this in a zip, or more bytes in the list of them, are refused: each takes a kilobyte of memory."""
 
 _CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "icon\r"}
 _DIGITS = re.compile(r"[0-9]+")
@@ -105,7 +106,7 @@ class _Walk:
                 return
             self.folders.append(path)
             if len(self.folders) > MAX_FOLDERS:
-                raise _too_many(self.root, "folders", MAX_FOLDERS)
+                raise _too_many(self.root)
             waiting.append((path, (*ancestors, identity)))
         elif entry.is_symlink():
             self.passed_over[_NOWHERE] += 1
@@ -123,16 +124,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """The files of a zip, the open archive, and each file's entry. Raises InputError if the zip cannot be read."""
-    try:
-        archive = zipfile.ZipFile(location)
-    except OSError as error:
-        raise cannot_read(error, location) from error
-    except Exception as error:  # BadZipFile, UnicodeDecodeError, struct.error … from a damaged directory
-        raise InputError(
-            "this zip cannot be read", where=location, received=str(error), todo="make or download the archive again"
-        ) from error
-    if len(archive.filelist) > MAX_ENTRIES:
-        raise _too_many(location, "entries", MAX_ENTRIES)
+    archive = _open_zip(location)
     entries: dict[str, zipfile.ZipInfo] = {}
     folders: list[str] = []
     passed_over: Counter[_Said] = Counter()
@@ -158,13 +150,32 @@ def list_zip(location: str) -> tuple[Listing, zipfile.ZipFile, dict[str, zipfile
     return Listing(sorted(entries, key=natural_key), folders, (*_said(passed_over), *notes)), archive, entries
 
 
+def _open_zip(location: str) -> zipfile.ZipFile:
+    try:
+        with open(location, "rb") as file:
+            check_directory(file, MAX_ENTRIES, MAX_DIRECTORY_BYTES)
+        return zipfile.ZipFile(location)
+    except OSError as error:
+        raise cannot_read(error, location) from error
+    except Exception as error:  # BadZipFile, UnicodeDecodeError, struct.error … from a damaged directory
+        raise InputError(
+            "this zip cannot be read",
+            where=location,
+            received=str(error),
+            todo="make or download the archive again; one of very many files must be unpacked, or packed in parts",
+        ) from error
+
+
 def _said(passed_over: Counter[_Said]) -> tuple[str, ...]:
     return tuple(f"passed over {counted(count, *what)}" for what, count in sorted(passed_over.items()) if count)
 
 
-def _too_many(where: str, what: str, limit: int) -> InputError:
+def _too_many(where: str) -> InputError:
     return InputError(
-        f"more than {limit:,} {what}", where=where, expected=f"at most {limit:,}", todo="name a smaller part of it"
+        f"more than {MAX_FOLDERS:,} folders",
+        where=where,
+        expected=f"at most {MAX_FOLDERS:,}",
+        todo="name a smaller part of it",
     )
 
 

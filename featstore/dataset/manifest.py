@@ -6,16 +6,20 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
 from featstore.dataset.layouts import SPLIT_NAMES, Arrangement
-from featstore.dataset.listing import MAX_ENTRIES, some
+from featstore.dataset.listing import some
 from featstore.errors import InputError, nearest
 
 MAX_MANIFEST_BYTES = 1 << 30
 """The largest manifest that is read: 1 GiB."""
+
+MAX_LINES = 5_000_000
+"""More lines than this in a manifest are refused."""
 
 HEADER_BYTES = 64 * 2**10
 """How many first bytes :func:`is_manifest` needs: 64 KiB."""
@@ -35,11 +39,62 @@ def is_manifest(head: bytes) -> bool:
     return "path" in _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
 
 
-def read_manifest(data: bytes, where: str, *, outside: bool = False) -> Arrangement:
+def goes_above(path: str) -> bool:
+    """Whether a path is absolute, or goes above its folder on its way: as far as its words tell."""
+    if os.path.isabs(path) or os.path.splitdrive(path)[0]:
+        return True
+    if ".." not in path:
+        return False
+    depth = 0
+    for part in path.replace(os.sep, "/").split("/"):
+        depth += 0 if part in ("", ".") else -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
+
+
+class Fence:
+    """Tells the paths that lead out of a folder, by their words or over links. Each folder on the way is resolved once.
+
+    A link that is laid later is not noticed.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._inside = os.path.join(os.path.realpath(folder), "")
+        self._outside: dict[str, bool] = {}
+
+    def is_left_by(self, path: str) -> bool:
+        """Whether what a path names lies outside. Where there is nothing, its words tell."""
+        if goes_above(path):
+            return True
+        whole = os.path.join(self._folder, path)
+        try:
+            is_link = stat.S_ISLNK(os.lstat(whole).st_mode)
+        except (OSError, ValueError):
+            return False
+        if is_link:
+            return self._is_outside(whole)
+        above = os.path.dirname(whole)
+        if above not in self._outside:
+            self._outside[above] = self._is_outside(above)
+        return self._outside[above]
+
+    def _is_outside(self, whole: str) -> bool:
+        return not os.path.join(os.path.realpath(whole), "").startswith(self._inside)
+
+
+def anywhere(path: str) -> bool:
+    """Of no path that it leaves: for a manifest that may name any."""
+    del path
+    return False
+
+
+def read_manifest(data: bytes, where: str, leaves: Callable[[str], bool] = goes_above) -> Arrangement:
     """The images of a manifest, in its order; raises InputError with what is wrong, by line.
 
     ``./a.jpg`` is the same path as ``a.jpg``, and both become the latter. Cells beyond the header must be empty; a row
-    may be short of cells, but not of its label. Paths that leave the manifest's folder are refused, unless ``outside``.
+    may be short of cells, but not of its label. Paths of which ``leaves`` is true are refused.
     """
     if _is_utf16(data):
         raise _unreadable(where, "UTF-16 text", todo=_AS_UTF8)
@@ -47,12 +102,12 @@ def read_manifest(data: bytes, where: str, *, outside: bool = False) -> Arrangem
     columns = _columns(next(rows, (0, []))[1])
     if "path" not in columns:
         raise _unreadable(where, f"the columns {some(columns) or 'of an empty file'}")
-    reading = _Reading(columns, outside)
+    reading = _Reading(columns, leaves)
     problems: list[str] = []
     count = 0
     for read, (line, row) in enumerate(rows):
-        if read == MAX_ENTRIES:
-            raise _unreadable(where, f"more than {MAX_ENTRIES:,} lines", "split it into smaller ones")
+        if read == MAX_LINES:
+            raise _unreadable(where, f"more than {MAX_LINES:,} lines", "split it into smaller ones")
         if problem := reading.add(row, line):
             count += 1
             problems += [f"line {line}: {problem}"][: _MOST_SAID - len(problems)]
@@ -121,11 +176,11 @@ class _Lines:
 class _Reading:
     """The arrangement while it grows, row by row."""
 
-    def __init__(self, columns: list[str], outside: bool) -> None:
+    def __init__(self, columns: list[str], leaves: Callable[[str], bool]) -> None:
         self.arrangement = Arrangement("manifest")
         self.has_other_encoding = False
         self.leaves = False
-        self._outside = outside
+        self._leaves = leaves
         self._columns = columns
         self._first_seen: dict[str, int] = {}
 
@@ -137,7 +192,8 @@ class _Reading:
         path, label, split = self._cell(row, "path"), self._cell(row, "label"), self._cell(row, "split")
         if not path or "\0" in path:
             return "no path" if not path else "a path with a NUL"
-        if not self._outside and _leaves(path):
+        normal = _normal(path)
+        if self._leaves(normal):
             self.leaves = True
             return f"{path!r} is outside of the manifest's folder"
         if label is None:
@@ -145,7 +201,7 @@ class _Reading:
         if not _is_utf8(label):
             self.has_other_encoding = True
             return f"the label {label!r} is not UTF-8"
-        return self._append(_normal(path), label.strip(), (split or "").strip().lower(), line)
+        return self._append(normal, label.strip(), (split or "").strip().lower(), line)
 
     def _append(self, path: str, label: str, split: str, line: int) -> str | None:
         if path in self._first_seen:
@@ -170,20 +226,6 @@ def _normal(path: str) -> str:
     if "./" in path or "//" in path or path.endswith(("/", "/.")):
         return str(PurePosixPath(path))
     return path
-
-
-def _leaves(path: str) -> bool:
-    """Whether a path is absolute, or goes above its folder on its way."""
-    if os.path.isabs(path) or os.path.splitdrive(path)[0]:
-        return True
-    if ".." not in path:
-        return False
-    depth = 0
-    for part in path.replace(os.sep, "/").split("/"):
-        depth += 0 if part in ("", ".") else -1 if part == ".." else 1
-        if depth < 0:
-            return True
-    return False
 
 
 def _header_line(lines: Iterable[str]) -> str:

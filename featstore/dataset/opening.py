@@ -16,7 +16,7 @@ import numpy as np
 from featstore.dataset.dataset import UNLABELLED, Dataset, DatasetOptions
 from featstore.dataset.layouts import Arrangement, arrange
 from featstore.dataset.listing import Listing, cannot_read, list_folder, list_zip, some
-from featstore.dataset.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, is_manifest, read_manifest
+from featstore.dataset.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Fence, anywhere, is_manifest, read_manifest
 from featstore.dataset.nesting import dataset_root, deeper_splits, innermost_folder
 from featstore.dataset.sources import FolderSource, Source, ZipSource
 from featstore.dataset.trainable import missing_classes
@@ -88,9 +88,7 @@ def _from_zip(location: str, options: DatasetOptions) -> Dataset:
         root = dataset_root(listing, lambda path: _looks_like_picture(source, path), is_wrapped=True)
         arrangement = _arranged(listing, source, options, root)
     else:
-        arrangement = read_manifest(
-            _read_text(source, manifest), f"{location}: {manifest}", outside=True
-        )  # of a zip nothing is
+        arrangement = read_manifest(_read_text(source, manifest), f"{location}: {manifest}", anywhere)  # in the zip
         arrangement.paths = [posixpath.normpath(root + path) for path in arrangement.paths]
         _check_listed(arrangement, source, options)
     arrangement.layout = f"zip of {arrangement.layout}"
@@ -130,7 +128,8 @@ def _is_manifest_at(root: str, path: str, source: Source) -> bool:
 
 def _from_manifest(location: str, options: DatasetOptions) -> Dataset:
     source = FolderSource(os.path.dirname(location))
-    arrangement = read_manifest(_read_text(source, os.path.basename(location)), location, outside=options.outside)
+    leaves = anywhere if options.outside else Fence(source.location).is_left_by
+    arrangement = read_manifest(_read_text(source, os.path.basename(location)), location, leaves)
     _check_listed(arrangement, source, options)
     return _dataset(_manifest_name(location), source, arrangement, options, ())
 

@@ -9,23 +9,28 @@ loading one runs no code of its maker.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import re
 import secrets
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import DamageError, InputError, from_os_error
 from featstore.spec import Spec
-from heads.bundles.card import RETRAIN, Card, FileEntry, HeadFile, card_from_bytes, card_to_bytes
+from featstore.whole import open_regular
+from heads.bundles.arrays import FITTED, JUDGED, ArrayFile, Layout, head_layout
+from heads.bundles.card import RETRAIN, Card, FileEntry, HeadFile, card_from_bytes, card_to_bytes, check_parts
 from heads.bundles.images import FittedImages, JudgedImages
 from heads.kinds.dense import DenseHead
 from heads.kinds.head import Arrays, Features, Head
@@ -40,8 +45,11 @@ JUDGED_FILE = "held-out.npz"
 FILES = (CARD_FILE, HEAD_FILE, ROWS_FILE, JUDGED_FILE)
 """All of them."""
 
-_MAX_CARD_BYTES = 64 * 2**20
-_MAX_ARRAYS_BYTES = 4 * 2**30
+MOST_BYTES = {CARD_FILE: 24 * 2**20, HEAD_FILE: 2 * 2**30, ROWS_FILE: 256 * 2**20, JUDGED_FILE: 256 * 2**20}
+"""The most bytes of each file; docs/BUNDLES.md says what for."""
+
+_ARCHIVE_BYTES = 2**16
+"""What an archive of a few arrays has beside them."""
 
 _HEADS: Mapping[str, type[Head]] = {kind.format: kind for kind in (LinearHead, KernelHead, NeighboursHead, DenseHead)}
 """Every kind of arrays that a bundle may hold, by the name that its card gives."""
@@ -87,20 +95,15 @@ def write_bundle(folder: Path, card: Card, head: Head, fitted: FittedImages, jud
     one that is there is damaged.
     """
     arrays, config = head.to_arrays()
-    size = sum(array.nbytes for array in arrays.values())
-    if size > _MAX_ARRAYS_BYTES - 2**20:  # the rest of the file
-        raise InputError(
-            "this head is too large for a bundle",
-            where=folder,
-            expected=f"at most {_MAX_ARRAYS_BYTES} bytes",
-            received=size,
-            todo="train a head that does not keep the training images, such as logreg, or on fewer of them",
-        )
     contents = {HEAD_FILE: arrays, ROWS_FILE: fitted.to_arrays(), JUDGED_FILE: judged.to_arrays()}
+    for name, content in contents.items():
+        _check_size(folder, name, sum(array.nbytes for array in content.values()) + _ARCHIVE_BYTES)
     files = {name: _npz(content) for name, content in contents.items()}
     card_bytes = card_to_bytes(
         card, HeadFile(head.format, config), {name: FileEntry.of(data) for name, data in files.items()}
     )
+    _check_size(folder, CARD_FILE, len(card_bytes))
+    check_parts(card_bytes, folder)
     backbones = "+".join(Path(origin.backbone).stem for origin in card.origins)
     words = (backbones, card.specs[0].pooling, card.kind, hashlib.sha256(card_bytes).hexdigest()[:12])
     target = folder / "-".join(re.sub(r"[^\w.+-]+", "_", word) for word in words)
@@ -109,10 +112,23 @@ def write_bundle(folder: Path, card: Card, head: Head, fitted: FittedImages, jud
     return read_bundle(target).path
 
 
+def _check_size(folder: Path, name: str, size: int) -> None:
+    """Raise InputError for a file that nothing here would read again."""
+    if size > MOST_BYTES[name]:
+        raise InputError(
+            "this head is too large for a bundle",
+            where=folder,
+            expected=f"{name} of at most {MOST_BYTES[name]} bytes",
+            received=size,
+            todo="train on fewer images or classes, or a head that does not keep the training images, such as logreg",
+        )
+
+
 def read_bundle(path: Path) -> Bundle:
     """The bundle in the folder ``path``, every byte of it checked.
 
-    Raises InputError if it is no bundle or one of a later featstore, DamageError if a file is missing or changed.
+    No array is read before it is known to be one that the card tells of. Raises InputError if it is no bundle or one
+    of a later featstore, DamageError if a file is missing or changed.
     """
     card_file = path / CARD_FILE
     if not card_file.is_file():
@@ -123,39 +139,38 @@ def read_bundle(path: Path) -> Bundle:
             received="a folder without them" if path.is_dir() else "a file" if path.exists() else "nothing there",
             todo="make one with: featstore train DATA --backbone NAME",
         )
-    card, head_file, files = card_from_bytes(_read_file(card_file, _MAX_CARD_BYTES), card_file)
+    with _opened(card_file) as file:
+        content = file.read(MOST_BYTES[CARD_FILE])
+    card, head_file, files = card_from_bytes(content, card_file)
     if set(files) != {HEAD_FILE, ROWS_FILE, JUDGED_FILE}:
         raise InputError("this bundle has files that are not known here", where=card_file, received=", ".join(files))
-    arrays = {name: _read_arrays(path / name, entry) for name, entry in files.items()}
-    head = _head(head_file, arrays[HEAD_FILE], path / HEAD_FILE)
-    fitted, judged = _images(path, card, arrays)
-    if (head.outputs, head.width) != (len(card.classes), sum(card.widths)):
-        raise InputError(
-            "head and card disagree",
-            where=path,
-            expected=f"{sum(card.widths)} features, {len(card.classes)} classes",
-            received=f"{head.width} features, {head.outputs} classes",
-        )
-    return Bundle(path, card, head, fitted, judged)
+    return Bundle(path, card, _head(path / HEAD_FILE, card, head_file, files), *_images(path, card, files))
 
 
-def _images(path: Path, card: Card, arrays: Mapping[str, Arrays]) -> tuple[FittedImages, JudgedImages]:
+def _images(path: Path, card: Card, files: Mapping[str, FileEntry]) -> tuple[FittedImages, JudgedImages]:
+    fitted = _read_arrays(path / ROWS_FILE, files[ROWS_FILE], lambda _: FITTED)
+    judged = _read_arrays(path / JUDGED_FILE, files[JUDGED_FILE], lambda _: JUDGED, M=card.held_out.n)
     where = path / ROWS_FILE
     try:
-        fitted = FittedImages.from_arrays(arrays[ROWS_FILE], len(card.classes))
+        images = FittedImages.from_arrays(fitted, len(card.classes))
         where = path / JUDGED_FILE
-        return fitted, JudgedImages.from_arrays(arrays[JUDGED_FILE], card.held_out.n, len(card.held_out.per_class))
+        return images, JudgedImages.from_arrays(judged, card.held_out.n, len(card.held_out.per_class))
     except (ValueError, TypeError) as error:
         raise InputError("the images of this bundle cannot be read", where=where, received=error) from error
 
 
-def _head(head_file: HeadFile, arrays: Arrays, where: Path) -> Head:
+def _head(where: Path, card: Card, head_file: HeadFile, files: Mapping[str, FileEntry]) -> Head:
     kind = _HEADS.get(head_file.format)
     if kind is None:
         raise InputError("this kind of head is not known here", where=where, received=head_file.format)
+    classes, width = len(card.classes), sum(card.widths)
+    arrays = _read_arrays(where, files[HEAD_FILE], partial(head_layout, kind.format), K=classes, D=width)
     try:
-        return kind.from_arrays(arrays, head_file.config)
-    except (InputError, ValueError, TypeError, KeyError) as error:
+        head = kind.from_arrays(arrays, head_file.config)
+        if (head.outputs, head.width) != (classes, width):
+            raise ValueError(f"{head.width} features, {head.outputs} classes; the card has {width}, {classes}")
+        return head
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError("the head of this bundle cannot be read", where=where, received=error) from error
 
 
@@ -165,21 +180,25 @@ def _npz(arrays: Arrays) -> bytes:
     return file.getvalue()
 
 
-def _read_arrays(path: Path, entry: FileEntry) -> Arrays:
-    """The plain arrays in an ``.npz`` that must be the one of ``entry``; raises DamageError, InputError for others."""
-    data = _read_file(path, _MAX_ARRAYS_BYTES, entry)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # np.savez stores without compression; so nothing here can unpack to more than the file itself.
-            if any(e.compress_type != zipfile.ZIP_STORED or e.file_size > len(data) for e in archive.infolist()):
-                raise ValueError("a compressed entry")
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # other members come as plain bytes
-            raise ValueError("a member that is no array")
-        return arrays
-    except Exception as error:  # zipfile and NumPy's reader of headers raise nearly anything on nonsense
-        raise InputError("the head of this bundle cannot be read", where=path, received=error) from error
+def _read_arrays(path: Path, entry: FileEntry, layout: Callable[[int], Layout], **sides: int) -> Arrays:
+    """The arrays in an ``.npz`` that must be the one of ``entry`` and have the ``layout`` for its number of arrays.
+
+    sides : those of the arrays that are known. Raises DamageError, InputError for others, with little memory.
+    """
+    with _opened(path, entry) as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        if digest.hexdigest() != entry.sha256:
+            raise _changed(path, entry, f"SHA-256 {digest.hexdigest()}")
+        try:
+            archive = ArrayFile(file)
+            return archive.read(layout(len(archive)), sides)
+        except Exception as error:  # zipfile and NumPy's reader of headers raise nearly anything on nonsense
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's first byte
+                raise
+            what = "head" if path.name == HEAD_FILE else "images"
+            raise InputError(f"the {what} of this bundle cannot be read", where=path, received=error) from error
 
 
 def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
@@ -198,25 +217,26 @@ def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
             raise from_os_error(error, "write a bundle", target) from error
 
 
-def _read_file(path: Path, limit: int, entry: FileEntry | None = None) -> bytes:
-    """All bytes of a file, which must be those of ``entry``; it is not read if its size says that they are not."""
+@contextmanager
+def _opened(path: Path, entry: FileEntry | None = None) -> Iterator[BinaryIO]:
+    """A file of a bundle, which must have the size in ``entry``, and none that is too large."""
     if not path.is_file():
         raise DamageError("a file of this bundle is missing", where=path, todo=RETRAIN)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if entry is not None and size != entry.size:
                 raise _changed(path, entry, f"{size} bytes")
-            if size > limit:
+            if size > MOST_BYTES[path.name]:
                 raise InputError(
-                    "a file of this bundle is too large", where=path, expected=f"at most {limit} bytes", received=size
+                    "a file of this bundle is too large",
+                    where=path,
+                    expected=f"at most {MOST_BYTES[path.name]} bytes",
+                    received=size,
                 )
-            data = file.read(size)
+            yield file
     except OSError as error:
         raise from_os_error(error, "read a bundle", path) from error
-    if entry is not None and FileEntry.of(data) != entry:
-        raise _changed(path, entry, f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}")
-    return data
 
 
 def _changed(path: Path, entry: FileEntry, received: str) -> DamageError:

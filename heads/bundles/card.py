@@ -27,6 +27,10 @@ RETRAIN = "train the head again: on cached features that takes seconds"
 BUNDLE_VERSION = 3
 """Rises when a bundle can no longer be read by what reads the version before."""
 
+MOST_PARTS = 500_000
+"""The most brackets, braces and quotes in a card: what they hold takes far more memory than text. A card of 1,000
+classes has 50,000; nearly all of it is numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -147,11 +151,25 @@ def card_to_bytes(card: Card, head: HeadFile, files: Mapping[str, FileEntry]) ->
     return _text({**content, "sha256": _checksum(content)})
 
 
+def check_parts(data: bytes, where: Path) -> None:
+    """Raise InputError for a card of too many parts, before they are made."""
+    if (parts := sum(map(data.count, (b"[", b"{", b'"')))) > MOST_PARTS:
+        raise InputError(
+            "the card of this bundle has too many parts",
+            where=where,
+            expected=f"at most {MOST_PARTS} brackets and quotes",
+            received=parts,
+            todo="train on fewer classes or fewer settings, or compact the store first",
+        )
+
+
 def card_from_bytes(data: bytes, where: Path) -> tuple[Card, HeadFile, Mapping[str, FileEntry]]:
     """The card, how to read its head, and the other files of its bundle by name.
 
-    Raises InputError if this is no card or one of a later featstore, DamageError if it was changed.
+    Raises InputError if this is no card, one of too many parts or one of a later featstore, DamageError if it was
+    changed.
     """
+    check_parts(data, where)
     try:
         content = json.loads(data)
         is_card = isinstance(content, dict) and content.get("format") == BUNDLE_FORMAT

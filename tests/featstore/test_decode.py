@@ -245,6 +245,17 @@ class TestDraft:
         decode(encoded(photograph(640, 480), "JPEG"), [PixelSpec((30, 40)), PixelSpec((20, 40)), PixelSpec((300, 300))])
         assert sorted(calls) == [1, 8]
 
+    @pytest.mark.parametrize(("kind", "scales"), [("JPEG", [1, 2, 4, 8]), ("PNG", [1]), ("WEBP", [1])])
+    def test_it_is_decoded_four_times_at_most_whatever_is_wanted(
+        self, kind: str, scales: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[int] = []
+        load = module._load
+        monkeypatch.setattr(module, "_load", lambda image, scale: calls.append(scale) or load(image, scale))
+        sizes = [(height, width) for height in range(4, 200, 9) for width in (5, 30, 99)]
+        decode(encoded(photograph(640, 480), kind), [PixelSpec(size, "bilinear") for size in sizes])
+        assert sorted(calls) == scales
+
 
 class TestCost:
     def test_tiles_change_no_pixel(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,3 +152,10 @@ def test_a_job_for_a_spec_needs_the_weights_of_that_spec(store: Store, bases: Ba
     assert job_for(job.spec, "vgg16").spec == job.spec
     with pytest.raises(InputError, match="not the ones"):
         job_for(job.spec, "vgg16", "random:3")
+
+
+def test_a_job_for_a_spec_needs_images_that_its_base_takes(store: Store, bases: Bases, never: Dataset) -> None:
+    """Before the base is opened, which is after pictures were decoded."""
+    [job] = resolve_jobs([Request("xception")], store, never)
+    with pytest.raises(InputError, match="too small for xception"):
+        job_for(job.spec.but(image_size=(71, 70)), "xception")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featstore.errors import InputError
-from featstore.spec import PixelSpec, Spec
+from featstore.spec import MOST_PIXELS_A_SIDE, PixelSpec, Spec
 
 SPEC = Spec(backbone="vgg16", weights="ab" * 32, layer="block5_pool", image_size=(150, 150))
 
@@ -82,9 +82,12 @@ def test_the_order_of_keys_does_not_matter() -> None:
     assert Spec.from_json(shuffled) == SPEC
 
 
+_SIDES = st.integers(1, MOST_PIXELS_A_SIDE)
+
+
 @given(
     backbone=st.text(min_size=1, max_size=40),
-    size=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    size=st.tuples(_SIDES, _SIDES),
     augmentation=st.none() | st.text(max_size=40),
 )
 def test_json_gives_back_the_spec(backbone: str, size: tuple[int, int], augmentation: str | None) -> None:
@@ -114,6 +117,14 @@ def test_all_values_that_do_not_exist_are_named_at_once() -> None:
     with pytest.raises(InputError) as caught:
         SPEC.but(resize="cubic", pooling="mean", image_size=(0, 5))
     assert all(part in str(caught.value) for part in ("resize='cubic'", "pooling='mean'", "image_size=(0, 5)"))
+
+
+@pytest.mark.parametrize("size", [(2049, 32), (32, 20_000), (32, 10**400), (0, 32), (32, 1.5), (32, "9"), (32,), ()])
+def test_a_picture_has_as_many_pixels_as_fit_into_memory_and_whole_ones(size: Any) -> None:
+    """Whoever made the store or the bundle that the spec came with."""
+    assert SPEC.but(image_size=(MOST_PIXELS_A_SIDE, 1)).image_size == (2048, 1)
+    with pytest.raises(InputError, match="from 1 to 2048"):
+        SPEC.but(image_size=size)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"image_size": [1, 2], "colour": 1}', '{"image_size": 3}', "null"])

@@ -72,6 +72,31 @@ class TestKaggle:
         found = arranged("train/cat.0.jpg", "validation/cat.1.jpg", "test/1.jpg")
         assert found.splits == [TRAIN, VALIDATION, UNLABELLED]
 
+    @pytest.mark.parametrize("folders", [(), ("validation",)])
+    def test_so_it_does_with_any_validation_folder_and_a_note(self, folders: tuple[str, ...]) -> None:
+        files = ["train/cat.0.jpg", "test/1.jpg", *([] if folders else ["validation/2.jpg"])]
+        found = arranged(*files, folders=folders)
+        assert found.splits[0] == TRAIN
+        assert "test has no labels, and there is a validation folder: train is not split" in found.notes
+
+    def test_a_few_labels_among_the_unlabelled_are_noted_and_move_no_image_of_train(self) -> None:
+        numbered = [f"test/{number}.jpg" for number in range(5)]
+        found = arranged("train/cat.0.jpg", *numbered, "test/cat.7.jpg", "test/cat.8.jpg")
+        assert found.splits == [BY_DIGEST, *[UNLABELLED] * 5, TEST, TEST]
+        assert found.notes == [
+            "test has labels for 2 of 7 images: the images of train are split into train, validation and test"
+        ]
+
+    def test_nor_do_a_few_unlabelled_among_the_labelled(self) -> None:
+        labelled = [f"test/cat.{number}.jpg" for number in range(3)]
+        found = arranged("train/cat.0.jpg", *labelled, "test/1.jpg", "test/2.jpg", "test/3.jpg")
+        assert found.splits == [TRAIN, *[TEST] * 3, *[UNLABELLED] * 3]
+        assert found.notes == []
+
+    def test_one_test_folder_with_labels_is_enough_to_keep_train_whole(self) -> None:
+        found = arranged("train/cat.0.jpg", "test/cat/1.jpg", *(f"test1/{number}.jpg" for number in range(3)))
+        assert found.splits == [TRAIN, TEST, *[UNLABELLED] * 3]
+
     def test_a_name_in_test_is_a_label_only_if_train_has_it(self) -> None:
         found = arranged("train/cat.0.jpg", "test/IMG_1.jpg", "test/cat.2.jpg")
         assert rows(found)[1:] == [("test/IMG_1.jpg", None, UNLABELLED), ("test/cat.2.jpg", "cat", TEST)]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import stat
+import struct
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from featstore.dataset import listing as module
 from featstore.dataset.listing import list_folder, list_zip, natural_key, some
 from featstore.errors import FeatstoreError, InputError
+from tests.memory import mib_taken_by
 
 
 def write(root: Path, *paths: str) -> None:
@@ -204,8 +206,17 @@ class TestZip:
 
     def test_too_many_entries_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MAX_ENTRIES", 2)
-        with pytest.raises(InputError, match="2 entries"):
+        with pytest.raises(InputError, match="it has 3 entries, the limit is 2"):
             list_zip(self.make(tmp_path, "1", "2", "3"))
+
+    def test_nor_do_they_take_memory(self, tmp_path: Path) -> None:
+        entry = b"PK\1\2" + struct.pack("<HHHHHHLLLHHHHHLL", 20, 20, *[0] * 7, 1, *[0] * 6) + b"x"
+        count = module.MAX_ENTRIES + 1
+        end = b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1, 1, count * len(entry), 0, 0)
+        (tmp_path / "a.zip").write_bytes(entry * count + end)
+        prepare = "import sys\nfrom featstore.dataset.listing import list_zip"
+        work = "try:\n    list_zip(sys.argv[1])\nexcept ValueError as error:\n    assert 'entries' in str(error)"
+        assert mib_taken_by(prepare, work + "\nelse:\n    sys.exit('it was read')", tmp_path / "a.zip") < 32
 
 
 def test_names_in_messages_are_few_and_printable() -> None:

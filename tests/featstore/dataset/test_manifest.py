@@ -5,7 +5,7 @@ import pytest
 from featstore.dataset import manifest as module
 from featstore.dataset.dataset import BY_DIGEST, UNLABELLED
 from featstore.dataset.layouts import TEST, TRAIN, VALIDATION
-from featstore.dataset.manifest import is_manifest, read_manifest
+from featstore.dataset.manifest import anywhere, is_manifest, read_manifest
 from featstore.errors import InputError
 from tests.memory import mib_taken_by
 
@@ -119,7 +119,7 @@ def test_rows_of_another_length_than_the_header_are_refused_with_their_lines() -
 def test_two_spellings_of_a_path_are_one_path() -> None:
     with pytest.raises(InputError, match=r"line 3: 'cls/a\.jpg' was listed in line 2 already"):
         read_manifest(b"path\n./cls/a.jpg\ncls//./a.jpg\n", "m.csv")
-    found = read_manifest(b"path\n./cls/a.jpg\n../b.jpg\n/c.jpg\n", "m", outside=True)
+    found = read_manifest(b"path\n./cls/a.jpg\n../b.jpg\n/c.jpg\n", "m", anywhere)
     assert found.paths == ["cls/a.jpg", "../b.jpg", "/c.jpg"]
 
 
@@ -129,7 +129,7 @@ def test_a_path_that_leaves_the_folder_is_refused_unless_it_is_allowed(path: str
     with pytest.raises(InputError, match=r"line 3: .* is outside of the manifest's folder") as caught:
         read_manifest(data, "m.csv")
     assert "--outside" in str(caught.value)
-    assert len(read_manifest(data, "m.csv", outside=True).paths) == 2
+    assert len(read_manifest(data, "m.csv", anywhere).paths) == 2
 
 
 @pytest.mark.parametrize("path", ["a/../b.jpg", "..a/b.jpg", "a..jpg", "./a.jpg", "a/./b.jpg"])
@@ -143,8 +143,8 @@ def test_a_million_lines_are_read() -> None:
     assert (len(found.paths), len(set(found.labels))) == (1_000_000, 3)
 
 
-def test_more_lines_than_a_zip_may_have_entries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENTRIES", 3)
+def test_more_lines_than_a_manifest_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LINES", 3)
     assert len(read_manifest(b"path\na\nb\nc\n", "m.csv").paths) == 3
     for rows in (b"a\nb\nc\nd\n", b"a\na\na\na\n"):
         with pytest.raises(InputError, match="more than 3 lines"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -55,6 +56,45 @@ class TestManifests:
         data = open_dataset(manifest, DatasetOptions(outside=True))
         assert (data.paths, data.notes) == (("inner/1.jpg", path), ())
         assert data.source.read(path, 10_000) == PICTURE
+
+    @pytest.mark.parametrize(
+        "path", ["away/../secret.jpg", "away/1.jpg", "one.jpg", "one.jpg/", "one.jpg/.", "inner/away/1.jpg"]
+    )
+    def test_so_are_those_that_links_lead_to(self, path: str, tmp_path: Path) -> None:
+        write(tmp_path, "data/inner/1.jpg", "beside/there/1.jpg", "beside/secret.jpg", "data-too/1.jpg")
+        (tmp_path / "data" / "away").symlink_to(tmp_path / "beside" / "there")
+        (tmp_path / "data" / "one.jpg").symlink_to("../beside/secret.jpg")
+        (tmp_path / "data" / "inner" / "away").symlink_to(tmp_path / "data-too")
+        manifest = tmp_path / "data" / "list.csv"
+        manifest.write_text(f"path,label\ninner/1.jpg,a\n{path},b\n")
+        said = str(refusal(manifest))
+        assert f"line 3: {path!r} is outside of the manifest's folder" in said
+        assert "--outside" in said
+        data = open_dataset(manifest, DatasetOptions(outside=True))
+        assert data.source.read(data.paths[1], 10_000) == PICTURE
+
+    def test_links_that_stay_inside_are_read_and_so_is_a_folder_that_is_one(self, tmp_path: Path) -> None:
+        write(tmp_path, "data/inner/deep/1.jpg", "data/2.jpg")
+        (tmp_path / "data" / "link").symlink_to("inner/deep")
+        (tmp_path / "data" / "3.jpg").symlink_to(tmp_path / "data" / "2.jpg")
+        (tmp_path / "data" / "loop").symlink_to("loop")
+        (tmp_path / "again").symlink_to("data")
+        names = ["link/1.jpg", "link/../deep/1.jpg", "3.jpg", "loop", "not-there/1.jpg", "x/" * 5000]
+        (tmp_path / "data" / "list.csv").write_text("\n".join(["path", *names, ""]))
+        for folder in ("data", "again"):
+            data = open_dataset(tmp_path / folder / "list.csv")
+            assert len(data) == len(names)
+            assert data.source.read("link/../deep/1.jpg", 10_000) == PICTURE
+
+    def test_each_folder_on_the_way_is_resolved_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write(tmp_path, *(f"{folder}/{number}.jpg" for folder in "abc" for number in range(100)))
+        rows = "".join(f"{folder}/{number}.jpg\n" for folder in "abc" for number in range(100))
+        (tmp_path / "list.csv").write_text("path\n" + rows)
+        resolved = []
+        realpath = os.path.realpath
+        monkeypatch.setattr(os.path, "realpath", lambda path: resolved.append(path) or realpath(path))
+        assert len(open_dataset(tmp_path / "list.csv")) == 300
+        assert len(resolved) == 4
 
     def test_no_two_datasets_of_one_folder_share_a_name(self, tmp_path: Path) -> None:
         write(tmp_path / "d", "1.jpg")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,8 @@ import pytest
 
 from featstore.errors import DamageError, InputError
 from featstore.weights import resolve
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE, read_bundle
-from heads.bundles.card import Card, FileEntry, HeadFile, card_to_bytes
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, MOST_BYTES, ROWS_FILE, read_bundle
+from heads.bundles.card import MOST_PARTS, Card, FileEntry, HeadFile, _checksum, _text, card_to_bytes
 from heads.bundles.images import FittedImages
 from heads.kinds.dense import DenseHead
 from heads.kinds.head import Head
@@ -144,8 +147,6 @@ def test_a_card_that_names_another_file_is_refused(name: str, path: Path, mark: 
 
 @pytest.mark.parametrize("version", [0, 2, 4, 99, "3", None])
 def test_another_version_is_refused_even_with_a_right_checksum(version: object, path: Path) -> None:
-    from heads.bundles.card import _checksum, _text
-
     content = json.loads((path / CARD_FILE).read_bytes()) | {"version": version}
     del content["sha256"]
     (path / CARD_FILE).write_bytes(_text({**content, "sha256": _checksum(content)}))
@@ -190,8 +191,6 @@ def test_a_keras_file_with_a_lambda_is_refused_as_a_head_and_as_a_base(
 def test_a_bundle_whose_base_has_a_lambda_is_never_exported(
     card: Card, bundles: Path, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     from heads.bundles.card import Origin
     from heads.export.files import export_bundle
 
@@ -259,6 +258,92 @@ def test_nor_does_one_that_might_just_be_so_large(bundles: Path, card: Card) -> 
     path = write_bundle(bundles, card, HEADS["linear"])
     resealed(path, HEAD_FILE, npz_of(npy(claiming((2**27,))), "weights", "bias"))
     assert mib_taken_by(_READING, _READ, path) < 64
+
+
+LARGE = np.zeros(2**25)  # 256 MiB
+LARGE_HEADS: dict[str, dict[str, np.ndarray]] = {
+    "as many features as nobody asked for": {"weights": LARGE.reshape(4, -1), "bias": LARGE[:4]},
+    "as many classes": {"weights": LARGE.reshape(-1, 8), "bias": LARGE[: 2**22]},
+    "another type": {"weights": LARGE.view(np.int64).reshape(4, -1), "bias": LARGE[:4]},
+    "an array more": {"weights": LARGE[:24].reshape(3, 8), "bias": LARGE[:3], "more": LARGE},
+    "another name": {"weights": LARGE, "biases": LARGE[:3]},
+}
+
+
+@pytest.mark.parametrize("arrays", LARGE_HEADS.values(), ids=LARGE_HEADS)
+def test_a_large_head_that_is_not_the_cards_is_refused_unread(
+    arrays: dict[str, np.ndarray], bundles: Path, card: Card
+) -> None:
+    path = write_bundle(bundles, card, HEADS["linear"])
+    np.savez(path / HEAD_FILE, **arrays)
+    resealed(path, HEAD_FILE, (path / HEAD_FILE).read_bytes())
+    assert mib_taken_by(_READING, _READ, path) < 32
+
+
+@pytest.mark.parametrize(("file", "name"), [(ROWS_FILE, "digests"), (ROWS_FILE, "labels"), (JUDGED_FILE, "said")])
+def test_nor_are_large_images(file: str, name: str, bundles: Path, card: Card) -> None:
+    path = write_bundle(bundles, card, HEADS["linear"])
+    with np.load(path / file) as found:
+        arrays = {**found, name: LARGE[: 2**24].view(found[name].dtype)}  # within what the file may have
+    np.savez(path / file, **arrays)
+    resealed(path, file, (path / file).read_bytes())
+    assert mib_taken_by(_READING, _READ, path) < 32
+
+
+CARDS: dict[str, tuple[Callable[[int], bytes], int]] = {
+    "lists": (lambda size: b"[" + b"[]," * (size // 3) + b"0]", 64),
+    "objects": (lambda size: b"[" + b"{}," * (size // 3) + b"0]", 64),
+    "words": (lambda size: b"[" + b'"ab",' * (size // 5) + b"0]", 64),
+    "names": (lambda size: b"{" + b"".join(b'"%06x":0,' % one for one in range(size // 11)) + b'"":0}', 64),
+    "depth": (lambda size: b"[" * size, 64),
+    "numbers": (lambda size: b"[" + b"257," * (size // 4) + b"0]", 320),
+}
+
+
+@pytest.mark.parametrize(("text", "most"), CARDS.values(), ids=CARDS)
+def test_a_card_as_large_as_it_may_be_takes_little_memory(
+    text: Callable[[int], bytes], most: int, bundles: Path, card: Card
+) -> None:
+    path = write_bundle(bundles, card, HEADS["linear"])
+    (path / CARD_FILE).write_bytes(text(MOST_BYTES[CARD_FILE] - 16))
+    assert mib_taken_by(_READING, _READ, path) < most
+
+
+def test_a_card_of_a_thousand_classes_may_be_so_large(card: Card) -> None:
+    """Nearly all of it is numbers of two square matrices; a smaller one tells, in a tenth of the time."""
+    count = 250
+    one = card.held_out
+    confusion = 20 * np.eye(count, dtype=int)
+    per_class = tuple(replace(one.per_class[0], name=f"n{number:08}") for number in range(count))
+    metrics = replace(one, n=20 * count, confusion=tuple(map(tuple, confusion.tolist())), per_class=per_class)
+    names = tuple(entry.name for entry in per_class)
+    text = card_to_bytes(replace(card, classes=names, held_out=metrics, test=metrics), HeadFile("linear", {}), {})
+    assert len(text) * (1000 / count) ** 2 < MOST_BYTES[CARD_FILE]
+    assert sum(map(text.count, (b"[", b"{", b'"'))) * 1000 / count < MOST_PARTS / 4
+
+
+@pytest.mark.parametrize("size", [[20_000, 20_000], [2049, 32], [1, 10**30], [0, 32], [32], [32.5, 32]])
+def test_a_card_whose_pictures_would_not_fit_into_memory_is_refused(size: list[Any], path: Path) -> None:
+    content = json.loads((path / CARD_FILE).read_bytes())
+    block = content["features"][0]
+    block["spec"]["image_size"] = size
+    canonical = json.dumps(block["spec"], sort_keys=True, separators=(",", ":"))
+    block["fingerprint"] = hashlib.sha256(canonical.encode()).hexdigest()
+    del content["sha256"]
+    (path / CARD_FILE).write_bytes(_text({**content, "sha256": _checksum(content)}))
+    with pytest.raises(InputError, match="cannot be understood") as caught:
+        read_bundle(path)
+    assert "from 1 to 2048" in str(caught.value)
+
+
+def test_two_arrays_of_one_name_are_refused(path: Path) -> None:
+    data = (path / HEAD_FILE).read_bytes()
+    out = io.BytesIO(data)
+    with zipfile.ZipFile(out, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"")
+    resealed(path, HEAD_FILE, out.getvalue())
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bundle(path)
 
 
 _READING = "import sys\nfrom pathlib import Path\nfrom heads.bundles.bundle import read_bundle"

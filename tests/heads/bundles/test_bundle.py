@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featstore.errors import DamageError, FeatstoreError, InputError, NoSpaceError
-from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, ROWS_FILE, read_bundle
+from featstore.errors import DamageError, FeatstoreError, InputError, NoSpaceError, StorageError
+from heads.bundles.arrays import ArrayFile
+from heads.bundles.bundle import CARD_FILE, HEAD_FILE, JUDGED_FILE, MOST_BYTES, ROWS_FILE, read_bundle
 from heads.bundles.card import Card, FileEntry, HeadFile, card_to_bytes
 from heads.kinds.linear import LinearHead
 from heads.kinds.neighbours import NeighboursHead
@@ -108,6 +109,25 @@ def test_what_is_no_bundle_is_said(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a bundle") as caught:
             read_bundle(path)
         assert received in str(caught.value.received)
+
+
+def test_a_card_of_too_many_parts_is_never_written(bundles: Path, card: Card, head: LinearHead) -> None:
+    with pytest.raises(InputError, match="too many parts"):
+        write_bundle(bundles, replace(card, snapshot=("ab",) * 250_000), head)
+    assert not bundles.exists()
+
+
+def test_a_disk_that_fails_is_not_the_fault_of_the_bundle(
+    bundles: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_bundle(bundles, card, head)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ArrayFile, "read", fail)
+    with pytest.raises(StorageError, match="cannot read a bundle"):
+        read_bundle(path)
 
 
 class Payload:
@@ -237,12 +257,18 @@ def test_a_keras_model_in_place_of_the_head_is_never_loaded(tmp_path: Path, card
         read_bundle(forged(tmp_path / "keras", card, out.getvalue()))
 
 
-def test_a_head_too_large_to_be_read_again_is_never_written(
-    bundles: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("file", [CARD_FILE, HEAD_FILE, ROWS_FILE, JUDGED_FILE])
+def test_a_file_too_large_to_be_read_again_is_never_written(
+    file: str, bundles: Path, card: Card, head: LinearHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import heads.bundles.bundle
-
-    monkeypatch.setattr(heads.bundles.bundle, "_MAX_ARRAYS_BYTES", 2**20)
-    with pytest.raises(InputError, match="too large for a bundle"):
-        write_bundle(bundles, card, head)
+    with monkeypatch.context() as patch:
+        patch.setitem(MOST_BYTES, file, {CARD_FILE: 1000}.get(file, 2**16))
+        with pytest.raises(InputError, match="too large for a bundle"):
+            write_bundle(bundles, card, head)
     assert not bundles.exists()
+    path = write_bundle(bundles, card, head)
+    patched = (path / file).stat().st_size - 1
+    monkeypatch.setitem(MOST_BYTES, file, patched)
+    with pytest.raises(InputError, match="too large") as caught:
+        read_bundle(path)
+    assert caught.value.expected == f"at most {patched} bytes"

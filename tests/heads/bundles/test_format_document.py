@@ -7,8 +7,11 @@ import json
 import re
 from pathlib import Path
 
-from heads.bundles.bundle import _HEADS
-from heads.bundles.card import BUNDLE_FORMAT, BUNDLE_VERSION, Card
+from featstore.spec import MOST_PIXELS_A_SIDE
+from heads.bundles import arrays
+from heads.bundles.arrays import FITTED, JUDGED, MOST_ARRAYS, Layout, head_layout
+from heads.bundles.bundle import _HEADS, MOST_BYTES
+from heads.bundles.card import BUNDLE_FORMAT, BUNDLE_VERSION, MOST_PARTS, Card
 from heads.kinds.linear import LinearHead
 from tests.heads.bundles.make import write_bundle
 
@@ -37,6 +40,37 @@ def test_it_tells_of_every_field_of_a_card_and_of_no_other(card: Card, head: Lin
 def test_it_tells_of_every_format_of_a_head() -> None:
     assert [cells[0].strip("`") for cells in rows_of("`head.npz`")] == ["linear", "dense", "kernel", "neighbours"]
     assert set(_HEADS) == {"linear", "dense", "kernel", "neighbours"}
+
+
+def told_of(cell: str, layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Of each array of ``layout`` the type and the sides that come next in the cell after its name."""
+    behind = {name: cell[cell.index(f"`{name}`") :] for name in layout}
+    dtypes = {name: re.findall(r"u?int\d+|float\d+", rest)[0] for name, rest in behind.items()}
+    sides = {name: re.findall(r"\(([^)]+)\)", rest)[0].strip(",").split(", ") for name, rest in behind.items()}
+    return {name: (dtypes[name], *sides[name]) for name in layout}
+
+
+def test_its_arrays_are_those_that_are_looked_for() -> None:
+    cells = {"rows.npz": "", "held-out.npz": ""}
+    for file, array, *_ in rows_of("`rows.npz` and `held-out.npz`"):
+        cells[file.strip("`")] += array
+    layouts = [(cells["rows.npz"], FITTED), (cells["held-out.npz"], JUDGED)]
+    for name, array, *_ in rows_of("`head.npz`"):
+        if name != "`dense`":
+            layouts.append((array, head_layout(name.strip("`"), 0)))
+    for cell, layout in layouts:
+        assert told_of(cell, layout) == {name: tuple(map(str, given)) for name, given in layout.items()}
+        assert cell.count("`") == 2 * len(layout)
+
+
+def test_it_tells_how_large_each_file_may_be() -> None:
+    told = {name: cells[1] for cells in rows_of("How large") for name in re.findall(r"`([^`]+)`", cells[0])}
+    units = {"MiB": 2**20, "GiB": 2**30}
+    sizes = {name: re.match(r"(\d+) (.iB)", text) for name, text in told.items()}
+    assert {name: int(size[1]) * units[size[2]] for name, size in sizes.items() if size} == MOST_BYTES
+    assert f"{MOST_PARTS:,} brackets and quotes" in told["card.json"]
+    assert f"({MOST_ARRAYS} arrays in {arrays._MOST_DIRECTORY_BYTES // 1024} KiB)" in DOCUMENT
+    assert f"{MOST_PIXELS_A_SIDE} pixels a side" in DOCUMENT
 
 
 def test_the_name_ends_in_the_cards_digest_and_the_files_are_the_four(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,8 +91,8 @@ def test_files_of_others_in_a_bundle_are_named_and_never_opened(
 ) -> None:
     (two[0] / "head.pkl").write_bytes(b"")
     opened = []
-    original = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (opened.append(path.name), original(path, *a, **k))[1])
+    original = os.open
+    monkeypatch.setattr(os, "open", lambda path, *a, **k: (opened.append(Path(path).name), original(path, *a, **k))[1])
     bundle = read_bundle(two[0])
     assert strange_files(bundle.path) == ("head.pkl",)
     assert describe(bundle)["strange_files"] == ["head.pkl"]
