@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from featstore.cached import CachedRows, joined
 from featstore.records import Digests, as_text
+from featstore.spec import Spec
+from featstore.store import Store
 
 MAX_BYTES = 2**31
 """Features that are held for the search; beyond that only the first images, by their digests, are searched."""
@@ -21,6 +23,14 @@ class Neighbour:
 
     digest: bytes
     cosine: float
+
+
+def segments_of(store: Store, specs: Sequence[Spec]) -> tuple[str, ...]:
+    """The segments that the rows of ``specs`` are read from now, those of their maps included. They are named by what
+    is in them: while the names stay the same, so do the rows.
+    """
+    sources = [store.namespace(one) for spec in specs for one in (spec, spec.but(pooling="map"))]
+    return tuple(name for source in sources for name in source.snapshot().names)
 
 
 class Neighbours:
@@ -36,6 +46,11 @@ class Neighbours:
             digests = digests[one.lookup(digests) == 0]
         self._directions = _directions(rows, digests)
         self._digests = digests[: len(self._directions)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self._directions.nbytes + self._digests.nbytes
 
     def __len__(self) -> int:
         return len(self._digests)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,11 +105,15 @@ class OnlineRows:
         """Images that wait for the base."""
         return self._waiting.qsize()
 
-    def ask(self, data: bytes, asker: str | None = None) -> Future[Row]:
+    def ask(
+        self, data: bytes, asker: str | None = None, permit: AbstractContextManager[None] | None = None
+    ) -> Future[Row]:
         """The row of the picture file ``data``; decoded here, computed elsewhere.
 
-        asker : in whose name it waits; those without a name count as one. Raises :class:`Busy` if too much waits, of
-        this one or of all, or if this is being closed.
+        asker : in whose name it waits; those without a name count as one.
+        permit : held while the picture is decoded, if it has to be; may raise :class:`Busy`.
+
+        Raises :class:`Busy` if too much waits, of this one or of all, or if this is being closed.
         """
         digest = hashlib.sha256(data).digest()
         if (known := self.known(digest)) is not None:
@@ -124,9 +129,16 @@ class OnlineRows:
             future: Future[Row] = Future()
             self._asked[digest] = _Asked(future, asker)
         try:
-            [pixels] = decode(data, [self.job.spec.pixels])
+            with permit or nullcontext():
+                [pixels] = decode(data, [self.job.spec.pixels])
         except Rejected as rejected:
-            self._waiting.put((digest, rejected.reason))
+            if rejected.reason is Reason.UNREADABLE:  # for want of memory, not for what is in the file: nothing to keep
+                self._answer(digest, _row(digest, rejected.reason, from_cache=False))
+            else:
+                self._waiting.put((digest, rejected.reason))
+        except Busy as busy:
+            self._answer(digest, busy)  # others who asked for the same
+            raise
         except BaseException as error:
             self._answer(digest, error)
         else:
@@ -172,6 +184,8 @@ class OnlineRows:
             digest, found = item
             if isinstance(found, Reason):
                 self._finish(digest, found)
+                if batch and time.monotonic() >= deadline:  # however many of these are there
+                    break
                 continue
             if not batch:
                 deadline = time.monotonic() + MAX_WAIT_SECONDS

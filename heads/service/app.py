@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,6 +17,7 @@ from featstore.errors import FeatstoreError
 from featstore.online import Busy
 from featstore.wording import printable
 from heads.service.heads import ServedHeads
+from heads.service.limits import CONNECTIONS
 from heads.service.metrics import Metrics
 from heads.service.routes.heads import head_routes
 from heads.service.routes.images import image_routes
@@ -33,6 +35,7 @@ def make_app(served: ServedHeads, *, needs_token: bool = False) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS  # no request waits for a thread
         yield
         await run_in_threadpool(served.close)
 

@@ -151,7 +151,8 @@ def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progres
     """:func:`heads.predict_files`, computed by the service at ``url`` with its head of that name. A file that a service
     would not take, empty or too large, is rejected here.
 
-    Raises InputError for images that cannot be found, a service that cannot be reached, and a head that it has not.
+    Raises InputError for images that cannot be found, a service that cannot be reached, and a head that it has not, or
+    has no longer.
     """
     found = []
     with Client(url) as client:
@@ -170,6 +171,10 @@ def predict_at(url: str, head: str, images: Sequence[Path], *, progress: Progres
                         with client.understanding():
                             [answer] = client.predict(data)
                             found.append(_prediction(name, answer, head, served[head]))
+                        if found[-1].label is None and found[-1].reason is Reason.OK:
+                            raise InputError(
+                                "the service has stopped serving this head", where=url, received=head, todo="ask again"
+                            )
                     except Rejected as rejected:
                         found.append(Prediction(name, None, served[head], (), rejected.reason, False))
                     advance(1)

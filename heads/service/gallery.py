@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from featstore.cached import CachedRows, joined
 from featstore.formats import MAX_FILE_BYTES
-from featstore.neighbours import Neighbour, Neighbours
+from featstore.neighbours import MAX_BYTES, Neighbour, Neighbours, segments_of
 from featstore.online import Busy
 from featstore.records import Digests, as_text
 from featstore.scan import known_files
@@ -25,6 +26,10 @@ from heads.service.renewed import Renewed
 
 _SEARCH_SECONDS = 60.0
 """How long what is searched for neighbours, and where images are, is taken as it was."""
+
+
+_Specs = tuple[Spec, ...]
+_Segments = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,23 +47,41 @@ class Places:
     total: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Searched:
+    """What is searched for neighbours, and the segments that it was read from."""
+
+    neighbours: Neighbours
+    segments: _Segments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Map:
+    """Where the images of ``bundle`` lie; ``segments`` held too few of them if there are no ``places``."""
+
+    bundle: Bundle
+    segments: _Segments
+    places: Places | None
+
+
 class Gallery:
-    """The stored images of ``store``, and the files that they were last seen in. Safe in threads."""
+    """The stored images of ``store``, and the files that they were last seen in. Safe in threads.
 
-    def __init__(self, store: Store) -> None:
+    most_bytes : of all that is held for searches; what was searched last stays.
+    """
+
+    def __init__(self, store: Store, most_bytes: int = MAX_BYTES) -> None:
         self._store = store
-        self._files = Renewed(lambda: known_files(store.scan_folder), _SEARCH_SECONDS)
-        self._searched: dict[tuple[Spec, ...], Renewed[Neighbours]] = {}
+        self._most_bytes = most_bytes
+        self._files = Renewed(lambda _: known_files(store.scan_folder), _SEARCH_SECONDS)
+        self._choosing = threading.Lock()
+        self._searched: OrderedDict[_Specs, Renewed[_Searched]] = OrderedDict()
         self._drawing = threading.Lock()
-        self._maps: dict[Path, tuple[Bundle, Places | None]] = {}
+        self._maps: dict[Path, _Map] = {}
 
-    def picture(self, digest: bytes) -> bytes:
-        """The file that has this digest, as it is now. KeyError if none is known; OSError if it cannot be read."""
-        path = self._files.get()[digest]
-        data = path.read_bytes() if path.stat().st_size <= MAX_FILE_BYTES else b""
-        if hashlib.sha256(data).digest() != digest:
-            raise KeyError(digest)
-        return data
+    def file_of(self, digest: bytes) -> Path:
+        """The file that had this digest when it was last read. KeyError if none is known."""
+        return self._files.get()[digest]
 
     def folder_of(self, digest: bytes) -> str | None:
         """The name of the folder that an image was last seen in."""
@@ -67,7 +90,7 @@ class Gallery:
 
     def nearest(
         self,
-        specs: tuple[Spec, ...],
+        specs: _Specs,
         features: npt.NDArray[np.float32],
         digest: bytes,
         count: int,
@@ -76,7 +99,7 @@ class Gallery:
         """The stored images nearest to those features (D,), which are of ``specs`` beside one another; the image of
         ``digest`` is left out. ``among`` : only these.
         """
-        searched = self._searched.setdefault(specs, Renewed(lambda: self._search(specs), _SEARCH_SECONDS)).get()
+        searched = self._search(specs)
         found = searched.nearest(features, count + 1, None if among is None else searched.which(among))
         return [one for one in found if one.digest != digest][:count]
 
@@ -86,24 +109,55 @@ class Gallery:
         Raises Busy while another map is being drawn.
         """
         known = self._maps.get(bundle.path)
-        if known is None or known[0] is not bundle:
+        if known is not None and known.bundle is bundle and known.places is not None:
+            return known.places
+        segments = segments_of(self._store, bundle.card.specs)
+        if known is None or known.bundle is not bundle or known.segments != segments:
             if not self._drawing.acquire(blocking=False):
                 raise Busy
             try:
-                known = self._maps[bundle.path] = bundle, _draw(bundle, self._store)
+                known = self._maps[bundle.path] = _Map(bundle, segments, _draw(bundle, self._store))
             finally:
                 self._drawing.release()
-        return known[1]
+        return known.places
 
     def keep(self, bundles: Collection[Bundle]) -> None:
         """Forget what was held for any but these heads."""
         specs = {bundle.card.specs for bundle in bundles}
         paths = {bundle.path for bundle in bundles}
-        self._searched = {key: one for key, one in self._searched.copy().items() if key in specs}
+        with self._choosing:
+            for key in self._searched.keys() - specs:
+                del self._searched[key]
         self._maps = {path: one for path, one in self._maps.copy().items() if path in paths}
 
-    def _search(self, specs: tuple[Spec, ...]) -> Neighbours:
-        return Neighbours([CachedRows(self._store, spec) for spec in specs])
+    def _search(self, specs: _Specs) -> Neighbours:
+        """What is searched for images near in these features; others make room for it, those used last stay."""
+        with self._choosing:
+            renewed = self._searched.setdefault(
+                specs, Renewed(lambda before: self._read(specs, before), _SEARCH_SECONDS)
+            )
+            self._searched.move_to_end(specs)
+        found = renewed.get().neighbours
+        with self._choosing:
+            held = {key: one.made.neighbours.nbytes for key, one in self._searched.items() if one.made}
+            for key in [*held][:-1]:
+                if sum(held.values()) > self._most_bytes:
+                    del held[key], self._searched[key]
+        return found
+
+    def _read(self, specs: _Specs, before: _Searched | None) -> _Searched:
+        segments = segments_of(self._store, specs)
+        if before is not None and before.segments == segments:
+            return before
+        return _Searched(Neighbours([CachedRows(self._store, spec) for spec in specs]), segments)
+
+
+def read_picture(file: Path, digest: bytes) -> bytes:
+    """The file, if it still has this digest; else KeyError. OSError if it cannot be read."""
+    data = file.read_bytes() if file.stat().st_size <= MAX_FILE_BYTES else b""
+    if hashlib.sha256(data).digest() != digest:
+        raise KeyError(digest)
+    return data
 
 
 def _draw(bundle: Bundle, store: Store, seed: int = 0) -> Places | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from heads.service.limits import Limits
+from heads.service.limits import Limits, Shares
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,17 +56,12 @@ class Refused(HTTPException):
 
 
 @dataclass(slots=True)
-class _Bytes:
-    """Of all bodies that are being read or answered, those included whose client has gone."""
-
-    count: int = 0
-
-
-@dataclass(slots=True)
 class Guard:
     """``app`` behind the limits. With a ``token`` every request must bear it, but those of the paths ``public``;
     ``hosts`` are the names by which it may be called (None: any), so that no page of somebody else's can reach it
     through a name of its own.
+
+    A request and its body count until it is answered, even if its client has gone.
     """
 
     app: App
@@ -74,24 +69,36 @@ class Guard:
     hosts: frozenset[str] | None = None
     public: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
-    _held: _Bytes = field(default_factory=_Bytes)
+    _bodies: Shares = field(init=False)
+    _requests: Shares = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bodies = Shares(self.limits.all_bodies_bytes)
+        self._requests = Shares(self.limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(scope, receive, self.limits, self._held)
+        body = _Body(scope, receive, self.limits, self._bodies)
         guarded_send = _with_headers(send, body)
+        if not self._requests.take(body.address):
+            await _refuse(_too_many("requests"), body, guarded_send)
+            return
+        scope.setdefault("state", {})["hold"] = body.hold
         try:
             self._check(scope)
             await self.app(scope, body, guarded_send)
         except Refused as refused:
             await _refuse(refused, body, guarded_send)
         finally:
-            self._held.count -= body.taken
+            body.let_go()
+            self._requests.give_back(body.address)
 
     def _check(self, scope: Scope) -> None:
+        if len(scope["raw_path"]) + len(scope["query_string"]) > self.limits.header_bytes:
+            raise Refused(414, f"an address has at most {self.limits.header_bytes} bytes")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self.limits.header_bytes:
             raise Refused(431, f"the headers of a request have at most {self.limits.header_bytes} bytes")
         headers = _single(scope["headers"])
@@ -102,8 +109,7 @@ class Guard:
         if self.hosts is not None and name.lower() not in self.hosts:
             raise Refused(421, "this service is not called by that name")
         origin = headers.get(b"origin")
-        foreign = origin is not None and origin.partition(b"://")[2] != host.encode("latin-1")
-        if foreign and scope["method"] not in ("GET", "HEAD"):
+        if origin is not None and origin.partition(b"://")[2] != host.encode("latin-1"):
             raise Refused(403, "requests from pages of other sites are refused")
         if self.token is not None and scope["path"] not in self.public:
             given = headers.get(b"authorization", b"")
@@ -117,15 +123,19 @@ class Guard:
 
 
 class _Body:
-    """The body of a request, taken in within its limits; called in the place of ``receive``."""
+    """The body of a request, taken in within its limits; called in the place of ``receive``. It is kept, so it has a
+    share of ``bodies``, unless there is none.
+    """
 
-    def __init__(self, scope: Scope, receive: Receive, limits: Limits, held: _Bytes) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits, bodies: Shares | None = None) -> None:
         headers = dict(scope["headers"])
+        self.address: str | None = scope["client"][0] if scope.get("client") else None
         self._receive = receive
         self._limits = limits
-        self._held = held
+        self._bodies = bodies
+        self._held = 0
+        self._taken = 0
         self._began = time.monotonic()
-        self.taken = 0
         self.done = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
     async def __call__(self) -> Message:
@@ -140,19 +150,32 @@ class _Body:
             self.done = True
             raise Refused(400, "the body ended before its end")  # nobody is there to read it; the application is told
         if message["type"] == "http.request":
-            self.taken += len(message.get("body", b""))
-            self._held.count += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            self._taken += count
             self.done = not message.get("more_body", False)
             self._check()
+            self.hold(count)
         return message
 
-    def _check(self) -> None:
-        if self._held.count > self._limits.all_bodies_bytes:
+    def hold(self, count: int) -> None:
+        """Count so many bytes more that are held for this request. Raises Refused if there is no room for them."""
+        if self._bodies is None:
+            return
+        if not self._bodies.take(self.address, count):
             raise Refused(503, "too much is being answered", retry_after="2", connection="close")
-        if self.taken > self._limits.body_bytes:
+        self._held += count
+
+    def let_go(self) -> None:
+        """From now on nothing of it is held."""
+        if self._bodies is not None:
+            self._bodies.give_back(self.address, self._held)
+            self._bodies = None
+
+    def _check(self) -> None:
+        if self._taken > self._limits.body_bytes:
             raise Refused(413, f"a body has at most {self._limits.body_bytes} bytes")
         seconds = time.monotonic() - self._began
-        if not self.done and seconds > _GRACE_SECONDS and self.taken < self._limits.body_rate * seconds:
+        if not self.done and seconds > _GRACE_SECONDS and self._taken < self._limits.body_rate * seconds:
             raise Refused(408, "the body came too slowly")
 
 
@@ -168,9 +191,12 @@ def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 async def busy(scope: Scope, receive: Receive, send: Send) -> None:
     """An application in the place of the other for connections above the limit."""
     if scope["type"] == "http":
-        refused = Refused(503, "too many connections", retry_after="1", connection="close")
-        body = _Body(scope, receive, Limits(), _Bytes())
-        await _refuse(refused, body, _with_headers(send, body))
+        body = _Body(scope, receive, Limits())
+        await _refuse(_too_many("connections"), body, _with_headers(send, body))
+
+
+def _too_many(what: str) -> Refused:
+    return Refused(503, f"too many {what}", retry_after="1", connection="close")
 
 
 def _with_headers(send: Send, body: _Body) -> Send:
@@ -188,17 +214,19 @@ def _with_headers(send: Send, body: _Body) -> Send:
 
 
 async def _refuse(refused: Refused, body: _Body, send: Send) -> None:
+    body.let_go()  # what is read from now on is dropped
     try:
         while refused.status_code in _BODY_IS_READ and not body.done:
             await body()
     except Refused as worse:
         refused = worse
-    await _send_refusal(refused, send)
+    headers, told = written(refused)
+    await send({"type": "http.response.start", "status": refused.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": told})
 
 
-async def _send_refusal(refused: Refused, send: Send) -> None:
+def written(refused: Refused) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """A refusal as headers, those of every answer left out, and a body."""
     body = json.dumps({"detail": refused.detail}).encode()
     headers = {**(refused.headers or {}), "content-type": "application/json", "content-length": str(len(body))}
-    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refused.status_code, "headers": sent})
-    await send({"type": "http.response.body", "body": body})
+    return [(name.encode(), value.encode()) for name, value in headers.items()], body

@@ -22,21 +22,23 @@ from heads.bundles.bundle import FILES, Bundle, read_bundle
 from heads.bundles.inventory import bundle_paths
 from heads.service.answers import HeadSays
 from heads.service.gallery import Gallery
+from heads.service.permits import Permits
 
 _LOOK_SECONDS = 0.5
 """How often the disk is asked whether a bundle has changed."""
 
 _DECODERS = 4
-"""Pictures that are decoded at a time: of 50 megapixels each takes 150 MB."""
+"""Pictures that are decoded at a time: one of 50 megapixels takes 150 MB and more."""
 
 _Files = tuple[tuple[str, *tuple[int, ...]], ...]
 """Of each bundle that lies there its path, and when its files were changed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
+class Moment:
     """What is served at one moment: heads by name, the rows that they need by fingerprint, folder → what is wrong with
-    it; ``files`` is what lay on the disk then, ``gone`` the named folders that did not.
+    it; ``files`` is what lay on the disk then, ``gone`` the named folders that did not. ``decoding`` : permits, which
+    are those of every moment.
     """
 
     bundles: Mapping[str, Bundle]
@@ -44,6 +46,23 @@ class _Served:
     problems: Mapping[str, str]
     files: _Files
     gone: frozenset[Path]
+    decoding: Permits
+
+    def ask(self, data: bytes, asker: str | None, deadline: float) -> dict[str, Future[Row]]:
+        """The rows of one picture, by fingerprint, as they are computed; in the name of ``asker``.
+
+        Raises Busy, at the latest at ``deadline`` (of ``time.monotonic``); FeatstoreError if there is no head.
+        """
+        if not self.rows:
+            raise FeatstoreError("no head is served: the folder of the heads was emptied")
+        return {
+            fingerprint: rows.ask(data, asker, self.decoding.one(asker, deadline))
+            for fingerprint, rows in self.rows.items()
+        }
+
+    def say(self, rows: Mapping[str, Row]) -> list[HeadSays]:
+        """What all heads say of a picture whose rows, all of :meth:`ask`, have features."""
+        return [_says(name, bundle, _joined(bundle, rows)) for name, bundle in self.bundles.items()]
 
 
 class ServedHeads:
@@ -53,6 +72,9 @@ class ServedHeads:
     is served, all at once, and rows that no head needs any more are closed. A bundle that cannot be used is left out,
     and told in ``problems``; one that could be used before goes on being served while its folder is there. Raises
     InputError if there is none at first. Close it at the end.
+
+    now : what is served; to be looked at once by whoever answers a request.
+    decoding : permits for what decodes pictures.
     """
 
     def __init__(self, folders: Sequence[Path], store: Store, *, keep: bool = True) -> None:
@@ -61,8 +83,8 @@ class ServedHeads:
         self._folders = tuple(folders)
         self._keep = keep
         self._turn = threading.Lock()
-        self._decoding = threading.Semaphore(_DECODERS)
-        self._now = _Served({}, {}, {}, (), frozenset())
+        self.decoding = Permits(_DECODERS)
+        self.now = Moment({}, {}, {}, (), frozenset(), self.decoding)
         self._refresh()
         if not self.is_ready:
             told = "; ".join(f"{path}: {problem}" for path, problem in self.problems.items())
@@ -80,60 +102,40 @@ class ServedHeads:
     @property
     def bundles(self) -> Mapping[str, Bundle]:
         """The heads by name, as they are now."""
-        return self._now.bundles
+        return self.now.bundles
 
     @property
     def rows(self) -> Mapping[str, OnlineRows]:
         """The rows that the heads need, by fingerprint."""
-        return self._now.rows
+        return self.now.rows
 
     @property
     def problems(self) -> Mapping[str, str]:
         """Folder → why the bundle in it cannot be used."""
-        return self._now.problems
+        return self.now.problems
 
     @property
     def is_ready(self) -> bool:
         """Whether there is a head."""
-        return bool(self._now.bundles)
+        return bool(self.now.bundles)
 
-    def ask(self, data: bytes, asker: str | None = None) -> dict[str, Future[Row]]:
-        """The rows of one picture, by fingerprint, as they are computed; in the name of ``asker``.
-
-        Raises Busy; FeatstoreError if there is no head.
+    def nearest(self, name: str | None, digest: bytes, count: int) -> tuple[Bundle | None, list[str], list[Neighbour]]:
+        """The head of that name, the fingerprints of its features, of all its bases, and the images nearest to a known
+        one by these among those that it was fitted on; of no head (None): by those of the first, among all stored ones.
+        KeyError if unknown.
         """
-        rows = self.rows
-        if not rows:
-            raise FeatstoreError("no head is served: the folder of the heads was emptied")
-        with self._decoding:
-            return {fingerprint: one.ask(data, asker) for fingerprint, one in rows.items()}
-
-    def say(self, rows: Mapping[str, Row]) -> list[HeadSays]:
-        """What all heads say of a picture whose rows have features; a head that came after it was asked about does not
-        answer.
-        """
-        return [
-            _says(name, bundle, _joined(bundle, rows))
-            for name, bundle in self.bundles.items()
-            if all(spec.fingerprint in rows for spec in bundle.card.specs)
-        ]
-
-    def nearest(self, name: str | None, digest: bytes, count: int) -> tuple[list[str], list[Neighbour]]:
-        """The images nearest to a known one by the features of a head, of all its bases, among those that it was fitted
-        on; of no head (None): by those of the first, among all stored ones. With the features' fingerprints. KeyError
-        if unknown.
-        """
-        now = self._now
+        now = self.now
         if not now.bundles:
             raise KeyError(name)
-        bundle = now.bundles[name] if name is not None else next(iter(now.bundles.values()))
+        head = None if name is None else now.bundles[name]
+        bundle = next(iter(now.bundles.values())) if head is None else head
         specs = bundle.card.specs
         known = {spec.fingerprint: now.rows[spec.fingerprint].known(digest) for spec in specs}
         rows = {fingerprint: row for fingerprint, row in known.items() if row is not None and row.features is not None}
         if len(rows) < len(known):
             raise KeyError(digest)
-        among = None if name is None else bundle.fitted.digests
-        return list(rows), self.gallery.nearest(specs, _joined(bundle, rows), digest, count, among)
+        among = None if head is None else head.fitted.digests
+        return head, list(rows), self.gallery.nearest(specs, _joined(bundle, rows), digest, count, among)
 
     def close(self) -> None:
         """Commit what is new."""
@@ -154,23 +156,27 @@ class ServedHeads:
         folders = [folder for folder in self._folders if folder not in gone]
         paths = bundle_paths(folders) if folders or not gone else ()
         files: _Files = tuple((str(path), *_times(path)) for path in paths)
-        if (files, gone) == (self._now.files, self._now.gone):
+        if (files, gone) == (self.now.files, self.now.gone):
             return
         problems = {printable(str(folder)): "it is not there any more" for folder in gone}
         bundles: dict[str, Bundle] = {}
-        opened = dict(self._now.rows)
+        opened = dict(self.now.rows)
         for path, *_ in files:
             place = Path(path)
             name = printable(place.name)
+            if name in bundles:
+                problems[printable(path)] = f"another head has this name: {printable(str(bundles[name].path))}"
+                continue
             try:
                 bundles[name] = self._read(place, opened)
             except Exception as error:  # whatever is wrong with one of them, the others are served
-                problems[printable(str(place))] = _sentence(error)
-                if name in self.bundles:
-                    bundles[name] = self.bundles[name]
+                problems[printable(path)] = _sentence(error)
+                before = self.bundles.get(name)
+                if before is not None and before.path == place:
+                    bundles[name] = before
         needed = {spec.fingerprint for bundle in bundles.values() for spec in bundle.card.specs}
         rows = {fingerprint: one for fingerprint, one in opened.items() if fingerprint in needed}
-        self._now = _Served(bundles, rows, problems, files, gone)
+        self.now = Moment(bundles, rows, problems, files, gone, self.decoding)
         self.gallery.keep(bundles.values())
         for fingerprint in opened.keys() - needed:
             opened[fingerprint].close()

@@ -11,15 +11,20 @@ _T = TypeVar("_T")
 
 
 class Renewed(Generic[_T]):
-    """What ``make`` gives. The first who asks when it is ``seconds`` old makes it again; meanwhile the others get the
-    one before. Safe in threads.
+    """What ``make`` gives, which is given the one before (at first None). The first who asks when it is ``seconds`` old
+    makes it again; meanwhile the others get the one before. Safe in threads.
     """
 
-    def __init__(self, make: Callable[[], _T], seconds: float) -> None:
+    def __init__(self, make: Callable[[_T | None], _T], seconds: float) -> None:
         self._make = make
         self._seconds = seconds
         self._making = threading.Lock()
         self._made: tuple[_T, float] | None = None
+
+    @property
+    def made(self) -> _T | None:
+        """The value that is there, however old; None if there is none."""
+        return self._made[0] if self._made else None
 
     def get(self) -> _T:
         """The value; raises what making it raises."""
@@ -29,5 +34,5 @@ class Renewed(Generic[_T]):
         with self._making:
             newest = self._made
             if newest is None or newest is made:  # nobody has made it since
-                newest = self._made = self._make(), time.monotonic()
+                newest = self._made = self._make(self.made), time.monotonic()
             return newest[0]

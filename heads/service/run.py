@@ -8,18 +8,21 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from featstore.errors import InputError
 from featstore.store import Store
 from featstore.wording import counted
 from heads.service.app import make_app
-from heads.service.guard import Guard, busy
+from heads.service.guard import HEADERS, Guard, Refused, busy, written
 from heads.service.heads import ServedHeads
+from heads.service.limits import CONNECTIONS, CONNECTIONS_OF_ONE, Limits
 from heads.service.memory import give_back_large_blocks
 from heads.service.routes.page import PAGE
 
@@ -29,13 +32,10 @@ HEADER_SECONDS = 5.0
 WRITE_SECONDS = 20.0
 """So long a client may leave a part of its answer unread."""
 
-CONNECTIONS, CONNECTIONS_OF_ONE = 64, 32
-"""Connections that are served at once, of all clients and of one address; those above are told to come back."""
-
 _MOST_CONNECTIONS, _MOST_CONNECTIONS_OF_ONE = 768, 384
 """Beyond these, not even that."""
 
-_HEADER_BYTES = 16 * 2**10
+_HEADER_BYTES = Limits().header_bytes
 _DRAIN_SECONDS = 30
 _PUBLIC = frozenset({"/healthz", "/readyz", *PAGE})
 """What may be asked without a token: probes, and the page, which asks for it."""
@@ -44,7 +44,9 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class _Patient(H11Protocol):
-    """uvicorn waits for ever for the headers of a connection, and for a client to read its answer; this does not."""
+    """uvicorn waits for ever for the headers of a connection, and for a client to read its answer; this does not. What
+    is no request is refused in the words of all refusals.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,6 +81,23 @@ class _Patient(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        error = sys.exception()  # it is called where h11's is caught
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+            refused = Refused(431, f"the headers of a request have at most {_HEADER_BYTES} bytes")
+        else:
+            refused = Refused(400, "this is no request in HTTP/1.1")
+        headers, body = written(refused)
+        answer = h11.Response(
+            status_code=refused.status_code,
+            headers=[*self.server_state.default_headers, *headers, *HEADERS.items()],
+            reason=STATUS_PHRASES[refused.status_code],
+        )
+        with suppress(h11.LocalProtocolError):  # an answer is on its way already
+            for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     @property
     def _is_waiting(self) -> bool:
@@ -127,12 +146,15 @@ def check_access(host: str, token: str | None) -> None:
             expected="127.0.0.1, or the environment variable FEATSTORE_TOKEN",
             todo="export FEATSTORE_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')",
         )
-    if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
+    if token is None:
+        return
+    can_be_sent = token.isascii() and token.isprintable() and " " not in token
+    if len(token) < 16 or not can_be_sent:
         raise InputError(
-            "this token is too weak",
+            "this token is too weak" if can_be_sent else "a header cannot bear this token",
             where="FEATSTORE_TOKEN",
-            expected="at least 16 letters, digits and signs without a space",
-            received=f"{len(token)} characters",
+            expected="at least 16 characters of ASCII, without spaces",
+            received=f"{len(token)} characters" + ("" if can_be_sent else ", others among them"),
         )
 
 
@@ -174,7 +196,7 @@ def server_options() -> dict[str, Any]:
         "server_header": False,
         "date_header": True,
         "access_log": False,
-        "log_level": "warning",
+        "log_level": "error",  # each request that is none would be a warning
         "proxy_headers": False,
     }
 

@@ -7,7 +7,7 @@ import pytest
 
 from featstore import neighbours as module
 from featstore.cached import CachedRows
-from featstore.neighbours import Neighbours
+from featstore.neighbours import Neighbours, segments_of
 from featstore.records import Reason
 from featstore.spec import Spec
 from featstore.store import Namespace, Store
@@ -59,6 +59,27 @@ def test_of_a_store_beyond_the_limit_the_first_rows_are_searched(
         for number in range(5):
             writer.add(digest(number), 0, np.array([1, number], np.float32))
     assert len(neighbours(namespace)) == 3
+
+
+def test_the_segments_of_rows_are_others_once_rows_or_maps_are_added(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    seen = [segments_of(store, [SPEC])]
+    for number, spec in enumerate((SPEC, SPEC.but(pooling="map"), SPEC)):
+        with store.namespace(spec).writer({}) as writer:
+            writer.add(digest(number), 0, np.ones((1, 1, 2) if spec.pooling == "map" else 2, np.float32))
+        assert segments_of(store, [SPEC]) not in seen
+        seen.append(segments_of(store, [SPEC]))
+        assert segments_of(store, [SPEC]) == seen[-1]
+    with store.namespace(SPEC.but(pooling="max")).writer({}) as writer:
+        writer.add(digest(9), 0, np.ones(2, np.float32))
+    assert segments_of(store, [SPEC]) == seen[-1], "of other features"
+
+
+def test_what_is_held_are_features_and_digests(namespace: Namespace) -> None:
+    with namespace.writer({}) as writer:
+        for number in range(5):
+            writer.add(digest(number), 0, np.ones(2, np.float32))
+    assert neighbours(namespace).nbytes == 5 * (2 * 4 + 32)
 
 
 def test_of_several_specs_images_with_features_of_all_are_searched_by_all_of_them(tmp_path: Path) -> None:

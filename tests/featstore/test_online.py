@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from featstore import online as module
 from featstore.errors import NoSpaceError, StorageError
 from featstore.job import Job, resolve_jobs
 from featstore.online import Busy, OnlineRows, _size
-from featstore.records import Reason
+from featstore.records import Reason, Rejected
 from featstore.store import Store, verify
 from tests.pictures import png
 from tests.stubs import Bases, StubRuntime, hold
@@ -125,6 +126,69 @@ def test_a_broken_picture_has_a_reason_that_is_stored(job: Job, store: Store) ->
     again = OnlineRows(job, store)
     assert again.ask(png(1)[:60]).result(60).from_cache
     again.close()
+
+
+def test_a_picture_for_which_there_was_no_memory_is_told_and_neither_kept_nor_remembered(
+    job: Job, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise Rejected(Reason.UNREADABLE, "not enough memory to decode it")
+
+    rows = OnlineRows(job, store)
+    with monkeypatch.context() as full:
+        full.setattr(module, "decode", fail)
+        found = rows.ask(png(1)).result(60)
+    assert (found.features, found.reason, found.from_cache) == (None, Reason.UNREADABLE, False)
+    assert rows.ask(png(1)).result(60).features is not None
+    rows.close()
+    assert rows.problem is None
+    assert store.namespace(job.spec).snapshot().rows == 1
+
+
+def test_rejects_that_keep_coming_do_not_delay_a_batch(rows: OnlineRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = OnlineRows._finish
+
+    def slow(self: OnlineRows, digest: bytes, found: Any) -> None:
+        if isinstance(found, Reason):
+            time.sleep(module.MAX_WAIT_SECONDS)
+        real(self, digest, found)
+
+    monkeypatch.setattr(OnlineRows, "_finish", slow)
+    asked = rows.ask(png(1))
+    for number in range(300):
+        rows._waiting.put((number.to_bytes(32, "big"), Reason.CORRUPT))
+    assert asked.result(60).features is not None
+    assert rows.waiting > 200
+
+
+def test_a_permit_is_held_while_a_picture_is_decoded_and_only_then(
+    rows: OnlineRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    @contextmanager
+    def permit() -> Iterator[None]:
+        held.append(True)
+        yield
+        held.append(False)
+
+    real = module.decode
+    monkeypatch.setattr(module, "decode", lambda *given: (real(*given), held.append(held == [True]))[0])
+    assert rows.ask(png(1), None, permit()).result(60).features is not None
+    assert held == [True, True, False]
+    assert rows.ask(png(1), None, permit()).result(60).from_cache
+    assert len(held) == 3, "what is known needs none"
+
+
+def test_whoever_gets_no_permit_is_refused_and_the_next_who_asks_is_answered(rows: OnlineRows) -> None:
+    @contextmanager
+    def refuse() -> Iterator[None]:
+        raise Busy
+        yield
+
+    with pytest.raises(Busy):
+        rows.ask(png(1), None, refuse())
+    assert rows.ask(png(1)).result(60).features is not None
 
 
 def test_nothing_is_written_where_nothing_is_to_be_kept(job: Job, store: Store) -> None:

@@ -1,6 +1,7 @@
 """Clients that mean harm, each from an address of its own: functions that go on until they are told to stop.
 
-They are given the server's port, the moment to stop, and where to write down every first line that is answered.
+They are given the server's port, the moment to stop, and where to write down every first line that is answered, and how
+often they reached the server at all.
 """
 
 from __future__ import annotations
@@ -28,20 +29,28 @@ _ADDRESS = "127.0.0.2"
 
 @dataclass
 class Attack:
-    """One attack that goes on. answers : every status line; told : what was ever answered that it should not be."""
+    """One attack that goes on. connected : so often; answers : every status line; told : what was ever answered that it
+    should not be.
+    """
 
     port: int
     stop: threading.Event
+    connected: int = 0
     answers: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
+
+    def connect(self, made: socket.socket, seconds: float) -> None:
+        """Connect from the attacker's address, and have so much patience from now on."""
+        made.settimeout(seconds)
+        made.bind((_ADDRESS, 0))
+        made.connect(("127.0.0.1", self.port))
+        self.connected += 1
 
     @contextmanager
     def connection(self, seconds: float = 10.0) -> Iterator[socket.socket]:
         """A connection from the attacker's address; that the server ends it is no news."""
         with suppress(OSError), socket.socket() as made:
-            made.bind((_ADDRESS, 0))
-            made.settimeout(seconds)
-            made.connect(("127.0.0.1", self.port))
+            self.connect(made, seconds)
             yield made
 
     def send(self, data: bytes, seconds: float = 10.0) -> None:
@@ -113,10 +122,8 @@ def trickling(head: bytes, rest: bytes) -> Callable[[Attack], None]:
         while not attack.stop.is_set():
             while len(held) < 40:
                 made = socket.socket()
-                made.bind((_ADDRESS, 0))
-                made.settimeout(5)
                 try:
-                    made.connect(("127.0.0.1", attack.port))
+                    attack.connect(made, 5)
                     made.sendall(head)
                 except OSError:
                     made.close()
@@ -144,10 +151,8 @@ def never_reading(path: str) -> Callable[[Attack], None]:
             for _ in range(40):
                 made = socket.socket()
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-                made.bind((_ADDRESS, 0))
-                made.settimeout(1)
                 with suppress(OSError):
-                    made.connect(("127.0.0.1", attack.port))
+                    attack.connect(made, 1)
                     for _ in range(200):
                         made.sendall(request(path, method="GET", Connection="keep-alive"))
                 held.append(made)
@@ -164,11 +169,9 @@ def flood_of_connections(attack: Attack) -> None:
         held = []
         for _ in range(450):
             made = socket.socket()
-            made.settimeout(1)
             held.append(made)
             with suppress(OSError):
-                made.bind((_ADDRESS, 0))
-                made.connect(("127.0.0.1", attack.port))
+                attack.connect(made, 1)
         attack.stop.wait(2)
         for made in held:
             made.close()
@@ -199,12 +202,20 @@ def model_files(canary: str) -> Callable[[Attack], None]:
 
 def png_bomb(side: int) -> bytes:
     """A picture that says it is ``side`` × ``side``, of zeros, a few KiB."""
+    return _png(side, zlib.compress(bytes(10_000_000), 9))
 
+
+def _png(side: int, packed: bytes) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10_000_000), 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def flat_png(side: int) -> bytes:
+    """A picture of ``side`` × ``side``, complete and all black, of some KiB."""
+    return _png(side, zlib.compress(bytes(side * (3 * side + 1)), 9))
 
 
 def zip_bomb() -> bytes:
@@ -228,6 +239,35 @@ def bombs(attack: Attack) -> None:
         for picture in pictures:
             attack.send(request(body=picture + end))
         attack.send(request(body=archive, Content_Type="application/zip"))
+
+
+def zips_of_large_pictures(attack: Attack) -> None:
+    """As many complete pictures as a zip may have, each nearly as large as it may be; none of them is known."""
+    picture = flat_png(7_000)
+    while not attack.stop.is_set():
+        body = io.BytesIO()
+        with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(64):
+                archive.writestr(f"{number}.png", picture + next(_rounds).to_bytes(8, "big"))
+        with attack.connection(1.0) as made:
+            made.sendall(request(body=body.getvalue(), Content_Type="application/zip"))
+            attack.stop.wait(1.0)  # and gone, before it is answered
+
+
+def bodies_that_end_too_late(attack: Attack) -> None:
+    """As many bodies as can be had, of all bytes that there may be but one."""
+    head, body = request(Content_Length=str(2**24)), bytes(2**24 - 1)
+    while not attack.stop.is_set():
+        held = []
+        for _ in range(16):
+            made = socket.socket()
+            held.append(made)
+            with suppress(OSError):
+                attack.connect(made, 5)
+                made.sendall(head + body)
+        attack.stop.wait(4)
+        for made in held:
+            made.close()
 
 
 PATHS = ("/v1/heads/{}", "/v1/heads/{}/map", "/v1/images/{}/thumbnail", "/v1/neighbours/{}", "/{}", "/v1/{}")
@@ -265,6 +305,8 @@ def attacks(canary: str, head: str) -> dict[str, Callable[[Attack], None]]:
             *(request(path.format(escape), method="GET") for path in PATHS for escape in ESCAPES)
         ),
         "bombs": bombs,
+        "zips of large pictures": zips_of_large_pictures,
+        "large bodies that do not end": bodies_that_end_too_late,
         "model files": model_files(canary),
         "compressed bodies": over_and_over(
             *(request(body=zlib.compress(bytes(10**7)), Content_Encoding=kind) for kind in ("gzip", "deflate", "br, x"))
@@ -272,7 +314,15 @@ def attacks(canary: str, head: str) -> dict[str, Callable[[Attack], None]]:
         "deep JSON": over_and_over(
             *(
                 request(body=body, Content_Type="application/x-ndjson")
-                for body in (b"[" * 10**6, b'{"a":' * 10**5, b'{"image": ' + b"9" * 10**6 + b"}", (_LINE + b"\n") * 65)
+                for body in (
+                    b"[" * 10**6,
+                    b'{"a":' * 10**5,
+                    b'{"image": ' + b"9" * 10**6 + b"}",
+                    (_LINE + b"\n") * 65,
+                    b"xx\n" * (5 * 2**20),
+                    b"[" + b"[]," * (5 * 2**20),
+                    b'{"name":"' + rb"\u4e2d" * 10**6 + b'"}',
+                )
             )
         ),
         "ten thousand ranges": over_and_over(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from featstore.decode import thumbnail
 from featstore.records import Rejected
 from featstore.wording import printable
 from heads.service import answers
-from heads.service.gallery import label_of
+from heads.service.gallery import label_of, read_picture
 from heads.service.heads import ServedHeads
+from heads.service.routes.asking import answer_until, asker_of
 from heads.service.routes.told import UNKNOWN, Digest, Told
 
 _THUMBNAIL: Told = {
@@ -33,10 +34,13 @@ def image_routes(served: ServedHeads) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/v1/images/{digest}/thumbnail", response_class=Response, responses=_THUMBNAIL)
-    def image_thumbnail(digest: Digest, size: _Size = 160) -> Response:
+    def image_thumbnail(request: Request, digest: Digest, size: _Size = 160) -> Response:
         """A small JPEG of an image that lies where it was last seen."""
+        wanted = bytes.fromhex(digest)
         try:
-            small = thumbnail(served.gallery.picture(bytes.fromhex(digest)), size)
+            file = served.gallery.file_of(wanted)
+            with served.decoding.one(asker_of(request), answer_until()):
+                small = thumbnail(read_picture(file, wanted), size)
         except (KeyError, OSError, Rejected):
             raise HTTPException(404, "this image is not where it was last seen") from None
         return Response(small, media_type="image/jpeg")
@@ -48,10 +52,9 @@ def image_routes(served: ServedHeads) -> APIRouter:
         are compared beside one another; rows that follow from stored maps count like any other.
         """
         try:
-            fingerprints, found = served.nearest(head, bytes.fromhex(digest), count)
+            bundle, fingerprints, found = served.nearest(head, bytes.fromhex(digest), count)
         except KeyError:
             raise HTTPException(404, "no such head, or no features of such an image, are known") from None
-        bundle = served.bundles.get(head) if head is not None else None
         return answers.NeighbourList(
             fingerprints=fingerprints,
             head=head,

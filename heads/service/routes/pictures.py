@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -13,15 +13,14 @@ from featstore.online import Busy, Row
 from featstore.records import Reason
 from heads.service import answers
 from heads.service.bodies import BODY, pictures_of
-from heads.service.heads import ServedHeads
+from heads.service.heads import Moment, ServedHeads
 from heads.service.metrics import Metrics
+from heads.service.routes.asking import answer_until, asker_of
 from heads.service.routes.told import Told
-
-_ANSWER_SECONDS = 30.0
 
 _SLOW: Told = {408: {"model": answers.Problem, "description": "The body came too slowly."}}
 
-_Pictures = list[tuple[str, bytes]]
+_Pictures = Iterator[tuple[str, bytes]]
 _Known = tuple[str, dict[str, Row]]
 """A picture's name, and its rows by fingerprint."""
 
@@ -35,9 +34,10 @@ def picture_routes(served: ServedHeads, metrics: Metrics) -> APIRouter:
         """What every head says of each picture. Equal pictures get equal answers, whoever else is asking."""
 
         def answer(pictures: _Pictures) -> Response:
+            now = served.now
             with metrics.seconds.time():
-                known = _rows(served, pictures, request)
-                return _written("predictions", (_predicted(served, *one, metrics) for one in known))
+                known = _rows(now, pictures, request)
+                return _written("predictions", (_predicted(now, *one, metrics) for one in known))
 
         return await run_in_threadpool(answer, await pictures_of(request))
 
@@ -46,18 +46,17 @@ def picture_routes(served: ServedHeads, metrics: Metrics) -> APIRouter:
         """The features of each picture that the heads stand on."""
 
         def answer(pictures: _Pictures) -> Response:
-            return _written("pictures", (_features(*one, metrics) for one in _rows(served, pictures, request)))
+            return _written("pictures", (_features(*one, metrics) for one in _rows(served.now, pictures, request)))
 
         return await run_in_threadpool(answer, await pictures_of(request))
 
     return routes
 
 
-def _rows(served: ServedHeads, pictures: _Pictures, request: Request) -> list[_Known]:
+def _rows(now: Moment, pictures: _Pictures, request: Request) -> list[_Known]:
     """The rows of all pictures, once they are there; asked for in the name of the client's address. Raises Busy."""
-    asker = request.client.host if request.client else None
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    asked = [(name, served.ask(data, asker)) for name, data in pictures]
+    deadline = answer_until()
+    asked = [(name, now.ask(data, asker_of(request), deadline)) for name, data in pictures]
     try:
         return [
             (name, {key: one.result(max(0.0, deadline - time.monotonic())) for key, one in rows.items()})
@@ -67,9 +66,9 @@ def _rows(served: ServedHeads, pictures: _Pictures, request: Request) -> list[_K
         raise Busy from None
 
 
-def _predicted(served: ServedHeads, name: str, rows: dict[str, Row], metrics: Metrics) -> answers.Predicted:
+def _predicted(now: Moment, name: str, rows: dict[str, Row], metrics: Metrics) -> answers.Predicted:
     about = _about(name, rows, metrics)
-    return answers.Predicted(**about, heads=[] if about["rejected"] else served.say(rows))
+    return answers.Predicted(**about, heads=[] if about["rejected"] else now.say(rows))
 
 
 def _features(name: str, rows: dict[str, Row], metrics: Metrics) -> answers.PictureFeatures:

@@ -18,6 +18,7 @@ EVERYWHERE: Told = {
         401: "The token is missing or wrong.",
         403: "A page of another site asks.",
         413: "The body, or a picture in it, is too large.",
+        414: "The address is too long.",
         415: "The body is of a type that is not taken.",
         421: "The service is not called by that name.",
         422: "A part of the address is not what it should be.",

@@ -11,7 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -102,7 +102,7 @@ def serve(tmp_path: Path, trained_once: Path, bases: Bases, monkeypatch: pytest.
         store = Store.open(tmp_path / "store")
         served = ServedHeads([tmp_path / "bundles"], store, keep=keep)
         app = guarded(served, "127.0.0.1", token)
-        app.limits = limits or app.limits
+        app = replace(app, limits=limits) if limits else app
         listening = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, **server_options()))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -59,6 +59,12 @@ def test_every_body_and_every_answer_has_an_example(reference: dict[str, Any]) -
     assert found == []
 
 
+def test_what_any_request_may_be_refused_with_is_told_of_every_route(reference: dict[str, Any]) -> None:
+    refusals = {"400", "401", "403", "413", "414", "415", "421", "431", "503"}
+    for path, operation in operations(reference):
+        assert operation["responses"].keys() >= refusals, path
+
+
 def test_without_a_token_none_is_asked_for(reference: dict[str, Any]) -> None:
     assert "securitySchemes" not in reference["components"]
     assert not any("security" in operation for _, operation in operations(reference))

@@ -170,6 +170,13 @@ def test_an_answer_that_makes_no_sense_is_one_message(
         predict_at(url, "pets", [tmp_path])
 
 
+def test_a_head_that_is_taken_away_in_between_is_one_message(answering: Answering, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    url = answering((200, {}, _HEADS), (200, {}, json.dumps({"predictions": [{**_GOOD, "heads": []}]}).encode()))
+    with pytest.raises(InputError, match="stopped serving this head"):
+        predict_at(url, "pets", [tmp_path])
+
+
 def test_the_words_of_a_refusal_are_told(answering: Answering, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     url = answering((200, {}, _HEADS), (413, {}, b'{"detail": "too \\u001b[31mlarge"}'))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle, read_bundle
 from heads.service import gallery as module
-from heads.service.gallery import Gallery, label_of
+from heads.service.gallery import Gallery, label_of, read_picture
 from tests.commands import good
 from tests.pictures import class_folders
 from tests.stubs import Bases
@@ -48,17 +49,18 @@ def features_of(bundle: Bundle, store: Path, digest: bytes) -> np.ndarray:
 def test_a_picture_is_found_where_it_was_last_seen(gallery: Gallery, photos: Path) -> None:
     file = photos / "test" / "cats" / "1.png"
     digest = hashlib.sha256(file.read_bytes()).digest()
-    assert gallery.picture(digest) == file.read_bytes()
+    assert gallery.file_of(digest) == file
+    assert read_picture(file, digest) == file.read_bytes()
     assert gallery.folder_of(digest) == "cats"
     assert gallery.folder_of(bytes(32)) is None
     with pytest.raises(KeyError):
-        gallery.picture(bytes(32))
+        gallery.file_of(bytes(32))
     file.write_bytes(b"another")
     with pytest.raises(KeyError):
-        gallery.picture(digest)
+        read_picture(file, digest)
     file.unlink()
     with pytest.raises(OSError, match=r"1\.png"):
-        gallery.picture(digest)
+        read_picture(file, digest)
 
 
 def test_the_nearest_are_others_than_the_image_itself_and_among_those_that_are_asked_for(
@@ -105,6 +107,54 @@ def test_a_map_shows_the_images_of_a_head_once_and_stays_as_it_is(gallery: Galle
     assert gallery.places(bundle) is places
 
 
+def test_a_map_that_could_not_be_drawn_is_drawn_once_there_are_features(
+    gallery: Gallery, bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Bundle] = []
+    real = module._draw
+    monkeypatch.setattr(module, "_draw", lambda bundle, store: (drawn.append(bundle), real(bundle, store))[1])
+    shutil.rmtree(tmp_path / "store" / "ns")
+    assert gallery.places(bundle) is None
+    assert gallery.places(bundle) is None
+    assert len(drawn) == 1, "nothing has changed"
+    good("extract", photos, "--image-size", "32", "--store", tmp_path / "store")
+    assert gallery.places(bundle) is not None
+
+
+def test_what_is_searched_is_read_again_only_if_the_store_has_changed(
+    gallery: Gallery, bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SEARCH_SECONDS", 0.0)
+    [spec] = bundle.card.specs
+    query = np.ones(6, np.float32)
+    found = gallery.nearest((spec,), query, bytes(32), 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Neighbours", None)  # calling it would be an error
+        assert gallery.nearest((spec,), query, bytes(32), 100) == found
+    with Store.open(tmp_path / "store").namespace(spec).writer({}) as writer:
+        writer.add(b"7" * 32, 0, query)
+    assert len(gallery.nearest((spec,), query, bytes(32), 100)) == len(found) + 1
+
+
+def test_of_all_that_is_held_for_searches_what_was_used_last_stays(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[Spec, ...]] = []
+    real = Gallery._read
+    monkeypatch.setattr(
+        Gallery, "_read", lambda self, specs, before: (read.append(specs), real(self, specs, before))[1]
+    )
+    one = bundle.card.specs
+    other, third = one * 2, one * 3
+    size = len(Neighbours([CachedRows(Store.open(tmp_path / "store"), one[0])]))
+    gallery = Gallery(Store.open(tmp_path / "store"), most_bytes=size * (4 * 6 * 4 + 2 * 32))
+    for specs in (one, other, one, third, one, other):
+        gallery.nearest(specs, np.ones(6 * len(specs), np.float32), bytes(32), 3)
+    assert read == [one, other, third, other]
+    held = sum(renewed.made.neighbours.nbytes for renewed in gallery._searched.values() if renewed.made)
+    assert held <= gallery._most_bytes
+
+
 def test_only_one_map_is_drawn_at_a_time(gallery: Gallery, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, free, real = threading.Event(), threading.Event(), module.in_the_plane
 
@@ -127,8 +177,10 @@ def test_what_was_held_for_a_head_goes_with_it(
     gallery: Gallery, bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[Spec, ...]] = []
-    real = Gallery._search
-    monkeypatch.setattr(Gallery, "_search", lambda self, specs: (made.append(specs), real(self, specs))[1])
+    real = Gallery._read
+    monkeypatch.setattr(
+        Gallery, "_read", lambda self, specs, before: (made.append(specs), real(self, specs, before))[1]
+    )
     digest = hashlib.sha256((photos / "train" / "dogs" / "0.png").read_bytes()).digest()
     features = features_of(bundle, tmp_path / "store", digest)
     places = gallery.places(bundle)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -8,10 +9,11 @@ from contextlib import suppress
 import pytest
 
 from heads.service.guard import HEADERS
-from heads.service.limits import Limits
-from heads.service.run import CONNECTIONS_OF_ONE
+from heads.service.limits import CONNECTIONS, CONNECTIONS_OF_ONE, Limits
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
+from tests.stubs import hold
+from tests.waiting import until
 
 _TOKEN = "0123456789abcdef-token"
 
@@ -31,8 +33,18 @@ def test_every_answer_has_the_headers_that_browsers_heed(serve: Serve) -> None:
     for path in ("/healthz", "/v1/heads", "/nowhere"):
         found = running.ask("GET", path).headers
         assert all(found[name.decode()] == value.decode() for name, value in HEADERS.items())
-        assert "access-control-allow-origin" not in found
         assert "server" not in found
+
+
+def test_no_page_is_ever_told_that_it_may_ask(serve: Serve) -> None:
+    running = serve()
+    for origin, expected in ((running.url, (405, 200)), ("https://evil.example", (403, 403))):
+        named = {"origin": origin, "access-control-request-method": "POST"}
+        preflight = running.ask("OPTIONS", "/v1/predict", headers=named)
+        answer = running.ask("GET", "/v1/heads", headers=named)
+        assert (preflight.status_code, answer.status_code) == expected
+        for found in (preflight, answer):
+            assert not [name for name in found.headers if name.startswith("access-control")]
 
 
 @pytest.mark.parametrize("given", [None, "Bearer wrong", f"Bearer {_TOKEN}x", _TOKEN, f"Basic {_TOKEN}", "Bearer"])
@@ -59,10 +71,11 @@ def test_by_its_own_names_it_is(serve: Serve, host: str) -> None:
     assert serve().ask("GET", "/v1/heads", headers={"host": host}).status_code == 200
 
 
-def test_a_page_of_another_site_cannot_send_a_picture(serve: Serve) -> None:
+def test_a_page_of_another_site_is_refused(serve: Serve) -> None:
     running = serve()
     answer = running.ask("POST", "/v1/predict", content=png(1), headers={"origin": "https://evil.example"})
     assert answer.status_code == 403
+    assert running.ask("GET", "/v1/heads", headers={"origin": "https://evil.example"}).status_code == 403
     own = running.ask("POST", "/v1/predict", content=png(1), headers={"origin": running.url})
     assert own.status_code == 200
 
@@ -82,6 +95,7 @@ def test_a_page_of_another_site_cannot_send_a_picture(serve: Serve) -> None:
         (b"GET /nowhere HTTP/9.9\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
         (b"\0\1\2\3\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"a" * 100_000 + b"\r\n\r\n", 431),
+        (b"GET /healthz?" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
         (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", 431),
     ],
 )
@@ -89,6 +103,32 @@ def test_a_request_that_breaks_the_rules_is_refused(serve: Serve, data: bytes, e
     answer = serve().raw(data)
     assert status(answer) == expected, answer[:300]
     assert b"Traceback" not in answer
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ((b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 10_000, b"a" * 10_000), 431),
+        ((b"\0\1\2\3\r\n\r\n",), 400),
+        ((request(Transfer_Encoding="chunked"), b"zz\r\nhello\r\n"), 400),
+    ],
+    ids=["a head in pieces", "no request", "a chunk that is none"],
+)
+def test_what_is_no_request_is_refused_in_the_words_of_all_refusals(
+    serve: Serve, pieces: tuple[bytes, ...], expected: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", serve().port), timeout=20) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.2)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert status(answer) == expected
+    assert json.loads(body)["detail"]
+    told = {line.split(b": ")[0].lower(): line.split(b": ", 1)[1] for line in head.split(b"\r\n")[1:]}
+    assert told.items() >= {b"content-type": b"application/json", b"connection": b"close", **HEADERS}.items()
 
 
 @pytest.mark.parametrize(
@@ -142,6 +182,32 @@ def test_a_body_that_trickles_is_given_up(serve: Serve) -> None:
             except OSError:
                 break
     assert status(answer) == 408
+
+
+def answer_to_a_body(running: Running, first: bytes, then: bytes) -> bytes:
+    """What is answered to a body without end of which first these bytes come, and then others ten times a second."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall(request(first, Content_Length=str(2**20)))
+        connection.settimeout(0.1)
+        stop = time.monotonic() + 15
+        while time.monotonic() < stop:
+            with suppress(TimeoutError):
+                return connection.recv(65536) + connection.recv(65536)
+            connection.sendall(then)
+    return b""
+
+
+def test_a_body_that_pauses_is_given_up_however_fast_it_was(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heads.service.guard._STALL_SECONDS", 0.5)
+    answer = answer_to_a_body(serve(), bytes(200_000), b"")
+    assert status(answer) == 408
+    assert b"took too long" in answer
+
+
+def test_a_body_that_takes_long_is_given_up_however_steadily_it_comes(serve: Serve) -> None:
+    answer = answer_to_a_body(serve(limits=Limits(body_seconds=1.0)), b"x", bytes(8192))
+    assert status(answer) == 408
+    assert b"took too long" in answer
 
 
 def test_headers_that_trickle_are_given_up(serve: Serve) -> None:
@@ -202,16 +268,61 @@ def test_a_client_that_connects_and_says_nothing_is_given_up(serve: Serve) -> No
         assert connection.recv(65536) == b""
 
 
-def held(running: Running, address: str, count: int) -> list[socket.socket]:
-    """So many connections from an address, each of which owes most of a body."""
+def held(running: Running, address: str, count: int, body: bytes = b"x") -> list[socket.socket]:
+    """So many connections from an address, each of which owes the rest of a body."""
     made = [
         socket.create_connection(("127.0.0.1", running.port), timeout=20, source_address=(address, 0))
         for _ in range(count)
     ]
     for connection in made:
-        connection.sendall(request(b"x", Content_Length="1000"))
+        connection.sendall(request(body, Content_Length=str(len(body) + 1000)))
     time.sleep(0.3)
     return made
+
+
+def test_one_address_has_a_share_of_all_bodies_and_others_find_room(serve: Serve) -> None:
+    running = serve(limits=Limits(all_bodies_bytes=40_000))
+    theirs = held(running, "127.0.0.2", 4, bytes(9_000))
+    answer = running.ask("POST", "/v1/predict", content=bytes(15_000), headers={"content-type": "image/png"})
+    assert answer.status_code == 200
+    refused = [connection for connection in theirs if is_answered(connection)]
+    assert len(refused) == 2
+    for connection in theirs:
+        connection.close()
+
+
+def is_answered(connection: socket.socket) -> bool:
+    connection.settimeout(0.1)
+    try:
+        return status(connection.recv(65536)) == 503
+    except TimeoutError:
+        return False
+
+
+def test_bodies_that_are_only_dropped_take_no_room(serve: Serve) -> None:
+    running = serve(token=_TOKEN, limits=Limits(all_bodies_bytes=20_000))
+    theirs = held(running, "127.0.0.1", 4, bytes(9_000))  # they do not bear the token
+    headers = {"content-type": "image/png", "authorization": f"Bearer {_TOKEN}"}
+    assert running.ask("POST", "/v1/predict", content=bytes(9_000), headers=headers).status_code == 200
+    for connection in theirs:
+        connection.close()
+
+
+def test_requests_whose_clients_have_gone_count_until_they_are_answered(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = hold(monkeypatch)
+    running = serve(limits=Limits(requests=4))
+    for seed in (2000, 2001):
+        data = png(seed)
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+            connection.sendall(request(data, Content_Length=str(len(data))))
+            time.sleep(0.3)
+    answer = running.ask("GET", "/healthz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["detail"] == "too many requests"
+    free.set()
+    until(lambda: running.ask("GET", "/healthz").status_code == 200)
 
 
 def test_one_client_cannot_have_all_connections(serve: Serve) -> None:
@@ -220,10 +331,24 @@ def test_one_client_cannot_have_all_connections(serve: Serve) -> None:
     answer = running.ask("POST", "/v1/predict", content=png(1))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.json()["detail"] == "too many connections"
     for connection in mine:
         connection.close()
     time.sleep(0.3)
     assert running.ask("GET", "/healthz").status_code == 200
+
+
+def test_all_clients_together_have_so_many_connections(serve: Serve) -> None:
+    running = serve()
+    theirs = [*held(running, "127.0.0.2", CONNECTIONS // 2), *held(running, "127.0.0.3", CONNECTIONS // 2 - 1)]
+    assert running.ask("GET", "/healthz").status_code == 200
+    theirs += held(running, "127.0.0.3", 1)
+    answer = running.ask("GET", "/healthz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["detail"] == "too many connections"
+    for connection in theirs:
+        connection.close()
+    until(lambda: running.ask("GET", "/healthz").status_code == 200)
 
 
 def test_connections_that_are_refused_take_no_place_of_others(serve: Serve) -> None:

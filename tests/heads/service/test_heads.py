@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from featstore import online
 from featstore.online import Busy, OnlineRows
 from heads.service import heads as module
+from heads.service.heads import ServedHeads
 from tests.commands import good
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
-from tests.stubs import Bases
+from tests.stubs import Bases, hold
 from tests.waiting import until
 
 
@@ -37,6 +39,68 @@ def test_a_bundle_that_is_added_replaced_or_broken_is_noticed(serve: Serve) -> N
     time.sleep(1.1)
     assert [head["name"] for head in running.ask("GET", "/v1/heads").json()["heads"]] == [name]
     assert running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"][0]["heads"]
+
+
+def trained_elsewhere(running: Running) -> Path:
+    """A head on features of another size that is not served."""
+    folder = running.bundle.parent.with_name("elsewhere")
+    good(
+        "train",
+        running.photos,
+        "--head",
+        "logreg",
+        "--image-size",
+        "48",
+        "--out",
+        folder,
+        "--store",
+        running.store.path,
+    )
+    [made] = folder.iterdir()
+    return made
+
+
+def swap(running: Running, other: Path) -> None:
+    """Put the other bundle in the place of the one that is served, and wait until it is."""
+    before = running.served.now.rows.keys()
+    running.bundle.rename(running.bundle.parent.with_name("away"))
+    other.rename(running.bundle)
+    until(lambda: not running.served.now.rows.keys() & before and running.served.is_ready)
+
+
+def test_a_good_bundle_that_takes_the_place_of_another_is_served(serve: Serve) -> None:
+    running = serve()
+    [before] = running.ask("POST", "/v1/features", content=png(1)).json()["pictures"]
+    swap(running, trained_elsewhere(running))
+    [after] = running.ask("POST", "/v1/features", content=png(1)).json()["pictures"]
+    assert not {*before["features"]} & {*after["features"]}
+    [told] = running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"]
+    assert [head["head"] for head in told["heads"]] == [running.head]
+
+
+def test_who_asked_before_a_head_was_replaced_is_answered_by_the_one_before(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve()
+    other = trained_elsewhere(running)
+    free = hold(monkeypatch)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(running.ask, "POST", "/v1/predict", content=png(3000))
+        until(lambda: any(rows._asked for rows in running.served.rows.values()))
+        swap(running, other)
+        free.set()
+        [told] = asked.result().json()["predictions"]
+    assert [head["head"] for head in told["heads"]] == [running.head]
+
+
+def test_of_two_bundles_of_a_name_the_first_is_served_and_the_other_is_told(serve: Serve, bases: Bases) -> None:
+    running = serve()
+    other = running.bundle.parent.with_name("others") / running.head
+    shutil.copytree(running.bundle, other)
+    served = ServedHeads([running.bundle.parent, other.parent], running.store)
+    served.close()
+    assert served.bundles[running.head].path == running.bundle
+    assert served.problems == {str(other): f"another head has this name: {running.bundle}"}
 
 
 def test_a_folder_that_is_emptied_leaves_no_head_and_no_fault(serve: Serve) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,20 @@ def test_neighbours_of_a_head_are_its_training_images_with_the_labels_of_its_tra
         for path in (running.photos / "train").rglob("*.png")
     }
     assert {one["digest"]: one["label"] for one in found} == trained
+
+
+def test_a_thumbnail_waits_for_a_permit_like_any_picture_that_is_decoded(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heads.service.routes.asking._ANSWER_SECONDS", 0.3)
+    running = serve()
+    digest = hashlib.sha256((running.photos / "train" / "cats" / "0.png").read_bytes()).hexdigest()
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(running.served.decoding.one("127.0.0.1", time.monotonic() + 1))
+        answer = running.ask("GET", f"/v1/images/{digest}/thumbnail")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert running.ask("GET", f"/v1/images/{digest}/thumbnail").status_code == 200
 
 
 def test_a_new_picture_has_neighbours_too_once_it_was_predicted(serve: Serve) -> None:

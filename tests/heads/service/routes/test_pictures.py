@@ -4,8 +4,11 @@ import asyncio
 import base64
 import hashlib
 import json
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
@@ -15,9 +18,11 @@ from featstore import online
 from featstore.store import verify
 from heads.service import answers
 from tests.commands import good
-from tests.heads.service.conftest import Serve, line, zipped
+from tests.heads.service.conftest import Running, Serve, line, zipped
 from tests.pictures import png
+from tests.reliability.attacks import png_bomb
 from tests.stubs import Bases, hold
+from tests.waiting import until
 
 
 def test_a_picture_is_answered_as_the_command_line_predicts_it(serve: Serve) -> None:
@@ -94,6 +99,90 @@ def test_too_much_waiting_is_a_503_with_the_time_to_come_back(serve: Serve, monk
     monkeypatch.setattr(online, "MAX_WAITING", 0)
     answer = serve().ask("POST", "/v1/predict", content=png(800))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+
+def test_without_a_cache_new_rows_are_used_and_forgotten(serve: Serve) -> None:
+    running = serve(keep=False)
+    [answer] = running.ask("POST", "/v1/predict", content=png(850)).json()["predictions"]
+    assert len(answer["heads"]) == 1
+    running.served.close()
+    assert running.store.namespaces()[0].summary().rows == 36
+
+
+def test_a_picture_of_too_many_pixels_is_a_reason(serve: Serve) -> None:
+    [answer] = serve().ask("POST", "/v1/predict", content=png_bomb(8000)).json()["predictions"]
+    assert (answer["rejected"], answer["heads"]) == ("too-many-pixels", [])
+
+
+def test_requests_that_come_together_share_a_forward_pass(
+    serve: Serve, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = hold(monkeypatch)
+    running = serve()
+    [rows] = running.served.rows.values()
+    with ThreadPoolExecutor(9) as threads:
+        asked = [threads.submit(running.ask, "POST", "/v1/predict", content=png(2000))]
+        until(lambda: bool(rows._asked) and not rows.waiting)
+        time.sleep(0.1)  # now the base computes the first
+        asked += [threads.submit(running.ask, "POST", "/v1/predict", content=png(2001 + n)) for n in range(8)]
+        until(lambda: rows.waiting == 8)
+        free.set()
+        assert {one.result().status_code for one in asked} == {200}
+    assert sorted(size for runtime in bases.opened for size in runtime.batches if size in (1, 8)) == [1, 8]
+
+
+@pytest.fixture
+def slow_to_decode(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Pictures that end in ``slow`` are decoded when this is set."""
+    free, real = threading.Event(), online.decode
+
+    def decode(data: bytes, pixels: Any) -> Any:
+        if data.endswith(b"slow"):
+            assert free.wait(20)
+        return real(data, pixels)
+
+    monkeypatch.setattr(online, "decode", decode)
+    yield free
+    free.set()
+
+
+def ask_from(address: str, running: Running, data: bytes) -> int:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=30) as there:
+        return there.post(f"{running.url}/v1/predict", content=data).status_code
+
+
+def test_known_pictures_are_answered_while_nothing_more_can_be_decoded_and_new_ones_of_others_while_one_has_its_share(
+    serve: Serve, slow_to_decode: threading.Event
+) -> None:
+    running = serve()
+    known = (running.photos / "train" / "cats" / "0.png").read_bytes()
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(ask_from, "127.0.0.2", running, png(4000 + n) + b"slow") for n in range(4)]
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert running.ask("POST", "/v1/predict", content=png(4010)).status_code == 200
+        asked += [threads.submit(ask_from, "127.0.0.3", running, png(4020 + n) + b"slow") for n in range(4)]
+        time.sleep(0.5)
+        assert running.ask("POST", "/v1/predict", content=known).status_code == 200
+        assert time.monotonic() - began < 10
+        slow_to_decode.set()
+        assert {one.result() for one in asked} == {200}
+
+
+def test_once_its_time_is_over_nothing_more_of_a_request_is_decoded(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heads.service.routes.asking._ANSWER_SECONDS", 0.5)
+    decoded: list[int] = []
+    real = online.decode
+    monkeypatch.setattr(
+        online, "decode", lambda data, pixels: (time.sleep(0.3), decoded.append(len(data)), real(data, pixels))[2]
+    )
+    running = serve()
+    body = zipped(**{f"{seed}.png": png(5000 + seed) for seed in range(20)})
+    answer = running.ask("POST", "/v1/predict", content=body, headers={"content-type": "application/zip"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert len(decoded) <= 2
 
 
 def test_the_end_commits_what_is_new(serve: Serve) -> None:

@@ -1,0 +1,19 @@
+"""Who asks, and how long may be worked on an answer."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import Request
+
+_ANSWER_SECONDS = 30.0
+
+
+def asker_of(request: Request) -> str | None:
+    """The address in whose name permits and places are taken."""
+    return request.client.host if request.client else None
+
+
+def answer_until() -> float:
+    """When an answer that is begun now must be there (of ``time.monotonic``)."""
+    return time.monotonic() + _ANSWER_SECONDS
