@@ -11,7 +11,7 @@ from typing import Any
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset, DatasetOptions, open_dataset
 from featstore.errors import InputError, unknown_name
-from featstore.extraction import Extraction, ExtractOptions, write_ledger
+from featstore.extraction import Extraction, ExtractOptions, engine_named, write_ledger
 from featstore.extraction import extract as run_extraction
 from featstore.folders import default_store
 from featstore.job import Job, Request, resolve_jobs
@@ -43,19 +43,23 @@ def extract(
     store: StoreLike = None,
     options: ExtractOptions | None = None,
     ledger: Path | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Extraction:
     """Compute what the store lacks of ``data``, for one backbone or for several in one pass over the files.
 
     ``settings`` are fields of :class:`Request` for backbones given by name: ``image_size=150, pooling="map"``.
-    Rejected images are listed in ``ledger`` (None: a CSV file in the store).
+    Rejected images are listed in ``ledger`` (None: a CSV file in the store). ``engine`` is "local", or "ray" for the
+    Ray cluster at ``address`` (None: what $RAY_ADDRESS names, or Ray started on this machine).
     Raises InputError, ReadOnlyError, NoSpaceError, DamageError (see their exit codes in docs/CLI.md).
     """
     started = time.perf_counter()
+    runs_on = engine_named(engine, address)
     dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
     prepared = time.perf_counter() - started
-    done = run_extraction(dataset, jobs, where.create(), options, progress)
+    done = run_extraction(dataset, jobs, where.create(), options, progress, engine=runs_on)
     listed = write_ledger(done.report.rejects, ledger, where, dataset)
     return replace(done, report=replace(done.report.after(prepared), ledger=listed))
 

@@ -38,6 +38,13 @@ def extract(
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to list rejected images.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Reading threads (default: one a core).")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="What computes: this machine, or a Ray cluster that sees the files.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of the cluster (default: $RAY_ADDRESS, or one of this machine)."),
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went, and what would help.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -49,6 +56,8 @@ def extract(
       featstore extract photos.zip -b vgg16 -b xception --image-size 150
 
       featstore extract photos/ --views 4 --augment rotation_range=20,horizontal_flip=true
+
+      featstore extract /shared/photos --store /shared/store --engine ray --address head:6379
     """
     options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers)
     images = open_data(data, dataset)
@@ -59,6 +68,8 @@ def extract(
         store=open_store(store),
         options=options,
         ledger=ledger,
+        engine=engine,
+        address=address,
         progress=for_stream(),
     )
     show.extraction(done.report)

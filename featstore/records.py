@@ -49,9 +49,13 @@ class Rejected(Exception):
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.code}: {detail}")
+        super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        """Both, for people."""
+        return f"{self.reason.code}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)

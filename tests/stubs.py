@@ -61,10 +61,15 @@ class Bases:
         return sum(runtime.images for runtime in self.opened)
 
     def open(
-        self, graph: GraphSpec, runtime: str = "auto", device: str | None = None, batch_size: int = BATCH_SIZE
+        self,
+        graph: GraphSpec,
+        runtime: str = "auto",
+        device: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        cores: int | None = None,
     ) -> StubRuntime:
         """In place of ``open_runtime``."""
-        del runtime, device
+        del runtime, device, cores
         self.opened.append(StubRuntime(graph, batch_size))
         return self.opened[-1]
 

@@ -87,7 +87,8 @@ OWNERS = {
     "tf2onnx": {"heads.export.formats"},
     "h5py": {"featstore.store."},
     "hdf5plugin": {"featstore.store."},
-    "pyarrow": {"featstore.store.export"},
+    "pyarrow": {"featstore.extraction.on_ray", "featstore.store.export"},
+    "ray": {"featstore.extraction.on_ray"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {
         "cli",
@@ -116,6 +117,7 @@ HEAVY = (
     "sklearn",
     "pandas",
     "pyarrow",
+    "ray",
     "matplotlib",
     "jinja2",
 )

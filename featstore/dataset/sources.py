@@ -6,10 +6,12 @@ import os
 import stat
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from io import FileIO
 from typing import Protocol
 
+from featstore.dataset.listing import list_zip
 from featstore.records import Reason, Rejected, Stamp
 from featstore.zips import refused_method
 
@@ -99,6 +101,10 @@ class ZipSource:
         found = os.stat(location if archive.fp is None else archive.fp.fileno())
         self._times = (found.st_mtime_ns, found.st_ctime_ns)
 
+    def __reduce__(self) -> tuple[Callable[..., ZipSource], tuple[str, tuple[int, int]]]:
+        """In another process the archive is opened anew."""
+        return _opened_again, (self.location, self._times)
+
     def stamp(self, path: str) -> Stamp:
         """Size, CRC and the archive's times; raises OSError if there is no such entry."""
         entry = self._entries.get(path)
@@ -136,6 +142,13 @@ class ZipSource:
             raise Rejected(Reason.UNREADABLE, "no such entry in the zip") from error
         except Exception as error:  # each decompressor has errors of its own, encryption is a RuntimeError
             raise Rejected(Reason.UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+@lru_cache(maxsize=1)
+def _opened_again(location: str, times: tuple[int, int]) -> ZipSource:
+    """The source of a zip that another process has opened; listed once, unless it has changed since."""
+    _, archive, entries = list_zip(location)
+    return ZipSource(location, archive, entries)
 
 
 def _check_size(size: int, largest: int | None) -> None:

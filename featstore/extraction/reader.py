@@ -44,12 +44,13 @@ class Prepared:
     """One image, read.
 
     ``digest`` is None if the file could not be read (then ``rejected`` says why); ``pixels`` holds uint8 (H, W, 3)
-    for every Picture that was wanted, and is empty if none was, or if decoding failed. Times in seconds.
+    for every Picture that was ``wanted``, and is empty if none was, or if decoding failed. Times in seconds.
     """
 
     index: int
     stamp: Stamp | None = None
     digest: bytes | None = None
+    wanted: frozenset[Picture] = frozenset()
     pixels: Mapping[Picture, npt.NDArray[np.uint8]] = field(default_factory=dict)
     rejected: Rejected | None = None
     read_seconds: float = 0.0
@@ -79,7 +80,7 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
             if caught.reason is Reason.UNREADABLE:  # the machine's state (no memory), not the file's: nothing to keep
                 return Prepared(index, rejected=caught)
             rejected = caught
-    return Prepared(index, stamp, digest, pixels, rejected, read - started, time.perf_counter() - read)
+    return Prepared(index, stamp, digest, pictures, pixels, rejected, read - started, time.perf_counter() - read)
 
 
 def _make(pictures: frozenset[Picture], data: bytes, digest: bytes) -> dict[Picture, npt.NDArray[np.uint8]]:

@@ -1,39 +1,34 @@
-"""The composer of a run: which images to read, which lane wants them, what came of it."""
+"""The composer of a run: which images to read, who computes what is missing, what came of it."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore import machine, rates
+from featstore import machine
 from featstore.dataset import Dataset
-from featstore.errors import DamageError, FeatstoreError, InputError, Interrupted
-from featstore.extraction.lane import Lane, MemorySink
-from featstore.extraction.reader import Picture, Prepared, in_order, prepare
+from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError, StorageError
+from featstore.extraction import local
+from featstore.extraction.engine import Engine, Tally, Work
+from featstore.extraction.missing import Missing
+from featstore.extraction.reader import Prepared
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
+from featstore.extraction.sink import MemorySink
 from featstore.job import Job
 from featstore.progress import Advance, Progress, silent
-from featstore.records import SPLITS, Digests, Reason
-from featstore.runtime import BATCH_SIZE
+from featstore.records import Digests, Reason
 from featstore.scan import StatCache, known_digests
 from featstore.store import Store
 
-_MEASURABLE = 4 * BATCH_SIZE
-"""Rows after which a run's rate is worth remembering for the next plan."""
-
 _SAVE_SECONDS = 60.0
 """How often what is known of files is saved during a run."""
-
-_AHEAD = 4 * BATCH_SIZE
-"""Pictures made ahead of the backbone; with the pixels of one this bounds the memory of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +65,12 @@ def extract(
     options: ExtractOptions | None = None,
     progress: Progress = silent,
     memory: MemorySink | None = None,
+    engine: Engine = local.compute,
 ) -> Extraction:
     """Compute and commit every row of ``jobs`` that ``store`` lacks for ``dataset``; one pass over the files.
 
-    With ``memory`` (for one job only) new rows go there, and the store is read but not written.
+    ``engine`` is what computes, here or elsewhere. With ``memory`` (for one job only) new rows go there, and the store
+    is read but not written.
 
     Raises
     ------
@@ -83,7 +80,7 @@ def extract(
     """
     if not jobs:
         raise InputError("nothing to extract with", where="backbone", expected="at least one", received="none")
-    return _Run(dataset, jobs, store, options or ExtractOptions(), memory).go(progress)
+    return _Run(dataset, jobs, store, options or ExtractOptions(), memory, engine).go(progress)
 
 
 class _Run:
@@ -94,12 +91,12 @@ class _Run:
         store: Store,
         options: ExtractOptions,
         memory: MemorySink | None,
+        engine: Engine,
     ) -> None:
         self.started = time.perf_counter()
-        self.dataset, self.store, self.options = dataset, store, options
-        self.base = ThreadPoolExecutor(1, thread_name_prefix="featstore-base")
-        retry = options.retry_rejected
-        self.lanes = [Lane(job, store, self.base, retry_rejected=retry, sink=memory) for job in jobs]
+        self.dataset, self.store, self.options, self.memory, self.engine = dataset, store, options, memory, engine
+        self.missing = [Missing(job, store, retry_rejected=options.retry_rejected) for job in jobs]
+        self.tallies = [Tally() for _ in jobs]
         self.cache = StatCache.load(store.scan_folder, dataset.source.location)
         self.scan = known_digests(dataset, self.cache, rehash=options.rehash)
         self.seconds = defaultdict(float, scan=time.perf_counter() - self.started)
@@ -109,64 +106,51 @@ class _Run:
     def go(self, progress: Progress) -> Extraction:
         todo = self._todo()
         if len(todo):
-            label = "extract " + " + ".join(dict.fromkeys(lane.job.spec.backbone for lane in self.lanes))
+            label = "extract " + " + ".join(dict.fromkeys(one.job.spec.backbone for one in self.missing))
             with progress(label, len(todo)) as advance:
                 self._compute(todo, advance)
-        for lane in self.lanes:
-            lane.set_damaged_aside()
-        each = [self._reasons(lane) for lane in self.lanes]
+        each = [self._reasons(*pair) for pair in zip(self.missing, self.tallies, strict=True)]
         report = self._report(each)
         if self.options.on_error == "fail" and report.rejects:
             raise _rejection(report.rejects)
-        fresh = np.stack([lane.missing(self.scan.values).any(axis=0) for lane in self.lanes])
+        fresh = np.stack([one(self.scan.values).any(axis=0) for one in self.missing])
         reasons = np.stack([of_views.max(axis=0) for of_views in each])
-        jobs = tuple(lane.job for lane in self.lanes)
+        jobs = tuple(one.job for one in self.missing)
         return Extraction(report, jobs, self.scan.values, self.scan.known, reasons, fresh & (reasons == 0))
 
     def _todo(self) -> npt.NDArray[np.intp]:
-        """Indices of the images to read: those of unknown content and those that a lane has no row for."""
+        """Indices of the images to read: those of unknown content and those that a row is missing of."""
         needed = ~self.scan.known
-        for lane in self.lanes:
-            asked = lane.job.asks(self.dataset, self.scan.values)
-            needed = needed | (asked & lane.missing(self.scan.values).any(axis=0))
+        for one in self.missing:
+            asked = one.job.asks(self.dataset, self.scan.values)
+            needed = needed | (asked & one(self.scan.values).any(axis=0))
         return np.flatnonzero(needed)
 
     def _compute(self, todo: npt.NDArray[np.intp], advance: Advance) -> None:
-        read = partial(prepare, self.dataset, wanted=self._wanted)
-        ahead = max(1, _AHEAD // sum(len(lane.job.views) for lane in self.lanes))
+        work = Work(self.dataset, todo.tolist(), self.missing, self.store, self.workers, self.memory, self.tallies)
         try:
-            for image in in_order(read, todo.tolist(), workers=self.workers, ahead=ahead):
-                self._take(image)
-                advance(1)
-                if image.rejected and self.options.on_error == "fail":
-                    break
-            for lane in self.lanes:
-                lane.finish()
+            with closing(self.engine(work)) as images:
+                for image in images:
+                    self._take(image)
+                    advance(1)
+                    if image.rejected and self.options.on_error == "fail":
+                        break
         except KeyboardInterrupt:
-            self._close_lanes()
-            kept = sum(lane.committed for lane in self.lanes)
-            raise Interrupted(
-                f"interrupted: {kept} new rows are kept in the store",
-                where=self.store.path,
-                todo="run the same command again: it goes on from there",
-            ) from None
-        except BaseException:
-            self._close_lanes()
-            raise
+            raise self._interrupted() from None
         finally:
-            self.base.shutdown()
             self.cache.save()
 
-    def _wanted(self, index: int, digest: bytes) -> frozenset[Picture]:
-        return frozenset().union(*(self._pictures(lane, index, digest) for lane in self.lanes))
-
-    def _pictures(self, lane: Lane, index: int, digest: bytes) -> frozenset[Picture]:
-        """What the lane wants of an image: nothing if its job is not about the image's split."""
-        asked = lane.job.splits == SPLITS or self.dataset.split_at(index, digest) in lane.job.splits
-        return lane.pictures(digest) if asked else frozenset()
+    def _interrupted(self) -> Interrupted:
+        if self.memory is not None:
+            return Interrupted("interrupted: nothing was to be kept, and nothing was")
+        return Interrupted(
+            f"interrupted: {sum(tally.committed for tally in self.tallies)} new rows are kept in the store",
+            where=self.store.path,
+            todo="run the same command again: it goes on from there",
+        )
 
     def _take(self, image: Prepared) -> None:
-        """Hand one image to the lanes that want it."""
+        """Remember what is known of an image now."""
         self.seconds["read"] += image.read_seconds
         self.seconds["decode"] += image.decode_seconds
         self.scan.known[image.index] = image.digest is not None
@@ -180,56 +164,51 @@ class _Run:
         if time.monotonic() - self.saved > _SAVE_SECONDS:  # a kill must not cost reading a million files again
             self.cache.save()
             self.saved = time.monotonic()
-        for lane in self.lanes:
-            pictures = self._pictures(lane, image.index, image.digest)
-            if not (pictures and lane.claim(image.digest)):
-                continue
-            for picture in sorted(pictures, key=lambda one: one.view):
-                if image.rejected:
-                    lane.reject(image.digest, picture.view, image.rejected.reason)
-                else:
-                    lane.push(image.digest, picture.view, image.pixels[picture])
 
-    def _close_lanes(self) -> None:
-        """Commit what is complete; the error that brought us here is the one to report."""
-        for lane in self.lanes:
-            try:
-                lane.close()
-            except FeatstoreError:
-                continue
+    def _set_damaged_aside(self) -> int:
+        """Have the damaged segments that were found set aside, and count them; their rows were missing like any others.
+
+        Where the store cannot be written they stay: none of their rows is served anyway.
+        """
+        aside = 0
+        for one in self.missing:
+            if one.rows.own.damaged and self.memory is None:
+                with suppress(ReadOnlyError, NoSpaceError, StorageError):
+                    self.store.namespace(one.job.spec).writer({})
+                    aside += len(one.rows.own.damaged)
+        return aside
 
     def _report(self, reasons: Sequence[npt.NDArray[np.int16]]) -> ExtractReport:
+        quarantined = self._set_damaged_aside()
         rejects = tuple(self._rejects(np.max([of_views.max(axis=0) for of_views in reasons], axis=0)))
-        for lane in self.lanes:
-            for stage, seconds in lane.seconds.items():
+        for tally in self.tallies:
+            for stage, seconds in tally.seconds.items():
                 self.seconds[stage] += seconds
-            known = rates.is_measured(lane.job, self.store)
-            if lane.computed >= (_MEASURABLE if known else BATCH_SIZE):  # a rough measure is better than none
-                rates.record(lane.job, self.store, lane.computed / lane.seconds["backbone"])
+        parts = zip(self.missing, self.tallies, reasons, strict=True)
         return ExtractReport(
             images=len(self.dataset),
-            specs=tuple(_spec_report(lane, why) for lane, why in zip(self.lanes, reasons, strict=True)),
+            specs=tuple(_spec_report(one.job, tally, why) for one, tally, why in parts),
             rejects=rejects,
             seconds=time.perf_counter() - self.started,
             stages=dict(self.seconds),
             workers=self.workers,
             store=self.store.path,
             store_bytes=self.store.size(),
-            quarantined=sum(lane.quarantined for lane in self.lanes),
+            quarantined=quarantined,
         )
 
-    def _reasons(self, lane: Lane) -> npt.NDArray[np.int16]:
-        """The number of the Reason of each view and image for one lane, int16 (V, N), 0 where it has features."""
-        reasons = np.maximum(lane.status(self.scan.values), 0)
+    def _reasons(self, missing: Missing, tally: Tally) -> npt.NDArray[np.int16]:
+        """The number of the Reason of each view and image for one job, int16 (V, N), 0 where it has features."""
+        reasons = np.maximum(missing.status(self.scan.values), 0)
         if self.options.retry_rejected:
             reasons[:] = 0
-        if lane.rejected:
+        if tally.rejected:
             digests = [digest.tobytes() for digest in self.scan.values]
-            for view, row in zip(lane.job.views, reasons, strict=True):
-                row[:] = [lane.rejected.get((digest, view), old) for digest, old in zip(digests, row, strict=True)]
+            for view, row in zip(missing.job.views, reasons, strict=True):
+                row[:] = [tally.rejected.get((digest, view), old) for digest, old in zip(digests, row, strict=True)]
         for index, rejected in self.scan.rejects.items():
             reasons[:, index] = rejected.reason
-        return np.where(lane.job.asks(self.dataset, self.scan.values), reasons, np.int16(-1))
+        return np.where(missing.job.asks(self.dataset, self.scan.values), reasons, np.int16(-1))
 
     def _rejects(self, reasons: npt.NDArray[np.int16]) -> list[RejectedImage]:
         return [
@@ -242,23 +221,23 @@ class _Run:
         ]
 
 
-def _spec_report(lane: Lane, reasons: npt.NDArray[np.int16]) -> SpecReport:
+def _spec_report(job: Job, tally: Tally, reasons: npt.NDArray[np.int16]) -> SpecReport:
     rejected = int((reasons > 0).sum())
-    seconds = lane.seconds["backbone"]
+    seconds = tally.seconds["backbone"]
     return SpecReport(
-        backbone=lane.job.spec.backbone,
-        fingerprint=lane.job.spec.fingerprint,
-        preprocessing=lane.job.spec.preprocessing,
-        pooling=lane.job.spec.pooling,
-        precision=lane.job.spec.precision,
-        runtime=lane.job.runtime,
-        augmentation=lane.job.spec.augmentation,
-        views=len(lane.job.views),
-        hits=int((reasons >= 0).sum()) - lane.computed - rejected,
-        computed=lane.computed,
+        backbone=job.spec.backbone,
+        fingerprint=job.spec.fingerprint,
+        preprocessing=job.spec.preprocessing,
+        pooling=job.spec.pooling,
+        precision=job.spec.precision,
+        runtime=job.runtime,
+        augmentation=job.spec.augmentation,
+        views=len(job.views),
+        hits=int((reasons >= 0).sum()) - tally.computed - rejected,
+        computed=tally.computed,
         rejected=rejected,
         seconds=seconds,
-        images_per_second=lane.computed / seconds if seconds else 0.0,
+        images_per_second=tally.computed / seconds if seconds else 0.0,
     )
 
 

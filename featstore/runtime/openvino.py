@@ -42,16 +42,22 @@ class OpenVinoRuntime:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, graph: GraphSpec, device: str | None = None, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(
+        self,
+        graph: GraphSpec,
+        device: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        cores: int | None = None,
+    ) -> None:
         _check(graph, device)
         self.precision: Precision = graph.precision
         self.batch_size = batch_size
         self._image_size = graph.image_size
         divides = batch_size >= BATCH_SIZE and batch_size % _HALVES == 0
-        parts = _HALVES if divides and machine.describe().cores > 1 else 1
+        parts = _HALVES if divides and (cores or machine.describe().cores) > 1 else 1
         model = _graph(graph)
         model.reshape([batch_size // parts, *graph.image_size, 3])
-        compiled = _compile(model, graph.precision, parts)
+        compiled = _compile(model, graph.precision, parts, cores)
         self.feature_shape: tuple[int, ...] = tuple(compiled.output(0).shape)[1:]
         self._requests = [compiled.create_infer_request() for _ in range(parts)]
 
@@ -85,9 +91,11 @@ def _check(graph: GraphSpec, device: str | None) -> None:
         )
 
 
-def _compile(model: openvino.Model, precision: Precision, streams: int) -> Any:
+def _compile(model: openvino.Model, precision: Precision, streams: int, cores: int | None = None) -> Any:
     hint = _HINTS[precision]
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": streams}
+    if cores is not None:
+        options["INFERENCE_NUM_THREADS"] = cores
     compiled = openvino.Core().compile_model(model, "CPU", options)
     granted = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if granted != hint:  # it is a hint only: OpenVINO falls back without a word, and the rows would be mislabelled

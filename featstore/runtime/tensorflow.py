@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class TensorFlowRuntime:
     name = "tensorflow"
     batch_size = BATCH_SIZE
 
-    def __init__(self, graph: GraphSpec, device: str | None = None) -> None:
+    def __init__(self, graph: GraphSpec, device: str | None = None, cores: int | None = None) -> None:
         if graph.precision == "int8":
             raise InputError(
                 "int8 is computed by OpenVINO", where="--runtime", expected="openvino", received="tensorflow"
@@ -29,6 +30,9 @@ class TensorFlowRuntime:
         import_keras()
         import tensorflow as tf
 
+        if cores is not None:
+            with suppress(RuntimeError):  # it has computed already
+                tf.config.threading.set_intra_op_parallelism_threads(cores)
         self.device = _choose_device(tf, device)
         self.precision: Precision = graph.precision
         self._image_size = graph.image_size

@@ -12,7 +12,7 @@ Cheap to import: HDF5 is loaded once a segment is opened or written. Exporting i
 
 from featstore.store.compact import CompactReport, compact
 from featstore.store.namespace import Namespace, Summary
-from featstore.store.rows import FORMAT_VERSION, SECONDS_PER_COMMIT, Damage, Rows
+from featstore.store.rows import FORMAT_VERSION, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Damage, Rows
 from featstore.store.snapshot import Snapshot
 from featstore.store.store import Store
 from featstore.store.verify import VerifyReport, verify
@@ -20,6 +20,7 @@ from featstore.store.writer import Writer
 
 __all__ = [
     "FORMAT_VERSION",
+    "ROWS_PER_COMMIT",
     "SECONDS_PER_COMMIT",
     "CompactReport",
     "Damage",

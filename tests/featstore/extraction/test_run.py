@@ -14,7 +14,6 @@ import featstore
 from featstore import ExtractOptions, Request, Store, api, decode, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
-from featstore.extraction import run as run_module
 from featstore.records import Reason
 from featstore.store import verify
 from featstore.store import writer as writer_module
@@ -194,7 +193,7 @@ def test_ctrl_c_keeps_the_finished_batches_and_the_next_run_goes_on(
     tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = class_folders(tmp_path / "many", count=14)  # 84 images: two full batches and a rest
-    real = run_module.Lane.push
+    real = lane_module.Lane.push
     pushed = 0
 
     def push(self: lane_module.Lane, digest: bytes, view: int, pixels: np.ndarray) -> None:
@@ -204,7 +203,7 @@ def test_ctrl_c_keeps_the_finished_batches_and_the_next_run_goes_on(
             raise KeyboardInterrupt
         real(self, digest, view, pixels)
 
-    monkeypatch.setattr(run_module.Lane, "push", push)
+    monkeypatch.setattr(lane_module.Lane, "push", push)
     with pytest.raises(Interrupted, match="64 new rows are kept") as caught:
         featstore.extract(photos)
     assert caught.value.exit_code == 130
@@ -239,7 +238,7 @@ def test_a_slow_base_commits_after_every_batch(tmp_path: Path, bases: Bases, mon
 def test_a_base_that_cannot_be_opened_leaves_no_namespace_behind(
     photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch, private_home: Path
 ) -> None:
-    def refuse(*args: object) -> None:
+    def refuse(*given: object, **named: object) -> None:
         raise InputError("no such precision here")
 
     monkeypatch.setattr(lane_module, "open_runtime", refuse)

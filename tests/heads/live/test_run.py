@@ -154,7 +154,7 @@ def test_images_without_finite_features_are_left_out_of_training_and_of_scores(
     from featstore.extraction import lane
 
     plain = lane.open_runtime
-    monkeypatch.setattr(lane, "open_runtime", lambda *given: _Spoiled(plain(*given)))
+    monkeypatch.setattr(lane, "open_runtime", lambda *given, **named: _Spoiled(plain(*given, **named)))
     found = trained(photos, store, PLANS["maps"], tmp_path / "out")
     assert read_bundle(found.bundle).card.rows == 11
     assert found.held_out.n == len(found.paths) == len(found.answers) == 11

@@ -1,0 +1,24 @@
+"""The engines by name."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from featstore.errors import InputError, unknown_name
+from featstore.extraction import local
+from featstore.extraction.engine import Engine
+
+ENGINES = ("local", "ray")
+
+
+def engine_named(name: str = "local", address: str | None = None) -> Engine:
+    """The engine called ``name``; ``address`` is that of a cluster. Raises InputError."""
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ENGINES, "--engine")
+    if name == "local":
+        if address is not None:
+            raise InputError("a cluster is for another engine", where=f"--address {address}", todo="add --engine ray")
+        return local.compute
+    from featstore.extraction import on_ray
+
+    return partial(on_ray.compute, address=address)

@@ -1,0 +1,46 @@
+"""The engine of one machine: threads read and decode, one base at a time computes, the caller's thread commits."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+
+from featstore import rates
+from featstore.extraction.engine import Work
+from featstore.extraction.lanes import Lanes, pictures_of
+from featstore.extraction.reader import Prepared, in_order, prepare
+from featstore.runtime import BATCH_SIZE
+
+_MEASURABLE = 4 * BATCH_SIZE
+"""Rows after which a run's rate is worth remembering for the next plan."""
+
+_AHEAD = 4 * BATCH_SIZE
+"""Pictures made ahead of the backbone; with the pixels of one this bounds the memory of a run."""
+
+
+def compute(work: Work) -> Generator[Prepared, None, None]:
+    """See :class:`featstore.extraction.engine.Engine`; images come in their order."""
+    lanes = Lanes(work.missing, work.store, work.tallies, memory=work.memory)
+    read = partial(prepare, work.dataset, wanted=partial(pictures_of, work.missing, work.dataset))
+    ahead = max(1, _AHEAD // sum(len(one.job.views) for one in work.missing))
+    try:
+        for image in in_order(read, work.todo, workers=work.workers, ahead=ahead):
+            lanes.take(image)
+            yield image
+        lanes.finish()
+    except GeneratorExit:  # enough was seen: what was taken is computed
+        lanes.finish()
+        raise
+    except BaseException:
+        lanes.close()
+        raise
+    finally:
+        lanes.end()
+    _remember_rates(work)
+
+
+def _remember_rates(work: Work) -> None:
+    for one, tally in zip(work.missing, work.tallies, strict=True):
+        known = rates.is_measured(one.job, work.store)
+        if tally.computed >= (_MEASURABLE if known else BATCH_SIZE):  # a rough measure is better than none
+            rates.record(one.job, work.store, tally.computed / tally.seconds["backbone"])
