@@ -13,15 +13,20 @@ export const percent = (value) => (value === null || value === undefined ? "–"
 
 const pause = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
 
-export async function ask(path, options = {}) {
-  const token = sessionStorage.getItem("token");
-  const headers = { ...(options.headers || {}), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+function unreachable() {
+  throw new Error("The service cannot be reached. Is it still running?");
+}
+
+// ``seconds``: so long an answer may take; for ever if none are given.
+export async function ask(path, { seconds, ...options } = {}) {
   for (let attempt = 1; ; attempt += 1) {
-    const response = await fetch(path, { ...options, headers }).catch(() => {
-      throw new Error("The service cannot be reached. Is it still running?");
-    });
+    const token = sessionStorage.getItem("token");
+    const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+    const signal = seconds ? AbortSignal.timeout(1000 * seconds) : undefined;
+    const response = await fetch(path, { ...options, headers, signal }).catch(unreachable);
     if (response.ok) return response;
     if (response.status === 401) {
+      if (token !== sessionStorage.getItem("token")) continue; // another one was given since
       byId("access").hidden = false;
       throw new Error(token ? "The service refuses this token." : "The service needs its token.");
     }
@@ -35,12 +40,10 @@ export async function ask(path, options = {}) {
   }
 }
 
-export const askJson = async (path) => (await ask(path)).json();
+export const askJson = async (path, options) => (await ask(path, options)).json().catch(unreachable);
 
-export function complain(error) {
-  byId("problem").textContent = error.message || String(error);
-  byId("problem").hidden = false;
-}
+// What is answered at once if the service is well.
+export const askSoon = (path) => askJson(path, { seconds: 10 });
 
 // Puts a small picture of a stored image into an <img>, which goes if there is none.
 export async function thumbnail(digest, image, size = 160) {

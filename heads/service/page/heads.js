@@ -1,6 +1,6 @@
 // The leaderboard, and a head in full: scores, what it confuses, how sure it may be, its worst mistakes.
 
-import { askJson, byId, complain, make, percent, thumbnail } from "./ask.js";
+import { askSoon, byId, make, percent, thumbnail } from "./ask.js";
 import * as map from "./map.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -9,8 +9,25 @@ const MEASURES = [
   ["log_loss", "Log loss"], ["brier", "Brier score"], ["ece", "Expected calibration error"],
 ];
 let heads = [];
-let opened = 0;
+let told = ""; // what the service said of them last
+let opened = null; // the name of the head that is shown in full
+let drawn = null; // what the service said of it
+let asked = 0;
 let sorted = { key: "held_out_accuracy", descending: true };
+
+// Puts the focus on the button that opens a head; on the leaderboard if that head has gone.
+function focusOpener(name) {
+  const board = byId("leaderboard");
+  const button = [...board.tBodies[0].querySelectorAll("button")].find((button) => button.textContent === name);
+  (button ?? board.parentElement).focus();
+}
+
+// A text that is cut off where it is too long.
+function curtailed(name, text, className) {
+  const element = make(name, text, className);
+  element.title = text;
+  return element;
+}
 
 function show() {
   const { key, descending } = sorted;
@@ -20,18 +37,21 @@ function show() {
     const order = typeof x === "number" ? x - y : String(x).localeCompare(String(y));
     return descending ? -order : order;
   });
-  byId("leaderboard").tBodies[0].replaceChildren(...rows.map((head) => {
+  const body = byId("leaderboard").tBodies[0];
+  const focused = body.contains(document.activeElement) ? document.activeElement.textContent : null;
+  body.replaceChildren(...rows.map((head) => {
     const row = make("tr");
     const name = make("td");
-    const button = make("button", head.name, "link");
+    const button = curtailed("button", head.name, "link");
     button.type = "button";
-    button.addEventListener("click", () => open(head.name).catch(complain));
+    button.addEventListener("click", () => open(head.name));
     name.append(button);
-    row.append(name, make("td", head.backbone), make("td", head.head),
+    row.append(name, curtailed("td", head.backbone), make("td", head.head),
       make("td", percent(head.held_out_accuracy), "number"), make("td", percent(head.test_accuracy), "number"),
-      make("td", head.classes.slice(0, 6).join(", ") + (head.classes.length > 6 ? ` and ${head.classes.length - 6} more` : "")));
+      curtailed("td", head.classes.slice(0, 6).join(", ") + (head.classes.length > 6 ? ` and ${head.classes.length - 6} more` : "")));
     return row;
   }));
+  if (focused !== null) focusOpener(focused);
   for (const button of document.querySelectorAll("#leaderboard th button")) {
     const mine = button.dataset.key === key;
     button.parentElement.setAttribute("aria-sort", mine ? (descending ? "descending" : "ascending") : "none");
@@ -153,16 +173,7 @@ function scroll(content, label) {
   return around;
 }
 
-export async function open(name) {
-  const mine = ++opened;
-  const found = await askJson(`/v1/heads/${encodeURIComponent(name)}`);
-  if (mine !== opened) return; // another one was chosen since
-  const details = byId("details");
-  const title = make("h3", name);
-  title.tabIndex = -1;
-  const close = make("button", "Close");
-  close.type = "button";
-  close.addEventListener("click", () => { details.hidden = true; byId("leaderboard").scrollIntoView(); });
+function inFull(found) {
   const settings = Object.entries(found.params).map(([key, value]) => `${key} = ${value}`).join(", ");
   const facts = make("p", `${found.head}${settings ? ` (${settings})` : ""}, the best of ${found.settings_tried} settings on `
     + `${found.chosen_on}; fitted on ${found.images.toLocaleString("en")} images of ${found.fitted_on.join(" and ")}; `
@@ -172,26 +183,76 @@ export async function open(name) {
     ? [make("p", `${found.all_mistakes} of ${found.held_out.images} held-out images were called wrongly`
       + (rest > 0 ? `; the worst ${found.mistakes.length}:` : ":"), "muted"), mistakes(found)]
     : [make("p", "Not one held-out image was called wrongly.", "muted")];
-  const top = make("div", undefined, "top");
-  top.append(title, close);
   const parts = make("div", undefined, "parts");
   parts.append(block("Scores", scroll(scores(found), "Scores")),
     block("How sure it may be", reliability(found.reliability, found.held_out.ece.value),
       make("p", "On the line it is as often right as it says; the larger a dot, the more images.", "muted")),
     block("What it confuses", scroll(confusion(found.confusion), "Confusion matrix")));
-  details.replaceChildren(top, facts, parts, block("Worst mistakes", ...wrong));
-  details.hidden = false;
-  title.focus();
-  details.scrollIntoView();
+  return [facts, parts, block("Worst mistakes", ...wrong)];
 }
 
+// Draws the open head as it is now, if that was not drawn before; why it cannot be, only in the place of nothing.
+async function renew() {
+  const mine = ++asked;
+  const body = byId("details-body");
+  try {
+    const found = await askSoon(`/v1/heads/${encodeURIComponent(opened)}`);
+    const now = JSON.stringify(found);
+    if (mine !== asked || now === drawn) return; // another one was opened since, or nothing is new
+    drawn = now;
+    if (body.contains(document.activeElement)) byId("details-title").focus();
+    body.replaceChildren(...inFull(found));
+  } catch (error) {
+    if (mine === asked && drawn === null) body.replaceChildren(make("p", error.message, "rejected"));
+  }
+}
+
+function close() {
+  const isFocused = byId("details").contains(document.activeElement);
+  byId("details").hidden = true;
+  if (isFocused) focusOpener(opened);
+  opened = null;
+  asked += 1;
+}
+
+function open(name) {
+  opened = name;
+  drawn = null;
+  byId("details-title").textContent = name;
+  byId("details-body").replaceChildren(make("p", "asking …", "muted"));
+  byId("details").hidden = false;
+  byId("details-title").focus();
+  byId("details").scrollIntoView();
+  renew();
+}
+
+function showProblems(problems) {
+  const lines = Object.entries(problems).map(([where, why]) => make("li", `${where}: ${why}`));
+  byId("unusable").replaceChildren(...lines);
+  byId("unusable").hidden = !lines.length;
+}
+
+// Shows the heads that are served; whether anything was said that had not been said before.
 export async function load() {
-  heads = (await askJson("/v1/heads")).heads;
-  show();
-  map.offer([...heads].sort((a, b) => b.held_out_accuracy - a.held_out_accuracy));
+  const found = await askSoon("/v1/heads");
+  const now = JSON.stringify(found);
+  const isNew = now !== told;
+  if (isNew) {
+    told = now;
+    heads = found.heads;
+    show();
+    showProblems(found.problems);
+    map.offer([...heads].sort((a, b) => b.held_out_accuracy - a.held_out_accuracy));
+  }
+  if (opened !== null) {
+    if (heads.some((head) => head.name === opened)) await renew();
+    else close();
+  }
+  return isNew;
 }
 
 export function start() {
+  byId("details-close").addEventListener("click", close);
   for (const button of document.querySelectorAll("#leaderboard th button")) {
     button.addEventListener("click", () => {
       const key = button.dataset.key;

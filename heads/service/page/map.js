@@ -1,10 +1,12 @@
 // The images of a head in the plane: drag to move, wheel or buttons to come nearer, point at a dot to see its image.
+// Until it has the focus, the wheel and a finger scroll the page.
 
-import { askJson, byId, complain, make, thumbnail } from "./ask.js";
+import { askJson, byId, make, thumbnail } from "./ask.js";
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b38f00", "#56b4e9", "#7b4fa3", "#8a5a2b"];
 const OTHERS = "#8a929c";
 const NEAR = 14; // pixels from a dot within which it is meant
+const TAP = 6; // pixels that a finger or mouse may move and has still not dragged
 const MARGIN = 0.06;
 let found = null; // the points that are shown, with the colour of each label
 let view = { x: 0.5, y: 0.5, zoom: 1 }; // what is in the middle, and how near it is
@@ -169,10 +171,10 @@ const KEYS = {
 
 export function start() {
   const area = canvas();
-  let drag = null;
+  let drag = null; // where it was taken, and what was shown then
   byId("map-show").addEventListener("click", () => {
     byId("map-area").hidden = false;
-    load(byId("map-head").value).catch(complain);
+    load(byId("map-head").value);
   });
   byId("map-in").addEventListener("click", () => zoom(1.5));
   byId("map-out").addEventListener("click", () => zoom(1 / 1.5));
@@ -184,19 +186,33 @@ export function start() {
     go();
   });
   area.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && document.activeElement !== area) return;
     event.preventDefault();
     zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
   }, { passive: false });
-  area.addEventListener("pointerdown", (event) => { drag = [event.offsetX, event.offsetY]; area.setPointerCapture(event.pointerId); });
-  area.addEventListener("pointerup", () => { drag = null; });
-  area.addEventListener("pointercancel", () => { drag = null; });
-  area.addEventListener("pointermove", (event) => {
-    if (drag) {
-      move(event.offsetX - drag[0], event.offsetY - drag[1]);
-      drag = [event.offsetX, event.offsetY];
-    } else choose(nearest(event.offsetX, event.offsetY, NEAR));
+  const chooseAt = (event) => choose(nearest(event.offsetX, event.offsetY, event.pointerType === "touch" ? 2 * NEAR : NEAR));
+  const dragTo = (x, y) => {
+    view = drag.view;
+    move(x - drag.x, y - drag.y);
+  };
+  const on = (name, act) => area.addEventListener(name, (event) => { if (event.isPrimary) act(event); });
+  on("pointerdown", (event) => {
+    drag = { x: event.offsetX, y: event.offsetY, view };
+    area.setPointerCapture(event.pointerId);
   });
-  area.addEventListener("pointerleave", () => choose(null));
+  on("pointerup", (event) => {
+    if (drag && Math.hypot(event.offsetX - drag.x, event.offsetY - drag.y) < TAP) chooseAt(event);
+    drag = null;
+  });
+  on("pointercancel", () => { // the browser scrolls instead
+    if (drag) dragTo(drag.x, drag.y);
+    drag = null;
+  });
+  on("pointermove", (event) => {
+    if (drag) dragTo(event.offsetX, event.offsetY);
+    else chooseAt(event);
+  });
+  on("pointerleave", (event) => { if (event.pointerType !== "touch") choose(null); }); // a finger leaves when it is lifted
   new ResizeObserver(draw).observe(area);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 }

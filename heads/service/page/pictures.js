@@ -1,6 +1,6 @@
 // Pictures that are dropped, chosen or pasted, and what every head says of them.
 
-import { ask, askJson, byId, make, thumbnail } from "./ask.js";
+import { askJson, byId, make, percent, thumbnail } from "./ask.js";
 
 const MOST_BYTES = 16 * 2 ** 20;
 const MOST_BARS = 5; // that are shown of a head at once
@@ -14,24 +14,26 @@ export const REASONS = {
   "too-many-pixels": "This picture has too many pixels.",
   "too-many-scans": "This picture has more scans than any honest one.",
   "not-finite": "The network cannot make sense of this picture.",
+  "unreadable": "This picture cannot be read now. Try it again.",
 };
 
-async function neighbours(digest, head, card) {
+async function neighbours(digest, [{ head }, ...others], card) {
   const found = (await askJson(`/v1/neighbours/${digest}?count=8&head=${encodeURIComponent(head)}`)).neighbours;
   if (!found.length) return;
   const near = make("div", undefined, "near");
-  const title = "Training images that look most like it";
+  const title = `Training images ${others.length ? `of ${head} ` : ""}that look most like it`;
   near.append(make("p", title));
   const list = make("ul");
   for (const one of found) {
     const item = make("li");
     const image = make("img");
     image.alt = "";
-    item.append(image, make("span", one.label ?? one.folder ?? "?"), make("span", one.cosine.toFixed(3), "muted"));
+    const label = make("span", one.label ?? one.folder ?? "?");
+    label.title = label.textContent;
+    item.append(image, label, make("span", one.cosine.toFixed(3), "muted"));
     list.append(item);
     thumbnail(one.digest, image);
   }
-  list.tabIndex = 0;
   list.setAttribute("aria-label", title);
   near.append(list);
   card.append(near);
@@ -42,8 +44,10 @@ function bar(name, probability, best) {
   const meter = make("meter");
   meter.max = 1;
   meter.value = probability;
-  meter.setAttribute("aria-label", `${name}: ${(100 * probability).toFixed(1)} %`);
-  row.append(make("span", name), meter, make("span", `${(100 * probability).toFixed(1)} %`));
+  meter.setAttribute("aria-label", `${name}: ${percent(probability)}`);
+  const label = make("span", name);
+  label.title = name;
+  row.append(label, meter, make("span", percent(probability)));
   return row;
 }
 
@@ -73,8 +77,9 @@ async function predict(file) {
   byId("answers").prepend(card);
   try {
     if (file.size > MOST_BYTES) throw new Error(`This file is too large: at most ${MOST_BYTES / 2 ** 20} MiB are taken.`);
+    const body = await file.arrayBuffer().catch(() => { throw new Error("This file cannot be read."); }); // a folder, or gone
     const headers = { "Content-Type": "application/octet-stream" };
-    const answer = (await (await ask("/v1/predict", { method: "POST", headers, body: file })).json()).predictions[0];
+    const answer = (await askJson("/v1/predict", { method: "POST", headers, body })).predictions[0];
     if (answer.rejected) {
       card.append(make("p", REASONS[answer.rejected] ?? answer.rejected, "rejected"));
       return;
@@ -82,7 +87,7 @@ async function predict(file) {
     card.append(make("p", answer.from_cache ? "known already: from the store" : "new: computed now",
       answer.from_cache ? "from cached" : "from"));
     for (const one of answer.heads) showHead(one, card);
-    if (answer.heads.length) await neighbours(answer.digest, answer.heads[0].head, card);
+    if (answer.heads.length) await neighbours(answer.digest, answer.heads, card);
   } catch (error) {
     card.append(make("p", error.message, "rejected"));
   }

@@ -1,6 +1,6 @@
 // What the store holds, and how often it helped.
 
-import { askJson, byId, make } from "./ask.js";
+import { askSoon, byId, make } from "./ask.js";
 import { REASONS } from "./pictures.js";
 
 function bytes(count) {
@@ -31,7 +31,7 @@ function rejects(one) {
 }
 
 export async function load() {
-  const found = await askJson("/v1/stores");
+  const found = await askSoon("/v1/stores");
   byId("answered").textContent = answeredWords(found.answered);
   byId("namespaces").tBodies[0].replaceChildren(...found.namespaces.map((one) => {
     const row = make("tr");
