@@ -53,7 +53,7 @@ def cluster(nodes: int) -> Iterator[str]:
 
 
 def timed(engine: Engine, case: Case, images: featstore.Dataset, folder: Path) -> tuple[float, np.ndarray]:
-    """Rows a second of a run into an empty store, and the rows (N, D) in the order of the images."""
+    """Rows a second of a run into an empty store, and the rows (N, D) in the order of splits and images."""
     job = case.job(images)
     with tempfile.TemporaryDirectory() as place:
         store = featstore.Store.open(place, create=True)
@@ -66,7 +66,8 @@ def timed(engine: Engine, case: Case, images: featstore.Dataset, folder: Path) -
         if began is None:
             raise SystemExit("too few images for a rate")
         rate = (tally.computed - began[0]) / (ended - began[1])
-        return rate, featstore.load_table(dataset, job.spec, split="unlabelled", store=store).X
+        tables = featstore.load_tables(dataset, job.spec, store=store)
+        return rate, np.concatenate([table.X for _, table in sorted(tables.items())])
 
 
 def main() -> None:

@@ -4,9 +4,8 @@
 
 Runs tests/reliability in full (the tests of every day try a small part of it), and the tests beside it that
 docs/RELIABILITY.md names, which are whole every day. Needs strace, the right to mount (tmpfs, in a container often
-root), Chromium and the test photographs. A promise that does not hold fails its test, and one that could not be tried
-is as bad: then nothing of that file is kept. NAME is the name of a file, as in `test_kills`; the other figures stay as
-they were.
+root) and the test photographs. A promise that does not hold fails its test, and one that could not be tried is as bad:
+then nothing of that file is kept. NAME is the name of a file, as in `test_kills`; the other figures stay as they were.
 """
 
 from __future__ import annotations
@@ -76,6 +75,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the figures and the machine as JSON")
     parser.add_argument("--save", action="store_true", help="keep them, and write their table into docs/RELIABILITY.md")
     given = parser.parse_args()
+    names = sorted({file.stem for file in promised()})
+    if unknown := sorted({*given.only} - {*names}):
+        parser.error(f"--only: there is no {', '.join(unknown)}; there are {', '.join(names)}")
     figures, broken = run(given.only)
     kept = RESULTS / "reliability.json"
     if given.only and kept.exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from featstore.folders import cache_folder
 from featstore.weights import resolve
@@ -16,6 +17,9 @@ from featstore.weights import resolve
 pytest_plugins = ["tests.stubs"]
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("the same every time", derandomize=True, deadline=None)
+settings.load_profile("the same every time")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,15 +7,21 @@ runs everything and keeps the figures that docs/RELIABILITY.md shows.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.commands import ROOT
 
@@ -37,6 +43,40 @@ def machine_settings(examples: int, steps: int) -> settings:
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
+
+
+def run_machine(
+    machine: type[RuleBasedStateMachine], happened: Counter[str], names: Sequence[str], examples: int, steps: int
+) -> None:
+    """Run a state machine of hypothesis, and once or twice more with more examples until all of ``names`` happened:
+    runs in which nothing happens prove nothing.
+    """
+    for more in (1, 2, 4):
+        happened.clear()
+        run_state_machine_as_test(machine, settings=machine_settings(more * examples, steps))
+        missing = [name for name in names if not happened[name]]
+        if not missing:
+            break
+    print(dict(happened))
+    assert missing == [], f"never happened: {happened}"
+
+
+@contextmanager
+def deadline(seconds: float, what: str) -> Iterator[None]:
+    """A block that takes longer fails: it hangs. What no signal ends ends with the process, and all its tests."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"{what}: after {seconds} s it is not done")  # no Exception: nothing of ours catches it
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(2 * seconds, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)
 
 
 class Figures:

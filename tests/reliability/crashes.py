@@ -196,9 +196,13 @@ class Disk:
         """Path → content (None: a folder), as the next process finds them."""
         return {path: None if what is None else what.content for path, what in self.names.items()}
 
-    def after_a_power_cut(self, random: Random) -> dict[str, bytes | None]:
-        """The same, where any part of what was not forced to the disk is missing."""
-        keep = random.choice((0.0, 0.5, 0.5, 0.9, 1.0))
+    def after_a_power_cut(self, random: Random, keep: float | None = None) -> dict[str, bytes | None]:
+        """The same, where any part of what was not forced to the disk is missing.
+
+        keep : how likely a change is still there, 0 to 1; None: any likelihood.
+        """
+        if keep is None:
+            keep = random.choice((0.0, 0.5, 0.5, 0.9, 1.0))
         names = dict(self._forced)
         for change in self._pending:
             if random.random() < keep:

@@ -1,10 +1,12 @@
 """Decodes hostile pictures in a process of its own, and says what each became and what it took.
 
     python -m tests.reliability.decoding mutations FOLDER FIRST COUNT
-    python -m tests.reliability.decoding file PATH [SIZE RESIZE]
+    python -m tests.reliability.decoding file PATH WANTED…
 
-Prints one JSON object: ``outcomes`` (a digest of the pixels, or the reject's code), the most CPU seconds that one took,
-and by how many MiB the peak of resident memory grew.
+Prints one JSON object: ``outcomes`` (a digest of the pixels, or the reject's code), the CPU ``seconds`` of each, and by
+how many MiB the peak of resident memory grew, with the file's own bytes. WANTED is SIZE:RESIZE:VIEWS, several of them
+with commas between for sizes that are made at once, as for several bases; VIEWS of each are augmented, beside the
+picture itself. Or it is thumbnail:SIZE.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
-from featstore.decode import decode
+from featstore.augmentation import Policy
+from featstore.decode import thumbnail
+from featstore.extraction import reader
+from featstore.extraction.reader import Picture
 from featstore.formats import MAX_FILE_BYTES
 from featstore.machine import peak_memory
 from featstore.records import Rejected
 from featstore.spec import PixelSpec
 
-_SPEC = PixelSpec((64, 64))
+_POLICY = Policy(rotation_range=40, width_shift_range=0.2, shear_range=20, zoom_range=0.2, horizontal_flip=True)
 
 
 def mutated(good: list[bytes], seed: int) -> bytes:
@@ -46,36 +53,52 @@ def mutated(good: list[bytes], seed: int) -> bytes:
     return bytes(data)
 
 
-def outcome(data: bytes, spec: PixelSpec) -> str:
-    """What the picture becomes."""
+def outcome(make: Callable[[], Sequence[bytes]]) -> str:
+    """What the picture becomes: a digest of what is made of it, or the reject's code."""
     try:
-        [pixels] = decode(data, [spec])
+        made = make()
     except Rejected as reject:
         return reject.reason.code
-    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(b"".join(made)).hexdigest()[:16]
+
+
+def pixels(data: bytes, specs: Sequence[PixelSpec], views: int) -> list[bytes]:
+    """The picture for all specs at once, as an extraction makes it, and so many augmented views of each."""
+    wanted = [Picture(spec, view, _POLICY if view else None) for spec in specs for view in range(views + 1)]
+    made = reader._make(frozenset(wanted), data, hashlib.sha256(data).digest())
+    return [made[picture].tobytes() for picture in wanted]
+
+
+def maker(data: bytes, wanted: str) -> Callable[[], Sequence[bytes]]:
+    """What makes of a picture what is wanted of it."""
+    if wanted.startswith("thumbnail:"):
+        return lambda: [thumbnail(data, int(wanted.removeprefix("thumbnail:")))]
+    asked = [word.split(":") for word in wanted.split(",")]
+    specs = [PixelSpec((int(size), int(size)), resize) for size, resize, _ in asked]  # type: ignore[arg-type]
+    return partial(pixels, data, specs, max(int(views) for *_, views in asked))
 
 
 def main() -> None:
     """Decode what is asked for."""
-    kind, place, *numbers = sys.argv[1:]
-    spec = _SPEC
-    if kind == "file":
-        data = Path(place).read_bytes()[: MAX_FILE_BYTES + 1]
-        pictures = iter([data])
-        if numbers:
-            spec = PixelSpec((int(numbers[0]), int(numbers[0])), numbers[1])  # type: ignore[arg-type]
-    else:
-        good = [file.read_bytes() for file in sorted(Path(place).iterdir())]
-        first, count = map(int, numbers)
-        pictures = (mutated(good, seed) for seed in range(first, first + count))
-    decode(_TINY, [_SPEC])  # what is loaded for the first picture is not the picture's doing
-    outcomes, slowest = [], 0.0
+    kind, place, *words = sys.argv[1:]
+    first, count = map(int, words) if kind == "mutations" else (0, 0)
+    wanted = ["64:bilinear:0"] if kind == "mutations" else words
+    for one in wanted:  # what is loaded for the first picture is not the picture's doing
+        outcome(maker(_TINY, one))
     before = peak_memory()
-    for picture in pictures:
+    makers: Iterator[Callable[[], Sequence[bytes]]]
+    if kind == "mutations":
+        good = [file.read_bytes() for file in sorted(Path(place).iterdir())]
+        makers = (maker(mutated(good, seed), *wanted) for seed in range(first, first + count))
+    else:
+        data = Path(place).read_bytes()[: MAX_FILE_BYTES + 1]
+        makers = (maker(data, one) for one in wanted)
+    outcomes, seconds = [], []
+    for make in makers:
         started = time.process_time()
-        outcomes.append(outcome(picture, spec))
-        slowest = max(slowest, time.process_time() - started)
-    print(json.dumps({"outcomes": outcomes, "cpu_seconds": slowest, "mib": (peak_memory() - before) / 2**20}))
+        outcomes.append(outcome(make))
+        seconds.append(time.process_time() - started)
+    print(json.dumps({"outcomes": outcomes, "seconds": seconds, "mib": (peak_memory() - before) / 2**20}))
 
 
 _TINY = bytes.fromhex(

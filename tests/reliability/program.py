@@ -2,9 +2,9 @@
 
     python -m tests.reliability.program WORDS…
 
-Environment: COMPUTED, a file that gets a line with the number of images whenever the base begins a batch; REPORTED, one
-that gets the digests of every commit once it was reported; ROWS, the rows of a commit, if not as usual; BASE_SECONDS,
-how long the base takes for a batch; REAL, if set: real bases instead of the stub.
+Environment: COMPUTED, a file that gets a line with its name and the number of images whenever a base begins a batch;
+REPORTED, one that gets the digests of every commit once it was reported; ROWS, the rows of a commit, if not as usual;
+BASE_SECONDS, how long a base takes for a batch; REAL, if set: real bases instead of the stub.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def main() -> None:
     class Counted:
         """A base that says when it begins a batch."""
 
-        def __init__(self, base: Any) -> None:
+        def __init__(self, name: str, base: Any) -> None:
+            self._name = name
             self._base = base
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._base, name)
 
         def __call__(self, images: np.ndarray) -> Any:
-            computed(b"%d\n" % len(images))
+            computed(f"{self._name} {len(images)}\n".encode())
             time.sleep(seconds)
             return self._base(images)
 
@@ -53,10 +54,15 @@ def main() -> None:
         return stub_base(name, weights)
 
     def open_runtime(
-        graph: Any, runtime: str = "auto", device: str | None = None, batch_size: int = BATCH_SIZE
+        graph: Any,
+        runtime: str = "auto",
+        device: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        cores: int | None = None,
     ) -> Counted:
         real = os.environ.get("REAL")
-        return Counted(real_open(graph, runtime, device) if real else StubRuntime(graph, batch_size))
+        base = real_open(graph, runtime, device) if real else StubRuntime(graph, batch_size)
+        return Counted(graph.base.backbone.name, base)
 
     real_flush, real_open = Writer.flush, lane.open_runtime
     Writer.flush = flush  # type: ignore[method-assign]

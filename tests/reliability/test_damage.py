@@ -15,9 +15,9 @@ from featstore.garbage import collect
 from featstore.records import Digests
 from featstore.spec import Spec
 from featstore.store import Store, verify
-from tests.commands import good
+from tests.commands import good, run
 from tests.reliability.campaign import SMALL, Figures, amount, shards
-from tests.stubs import Bases
+from tests.stubs import Bases, put_in_place
 
 _ROWS = 240
 _A_SEGMENT = 24
@@ -51,22 +51,25 @@ class Original:
         shutil.copytree(self.path, place)
         return place
 
+    def finds(self, store: Path, damaged: set[str]) -> bool:
+        """Whether whoever checks the store, reads its rows or looks them up finds this damage, and no other."""
+        space = Store.open(store).namespace(self.spec)
+        lazily = Store.open(store).namespace(self.spec).snapshot(lookups_only=True)
+        found = verify(Store.open(store), read_data=True).problems, space.snapshot().damaged, lazily.damaged
+        return all({one.path.name for one in each} == damaged for each in found)
+
     def check(self, store: Path, damaged: set[str], lost: set[str] | None = None) -> None:
         """All damage is found, no wrong row served, and only what was damaged is computed again.
 
         lost : the segments whose rows are missing, if they had other names.
         """
+        assert self.finds(store, damaged)
         names = damaged if lost is None else lost
-        report = verify(Store.open(store), read_data=True)
-        assert {problem.path.name for problem in report.problems} == damaged
         namespace = Store.open(store).namespace(self.spec)
         held = namespace.snapshot()
-        assert {damage.path.name for damage in held.damaged} == damaged
         found = held.lookup(self.digests) == 0
         assert held.read(self.digests[found]).tobytes() == self.features[found].tobytes()
         assert (found == [self.owner[digest.tobytes()] not in names for digest in self.digests]).all()
-        lazily = Store.open(store).namespace(self.spec).snapshot(lookups_only=True)
-        assert {damage.path.name for damage in lazily.damaged} == damaged
         with namespace.writer({}) as writer:
             for digest, row in zip(self.digests[~found], self.features[~found], strict=True):
                 writer.add(digest.tobytes(), 0, row)
@@ -83,50 +86,67 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Original(tmp_path_factory.mktemp("original") / "store", request.param)
 
 
-def victim(original: Original, store: Path, choose: random.Random) -> Path:
-    return next(store.glob(f"ns/*/seg/{choose.choice(original.segments).name}"))
+Harm = Callable[[Path, random.Random], bool]
+"""Changes a segment; whether any byte is another one now."""
+
+
+def _flip(path: Path, choose: random.Random) -> bool:
+    content = bytearray(path.read_bytes())
+    content[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
+    path.write_bytes(content)
+    return True
+
+
+def _cut(path: Path, choose: random.Random) -> bool:
+    os.truncate(path, choose.randrange(path.stat().st_size))
+    return True
+
+
+def _zero(path: Path, choose: random.Random) -> bool:
+    before = path.read_bytes()
+    content = bytearray(before)
+    size = 2 ** choose.randrange(4, 13)
+    start = choose.randrange(len(content)) // size * size
+    content[start : start + size] = bytes(len(content[start : start + size]))
+    path.write_bytes(content)
+    return content != before
+
+
+def harmed(original: Original, place: Path, harm: Harm, seeds: range) -> tuple[int, int]:
+    """How often harm was done to one segment of a copy, and how often nobody found it; what is found is mended."""
+    done = missed = 0
+    for seed in seeds:
+        choose = random.Random(seed)
+        store = original.copy(place / "store")
+        path = next(store.glob(f"ns/*/seg/{choose.choice(original.segments).name}"))
+        damaged = {path.name} if harm(path, choose) else set()
+        if original.finds(store, damaged):
+            original.check(store, damaged)
+        else:
+            missed += 1
+        done += bool(damaged)
+    return done, missed
 
 
 @pytest.mark.parametrize("part", list(shards(amount(20, 1000), 2)), ids=["even", "odd"])
 def test_every_flipped_bit_is_found(original: Original, tmp_path: Path, figures: Figures, part: range) -> None:
-    for seed in part:
-        choose = random.Random(seed)
-        store = original.copy(tmp_path / "store")
-        path = victim(original, store, choose)
-        content = bytearray(path.read_bytes())
-        content[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
-        path.write_bytes(content)
-        original.check(store, {path.name})
-    figures.keep("flipped bits", flips=len(part), missed=0)
+    flips, missed = harmed(original, tmp_path, _flip, part)
+    figures.keep("flipped bits", flips=flips, missed=missed)
+    assert (flips, missed) == (len(part), 0)
 
 
 def test_every_truncation_is_found(original: Original, tmp_path: Path, figures: Figures) -> None:
     count = amount(6, 250)
-    for seed in range(count):
-        choose = random.Random(seed)
-        store = original.copy(tmp_path / "store")
-        path = victim(original, store, choose)
-        os.truncate(path, choose.randrange(path.stat().st_size))
-        original.check(store, {path.name})
-    figures.keep("truncations", truncations=count, missed=0)
+    truncations, missed = harmed(original, tmp_path, _cut, range(count))
+    figures.keep("truncations", truncations=truncations, missed=missed)
+    assert (truncations, missed) == (count, 0)
 
 
 def test_every_zeroed_block_is_found(original: Original, tmp_path: Path, figures: Figures) -> None:
-    count = tried = amount(6, 250)
-    for seed in range(count):
-        choose = random.Random(seed)
-        store = original.copy(tmp_path / "store")
-        path = victim(original, store, choose)
-        content = bytearray(path.read_bytes())
-        size = 2 ** choose.randrange(4, 13)
-        start = choose.randrange(len(content)) // size * size
-        before = bytes(content)
-        content[start : start + size] = bytes(len(content[start : start + size]))
-        path.write_bytes(content)
-        tried -= before == bytes(content)
-        original.check(store, set() if before == bytes(content) else {path.name})
-    assert tried
-    figures.keep("blocks of zeros", blocks=tried, missed=0)
+    blocks, missed = harmed(original, tmp_path, _zero, range(amount(6, 250)))
+    figures.keep("blocks of zeros", blocks=blocks, missed=missed)
+    assert blocks
+    assert missed == 0
 
 
 def _swap(first: Path, second: Path) -> set[str]:
@@ -170,7 +190,10 @@ def _device(first: Path, _: Path) -> set[str]:
     return {first.name}
 
 
-@pytest.mark.parametrize("harm", [_swap, _empty, _foreign, _longer, _folder, _pipe, _device])
+_OTHER_HARM = [_swap, _empty, _foreign, _longer, _folder, _pipe, _device]
+
+
+@pytest.mark.parametrize("harm", _OTHER_HARM)
 def test_other_harm_is_found(original: Original, tmp_path: Path, harm: Callable[[Path, Path], set[str]]) -> None:
     store = original.copy(tmp_path / "store")
     first, second, *_ = sorted(store.glob("ns/*/seg/*.h5"))
@@ -180,21 +203,66 @@ def test_other_harm_is_found(original: Original, tmp_path: Path, harm: Callable[
 def test_a_renamed_segment_is_found(original: Original, tmp_path: Path) -> None:
     store = original.copy(tmp_path / "store")
     first, *_ = sorted(store.glob("ns/*/seg/*.h5"))
+    original.check(store, _rename(first, first), lost={first.name})
+
+
+def _by_chance(harm: Harm) -> Callable[[Path, Path], set[str]]:
+    def do(first: Path, _: Path) -> set[str]:
+        seeds = iter(range(100))
+        while not harm(first, random.Random(next(seeds))):
+            pass
+        return {first.name}
+
+    return do
+
+
+def _rename(first: Path, _: Path) -> set[str]:
     first.rename(first.with_name("0" * 64 + ".h5"))
-    original.check(store, {"0" * 64 + ".h5"}, lost={first.name})
+    return {"0" * 64 + ".h5"}
 
 
+@pytest.fixture(scope="module")
+def extracted(pictures: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 120 rows in four segments, made through the command line."""
+    store = tmp_path_factory.mktemp("extracted") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        put_in_place(patch)
+        patch.setattr("featstore.store.writer.ROWS_PER_COMMIT", 32)
+        good("extract", pictures(120), *SMALL, "--store", store)
+    return store
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [_by_chance(_flip), _by_chance(_cut), _by_chance(_zero), _rename, *_OTHER_HARM],
+    ids=["flip", "cut", "zero", "rename", *(harm.__name__.strip("_") for harm in _OTHER_HARM)],
+)
 def test_the_command_line_computes_only_the_rows_of_a_damaged_segment(
-    pictures: Callable[[int], Path], tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+    harm: Callable[[Path, Path], set[str]],
+    extracted: Path,
+    pictures: Callable[[int], Path],
+    tmp_path: Path,
+    bases: Bases,
 ) -> None:
-    monkeypatch.setattr("featstore.store.writer.ROWS_PER_COMMIT", 32)
-    data, store = pictures(120), tmp_path / "store"
-    good("extract", data, *SMALL, "--store", store)
-    path = sorted(store.glob("ns/*/seg/*.h5"))[0]
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-    found = good("extract", data, *SMALL, "--store", store, "--json").json
-    assert (found["specs"][0]["computed"], found["specs"][0]["hits"]) in ((32, 88), (24, 96))
-    assert good("extract", data, *SMALL, "--store", store, "--json").json["specs"][0]["computed"] == 0
-    assert bases.computed == 120 + found["specs"][0]["computed"]
+    store, words = tmp_path / "store", ("extract", pictures(120), *SMALL, "--store", tmp_path / "store", "--json")
+    shutil.copytree(extracted, store)
+    [before] = Store.open(extracted).namespaces()
+    held = before.snapshot()
+    digests_of = {segment.path.name: segment.digests for segment, _ in held.parts()}
+    first, second, *_ = sorted(store.glob("ns/*/seg/*.h5"))
+    damaged = harm(first, second)
+    lost = sum(len(digests_of[name]) for name in (damaged if damaged & {*digests_of} else {first.name}))
+    assert 24 <= lost <= 64
+    checked = run("store", "verify", "--read-data", "--store", store, "--json")
+    assert checked.code == 1
+    assert {Path(problem["path"]).name for problem in checked.json["problems"]} == damaged
+    mended = good(*words).json
+    assert (mended["specs"][0]["computed"], mended["specs"][0]["hits"]) == (lost, 120 - lost)
+    assert mended["store"]["quarantined"] == len(damaged)
+    assert {path.name for path in store.glob("ns/*/quarantine/*")} == damaged
+    assert good(*words).json["specs"][0]["computed"] == 0
+    assert bases.computed == lost
+    everything = np.concatenate([*digests_of.values()])
+    [after] = Store.open(store).namespaces()
+    assert after.snapshot().read(everything).tobytes() == held.read(everything).tobytes()
+    assert good("store", "verify", "--read-data", "--store", store, "--json").json["sound"]

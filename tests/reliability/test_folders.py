@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import suppress
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import featstore
 from featstore.garbage import collect
 from featstore.store import Store, compact, verify
 from tests.pictures import pixels, png
-from tests.reliability.campaign import amount, machine_settings
+from tests.reliability.campaign import amount, run_machine
 from tests.reliability.test_properties import Dying, Killed
 from tests.stubs import put_in_place
 
@@ -34,7 +35,11 @@ def features(picture: int) -> np.ndarray:
 
 
 class FolderMachine(RuleBasedStateMachine):
-    """``files`` maps a name to its picture; ``certain`` pictures have rows in the store, ``possible`` ones may have."""
+    """``files`` maps a name to its picture; ``certain`` pictures have rows in the store, ``possible`` ones may have.
+    ``happened`` counts what was done, in all runs together.
+    """
+
+    happened: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +59,7 @@ class FolderMachine(RuleBasedStateMachine):
     @rule(name=_NAMES, picture=_PICTURES)
     def add_or_edit(self, name: str, picture: int) -> None:
         self._file(name).write_bytes(png(picture, _SIZE))
+        self.happened["edits"] += name in self.files and self.files[name] != picture
         self.files[name] = picture
 
     @precondition(lambda self: self.files)
@@ -63,6 +69,7 @@ class FolderMachine(RuleBasedStateMachine):
         if source != name:
             shutil.copy2(self._file(source), self._file(name))  # with its times
             self.files[name] = self.files[source]
+            self.happened["copies"] += 1
 
     @precondition(lambda self: self.files)
     @rule(name=_NAMES, data=st.data())
@@ -70,6 +77,7 @@ class FolderMachine(RuleBasedStateMachine):
         source = data.draw(st.sampled_from(sorted(self.files)))
         self._file(source).rename(self._file(name))
         self.files[name] = self.files.pop(source)
+        self.happened["renames"] += name != source
 
     @precondition(lambda self: self.files)
     @rule(data=st.data())
@@ -84,6 +92,7 @@ class FolderMachine(RuleBasedStateMachine):
         before, there = self.bases.computed, set(self.files.values())
         featstore.extract(self.folder, self._request, store=self.store)
         computed = self.bases.computed - before
+        self.happened["extractions with rows that were there"] += bool(there & self.certain)
         assert len(there - self.certain - self.possible) <= computed <= len(there - self.certain)
         self.certain |= there
         self.possible -= there
@@ -98,8 +107,10 @@ class FolderMachine(RuleBasedStateMachine):
     def extract_and_be_killed(self, at: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
             Dying(patch, self.store, at=at)
-            with suppress(Killed):
+            try:
                 featstore.extract(self.folder, self._request, store=self.store)
+            except Killed:
+                self.happened["kills amid an extraction"] += 1
         self.possible |= set(self.files.values()) - self.certain
 
     @precondition(lambda self: self.store.exists())
@@ -112,6 +123,7 @@ class FolderMachine(RuleBasedStateMachine):
     def collect_all_but_these(self) -> None:
         collect(Store.open(self.store), [featstore.open_dataset(self.folder)])
         kept = set(self.files.values())
+        self.happened["collections of certain rows"] += not self.certain <= kept
         self.certain &= kept
         self.possible &= kept
 
@@ -130,5 +142,9 @@ class FolderMachine(RuleBasedStateMachine):
         return featstore.Request("vgg16", image_size=_SIZE)
 
 
-FolderMachine.TestCase.settings = machine_settings(amount(5, 200), amount(15, 30))
-TestFolder = FolderMachine.TestCase
+def test_a_table_has_the_features_of_the_files_that_are_there() -> None:
+    names = (
+        "edits", "copies", "renames", "extractions with rows that were there", "kills amid an extraction",
+        "collections of certain rows",
+    )  # fmt: skip
+    run_machine(FolderMachine, FolderMachine.happened, names, amount(10, 200), amount(15, 30))

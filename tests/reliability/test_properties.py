@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from featstore.records import Digests, Reason
 from featstore.spec import Spec
 from featstore.store import Namespace, Store, compact, verify
-from tests.reliability.campaign import amount, machine_settings
+from tests.reliability.campaign import amount, run_machine
 from tests.reliability.faulty import FaultyDisk
 
 IMAGES = 24
@@ -54,7 +55,11 @@ class Dying(FaultyDisk):
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """``certain`` images have rows for sure; ``possible`` ones may have: what was being written when a process died."""
+    """``certain`` images have rows for sure; ``possible`` ones may have: what was being written when a process died.
+    ``happened`` counts what was done to stores that had something to lose, in all runs together.
+    """
+
+    happened: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self._write(sorted(images), commit, "none")
             except Killed:
                 self.possible |= images
+                self.happened["kills amid an extraction"] += 1
             else:
                 self.certain |= images
 
@@ -107,20 +113,17 @@ class StoreMachine(RuleBasedStateMachine):
                 writer.flush()
         writer.close()
 
-    @rule()
-    def copy(self) -> None:
+    @rule(copied=st.booleans())
+    def take_it_elsewhere(self, copied: bool) -> None:
         self.copies += 1
-        target = self.place / f"copy-{self.copies}"
-        if self.path.exists():
-            shutil.copytree(self.path, target)
-        self.path = target
-
-    @rule()
-    def rename(self) -> None:
-        self.copies += 1
-        if self.path.exists():
-            self.path.rename(self.place / f"copy-{self.copies}")
-        self.path = self.place / f"copy-{self.copies}"
+        source, self.path = self.path, self.place / f"copy-{self.copies}"
+        if not source.exists():
+            return
+        if copied:
+            shutil.copytree(source, self.path)
+        else:
+            source.rename(self.path)
+        self.happened["copies" if copied else "moves"] += bool(self.certain)
 
     @rule(seed=st.integers(0, 2**32 - 1))  # not st.randoms: what is chosen from differs from run to run
     def damage_a_segment(self, seed: int) -> None:
@@ -136,24 +139,30 @@ class StoreMachine(RuleBasedStateMachine):
         path.write_bytes(content)
         if owner is not None:
             lost = {image for image in range(IMAGES) if digest(image) in {d.tobytes() for d in owner.digests}}
+            self.happened["damages"] += bool(lost)
             self.certain -= lost
             self.possible |= lost  # another segment may hold them too
+        self.verify_it()
 
     @rule()
     def compact_it(self) -> None:
-        compact(Store.open(self.path))
+        done = compact(Store.open(self.path))
+        self.happened["compactions that joined segments"] += done.segments_after < done.segments_before
 
     @rule(at=st.integers(0, 60))
     def compact_and_be_killed(self, at: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
             Dying(patch, self.path, at=at)
-            with suppress(Killed):
+            try:
                 compact(Store.open(self.path))
+            except Killed:
+                self.happened["kills amid a compaction"] += 1
 
     @rule(kept=_IMAGES)
     def collect(self, kept: set[int]) -> None:
         wanted = {digest(image) for image in kept}
         compact(Store.open(self.path), wanted=lambda found: np.array([d.tobytes() in wanted for d in found], bool))
+        self.happened["collections of certain rows"] += not self.certain <= kept
         self.certain &= kept
         self.possible &= kept
 
@@ -164,6 +173,7 @@ class StoreMachine(RuleBasedStateMachine):
             wrong = {path.name for path in segments if blake3(path.read_bytes()).hexdigest() != path.stem}
             assert {problem.path.name for problem in verify(Store.open(self.path), read_data=True).problems} == wrong
             assert {damage.path.name for damage in self.namespace.snapshot().damaged} == wrong
+            self.happened["checks that found damage"] += bool(wrong)
 
     @rule()
     def leave_the_derived_files_behind(self) -> None:
@@ -184,5 +194,9 @@ class StoreMachine(RuleBasedStateMachine):
                     assert held.read(digests([image]))[0].tobytes() == row.tobytes()
 
 
-StoreMachine.TestCase.settings = machine_settings(amount(15, 500), amount(15, 40))
-TestStore = StoreMachine.TestCase
+def test_the_store_is_a_dictionary() -> None:
+    names = (
+        "kills amid an extraction", "kills amid a compaction", "copies", "moves", "damages",
+        "checks that found damage", "compactions that joined segments", "collections of certain rows",
+    )  # fmt: skip
+    run_machine(StoreMachine, StoreMachine.happened, names, amount(15, 500), amount(15, 40))
