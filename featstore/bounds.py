@@ -22,7 +22,9 @@ MAX_SIDE = 65_535
 of the wanted width."""
 
 MAX_BYTES = 510_000_000
-"""The most memory for all copies of a picture that there are at once, and for what Pillow keeps beside it."""
+"""The most memory for all copies of a picture that there are at once, for what Pillow keeps beside it, and for what the
+file has beyond 20 MB: up to there it has room of its own.
+"""
 
 MAX_READS = 400_000
 """How often Pillow may ask for a part of a file: it goes from one chunk, marker or block to the next in Python."""
@@ -33,7 +35,7 @@ MAX_CHUNKS = 100_000
 MAX_NOTES = 16 * 2**20
 """The most bytes of texts, EXIF and colour profiles in a PNG or WebP file, unpacked."""
 
-MAX_PNG_OTHERS = 32 * 2**20
+MAX_PNG_OTHERS = 16 * 2**20
 """The most bytes of chunks that are neither such notes nor pixels."""
 
 MAX_JPEG_SEGMENTS = 300
@@ -49,6 +51,7 @@ MAX_SCANNED_PIXELS = 1_000_000_000
 MAX_RUNS = 10_000_000
 """The most pixels and bytes of a run-length encoded BMP: Pillow unpacks it in Python."""
 
+_ROOM_FOR_FILE = 20_000_000
 _COPIES = 4  # how often Pillow may hold a note or a segment, or how many bytes it may make of one
 _PICTURE_AND_COPY = 8  # bytes a pixel: Pillow has four for each, and two pictures while one becomes RGB or upright
 _WEBP_COPIES = 18  # libwebp's frame and the one before, the pixels that Pillow takes over, its picture; some between
@@ -115,7 +118,8 @@ def _check_jpeg(data: bytes) -> None:
     frame, has_several_scans, length = _header(data, segments)
     height, width = int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[5:7], "big")
     coefficients = 2 * int.from_bytes(frame[7:8], "big") if has_several_scans else 0  # bytes a pixel: kept to the end
-    check_size(width, height, per_pixel=max(_PICTURE_AND_COPY, 4 + coefficients), more=_COPIES * length)
+    more = _COPIES * length + max(0, len(data) - _ROOM_FOR_FILE)
+    check_size(width, height, per_pixel=max(_PICTURE_AND_COPY, 4 + coefficients), more=more)
     most = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // max(1, width * height))
     if data.count(b"\xff\xda") <= most and not _has_fill(data, len(data)):  # which costs next to nothing
         return

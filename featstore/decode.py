@@ -115,7 +115,7 @@ def thumbnail(data: bytes, size: int) -> bytes:
         picture = _load(header, _draft_scale(header, PixelSpec((size, size))))
         picture.thumbnail((size, size))
         written = io.BytesIO()
-        picture.save(written, "JPEG", quality=80)
+        picture.save(written, "JPEG", quality=80, comment=b"")  # not the one that Pillow has read
         return written.getvalue()
 
 

@@ -94,8 +94,8 @@ def _check(graph: GraphSpec, device: str | None) -> None:
 def _compile(model: openvino.Model, precision: Precision, streams: int, cores: int | None = None) -> Any:
     hint = _HINTS[precision]
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": streams}
-    if cores is not None:
-        options["INFERENCE_NUM_THREADS"] = cores
+    if cores is not None:  # unpinned: otherwise all processes that may use some cores take the same first ones
+        options |= {"INFERENCE_NUM_THREADS": cores, "ENABLE_CPU_PINNING": False}
     compiled = openvino.Core().compile_model(model, "CPU", options)
     granted = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if granted != hint:  # it is a hint only: OpenVINO falls back without a word, and the rows would be mislabelled

@@ -442,6 +442,13 @@ def test_a_thumbnail_never_enlarges_and_lays_what_is_transparent_on_white() -> N
         assert np.asarray(small).min() > 250
 
 
+def test_a_thumbnail_has_no_comment_however_long_that_of_the_picture_is() -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(written, "GIF", comment=b"x" * 70_000)
+    small = Image.open(io.BytesIO(thumbnail(written.getvalue(), 16)))
+    assert (small.size, "comment" in small.info) == ((16, 12), False)
+
+
 def test_no_picture_has_no_thumbnail() -> None:
     with pytest.raises(Rejected):
         thumbnail(b"no picture", 100)

@@ -272,6 +272,11 @@ def _one_colour(mode: str, colour: object, size: tuple[int, int] = (_SIDE, _SIDE
     return Image.new(mode, size, colour)  # type: ignore[arg-type] # what each mode takes
 
 
+def _of(megapixels: int) -> tuple[int, int]:
+    """The size of a picture that is as wide as the largest square, and has so many pixels."""
+    return _SIDE, megapixels * 10**6 // _SIDE
+
+
 def _noise(size: tuple[int, int] = (_SIDE, _SIDE)) -> Image.Image:
     """As much detail as 64 MiB hold."""
     tile = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
@@ -313,11 +318,11 @@ _WITHIN: dict[str, Callable[[], bytes]] = {
     "pieces": lambda: png_of_pieces(MAX_CHUNKS - 2),
     "a photograph": lambda: encoded(_noise(), "JPEG", quality=50, exif=_ON_ITS_SIDE),
     "a progressive photograph": lambda: encoded(
-        _noise(), "JPEG", quality=50, subsampling=0, progressive=True, exif=_ON_ITS_SIDE
+        _noise(_of(49)), "JPEG", quality=50, subsampling=0, progressive=True, exif=_ON_ITS_SIDE
     ),
-    "20 scans": lambda: jpeg_of_scans(20, _noise()),
+    "20 scans": lambda: jpeg_of_scans(20, _noise(_of(46))),
     "100 scans": lambda: jpeg_of_scans(100, _noise((3162, 3162)).reduce(4).resize((3162, 3162))),
-    "cmyk": lambda: encoded(_noise((_SIDE, MAX_BYTES // 12 // _SIDE)).convert("CMYK"), "JPEG", progressive=True,
+    "cmyk": lambda: encoded(_noise(_of(39)).convert("CMYK"), "JPEG", progressive=True,
                             quality=50, exif=_ON_ITS_SIDE),
     "exif in pieces": lambda: _segments(0xE1, b"Exif\0\0"),
     "photoshop": lambda: _segments(0xED, b"Photoshop 3.0\0" + b"8BIM\1\1\0\0\0\0\0\0" * 5000),
