@@ -101,10 +101,10 @@ def open_once() -> None:
     real: Callable[..., Runtime] = lane.open_runtime
     opened: dict[tuple[object, ...], Runtime] = {}
 
-    def open_one(graph: GraphSpec, *how: Any) -> Runtime:
-        key = graph.key(), graph.precision, *how
+    def open_one(graph: GraphSpec, *how: Any, cores: int | None = None) -> Runtime:
+        key = graph.key(), graph.precision, *how, cores
         if key not in opened:
-            opened[key] = real(graph, *how)
+            opened[key] = real(graph, *how, cores=cores)
         return opened[key]
 
     lane.open_runtime = open_one

@@ -191,7 +191,7 @@ def work_on(photos: Path, store: Path, **settings: Any) -> Work:
 
 def plan_of(work: Work) -> on_ray._Plan:
     jobs = tuple(one.job for one in work.missing)
-    return on_ray._Plan(jobs, str(work.store.path), on_ray._stamp(work.store), False, 1)
+    return on_ray._Plan("a run", jobs, str(work.store.path), on_ray._stamp(work.store), False, 1)
 
 
 @pytest.mark.parametrize(
