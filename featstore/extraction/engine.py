@@ -62,7 +62,7 @@ class Work:
 class Engine(Protocol):
     """Computes what is asked for, and yields every image of it once it is read, in any order, its pixels let go or not.
 
-    Who stops before the end closes the iterator: rows that are complete are committed then, and counted.
+    Who stops before the end closes the iterator: rows that are complete are then committed, and counted.
     Raises what :func:`featstore.extract` raises; then, too, rows that are complete are committed.
     """
 

@@ -28,9 +28,6 @@ def compute(work: Work) -> Generator[Prepared, None, None]:
             lanes.take(image)
             yield image
         lanes.finish()
-    except GeneratorExit:  # enough was seen: what was taken is computed
-        lanes.finish()
-        raise
     except BaseException:
         lanes.close()
         raise

@@ -49,8 +49,8 @@ _STALLED_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What every worker needs to know. ``run`` tells this run from others of the same worker, ``store_stamp`` whether it
-    sees the driver's store; ``cores`` are those of an actor.
+    """What every worker needs to know. ``run`` tells this run from others of the same worker, ``store_stamp`` whether
+    it sees the driver's store; ``cores`` are those of an actor.
     """
 
     run: str
@@ -103,7 +103,8 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
     gpus = int(ray.cluster_resources().get("GPU", 0)) if work.missing[0].job.runtime == "tensorflow" else 0
     cores, actors = (None, gpus) if gpus else _slices(ray.nodes())
     jobs = tuple(replace(one.job, device="gpu" if gpus else one.job.device) for one in work.missing)
-    plan = _Plan(secrets.token_hex(8), jobs, str(work.store.path), _stamp(work.store), work.missing[0].retry_rejected, cores)
+    retry = work.missing[0].retry_rejected
+    plan = _Plan(secrets.token_hex(8), jobs, str(work.store.path), _stamp(work.store), retry, cores)
     blocks = _blocks(work, actors)
     table = pyarrow.table({"block": pyarrow.array(list(map(pickle.dumps, blocks)), pyarrow.large_binary())})
     _quiet(ray)

@@ -53,7 +53,7 @@ def test_the_calibration_error_is_the_gap_of_confidence_and_accuracy() -> None:
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    truth, inside = measure(*problem(200_000, 2, 1)).accuracy.value, 0
+    truth, inside = measure(*problem(40_000, 2, 1)).accuracy.value, 0
     for seed in range(60):
         low, high = measure(*problem(150, 2, 100 + seed)).accuracy.interval
         inside += low <= truth <= high
