@@ -27,6 +27,8 @@ def compute(work: Work) -> Generator[Prepared, None, None]:
         for image in in_order(read, work.todo, workers=work.workers, ahead=ahead):
             lanes.take(image)
             yield image
+            if image.rejected and work.ends_at_reject:
+                break
         lanes.finish()
     except BaseException:
         lanes.close()

@@ -127,14 +127,21 @@ class _Run:
         return np.flatnonzero(needed)
 
     def _compute(self, todo: npt.NDArray[np.intp], advance: Advance) -> None:
-        work = Work(self.dataset, todo.tolist(), self.missing, self.store, self.workers, self.memory, self.tallies)
+        work = Work(
+            self.dataset,
+            todo.tolist(),
+            self.missing,
+            self.store,
+            self.workers,
+            self.memory,
+            self.tallies,
+            ends_at_reject=self.options.on_error == "fail",
+        )
         try:
             with closing(self.engine(work)) as images:
                 for image in images:
                     self._take(image)
                     advance(1)
-                    if image.rejected and self.options.on_error == "fail":
-                        break
         except KeyboardInterrupt:
             raise self._interrupted() from None
         finally:
