@@ -46,8 +46,8 @@ class Work:
     """What a run asks of an engine.
 
     The images at the indices ``todo`` of ``dataset`` are to be read, and the rows computed that are ``missing``. They
-    go to ``store``, or to ``memory`` (those of one job). ``workers`` threads read. An image that is rejected is the last
-    one if the work ``ends_at_reject``. What is done is counted in ``tallies``, one for each of ``missing``.
+    go to ``store``, or to ``memory`` (those of one job). ``workers`` threads read. An image that is rejected is the
+    last one if the work ``ends_at_reject``. What is done is counted in ``tallies``, one for each of ``missing``.
     """
 
     dataset: Dataset
