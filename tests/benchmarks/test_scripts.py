@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.reliability.campaign import FULL
 
 
 def run(script: str, *words: object) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def test_a_second_extraction_finds_all_there(few_photographs: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.skipif(not FULL, reason="a minute of starting; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")
 def test_a_base_computes_the_same_whether_its_graph_was_there_or_not_and_as_keras(few_photographs: Path) -> None:
     assert len(cases("startup.py", few_photographs, "--backbone", "vgg16", "--repeats", "1")) == 2
