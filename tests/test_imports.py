@@ -87,8 +87,8 @@ OWNERS = {
     "tf2onnx": {"heads.export.formats"},
     "h5py": {"featstore.store."},
     "hdf5plugin": {"featstore.store."},
-    "pyarrow": {"featstore.extraction.on_ray", "featstore.store.export"},
-    "ray": {"featstore.extraction.on_ray"},
+    "pyarrow": {"featstore.extraction.ray_worker", "featstore.store.export"},
+    "ray": {"featstore.extraction.ray_cluster"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {
         "cli",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from featstore.errors import InputError, unknown_name
 from featstore.extraction import local
 from featstore.extraction.engine import Engine
@@ -12,7 +10,10 @@ ENGINES = ("local", "ray")
 
 
 def engine_named(name: str = "local", address: str | None = None) -> Engine:
-    """The engine called ``name``; ``address`` is that of a cluster. Raises InputError."""
+    """The engine called ``name``; ``address`` is that of a cluster.
+
+    Raises InputError; for a cluster also if what it takes is not installed, or nothing listens there.
+    """
     if name not in ENGINES:
         raise unknown_name("engine", name, ENGINES, "--engine")
     if name == "local":
@@ -21,4 +22,4 @@ def engine_named(name: str = "local", address: str | None = None) -> Engine:
         return local.compute
     from featstore.extraction import on_ray
 
-    return partial(on_ray.compute, address=address)
+    return on_ray.engine_at(address)

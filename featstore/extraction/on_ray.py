@@ -1,8 +1,8 @@
 """The engine of a cluster: Ray Data reads and decodes in tasks, and computes and commits in a pool of actors.
 
-The driver deals the images out in blocks, in their order. A task reads a block and makes its pictures; an actor, one a
-GPU or a slice of a CPU, hands them to lanes of its own, the same as everywhere, and returns when their rows are in the
-store: so a block ends as one sealed segment a spec. What comes back is what is known of each image, and the counts.
+This is the driver: it deals the images out in blocks, in their order, and counts what comes back. What the nodes do is
+in :mod:`featstore.extraction.ray_worker`: a task reads a block and makes its pictures; an actor, one a GPU or a slice
+of a CPU, hands them to lanes of its own, the same as everywhere, and returns when their rows are in the store.
 
 Pixels travel in Ray's object store, whose limits hold back the reading where the bases are slower. A worker that is
 lost is started again and its block with it; what it had committed is not computed twice, or harmlessly is.
@@ -10,27 +10,23 @@ lost is started again and its block with it; what it had committed is not comput
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pickle
 import secrets
-import socket
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featstore.dataset import Dataset
-from featstore.errors import FeatstoreError, InputError, StorageError
-from featstore.extraction.engine import Tally, Work
-from featstore.extraction.lanes import Lanes, pictures_of
-from featstore.extraction.missing import Missing
-from featstore.extraction.reader import Picture, Prepared, prepare
-from featstore.job import Job, job_for
-from featstore.store import ROWS_PER_COMMIT, Store
+from featstore.errors import FeatstoreError, InputError, from_os_error
+from featstore.extraction import ray_cluster
+from featstore.extraction.engine import Engine, Work
+from featstore.extraction.ray_worker import Block, Computer, Done, Plan, loads, packed, read, token_of, versions
+from featstore.extraction.reader import Prepared
+from featstore.job import Job
+from featstore.runtime import BATCH_SIZE
+from featstore.store import Store
 
 _MOST_CORES = 16
 """Of a slice: on more than these a batch is not computed faster."""
@@ -38,291 +34,189 @@ _MOST_CORES = 16
 _ROUNDS = 8
 """Blocks that each actor gets at least, if there are enough images: the last to end is not waited for so long."""
 
-_LEAST_IN_BLOCK = 32
+_PIXELS_IN_BLOCK = 64 * 2**20
+"""Bytes of pixels in a block at most, or those of one image."""
+
 _BLOCKS_AHEAD = 2
 """Blocks that wait at an actor beside the one that it computes."""
 
-_CONNECT_SECONDS = 5.0
-_STALLED_SECONDS = 900.0
-"""So long nothing may be done, the first start of the bases included."""
+_RETRIES = 3
+"""Of a block whose worker dies: one that kills each of them is not tried for ever."""
+
+_READER_BYTES = 2**28
+"""What a task needs beside three times its pixels: decoded, put together, and on their way into Ray's object store."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What every worker needs to know. ``run`` tells this run from others of the same worker, ``store_stamp`` whether
-    it sees the driver's store; ``cores`` are those of an actor.
+def engine_at(address: str | None) -> Engine:
+    """The engine on the Ray cluster at ``address``; see :func:`compute`.
+
+    Raises InputError now if Ray is not installed, or nothing listens there.
     """
-
-    run: str
-    jobs: tuple[Job, ...]
-    store_path: str
-    store_stamp: int
-    retry_rejected: bool
-    cores: int | None
-
-    def missing(self) -> list[Missing]:
-        """What the store lacks now. Raises InputError if this node sees another store, or none."""
-        store = self.store()
-        return [Missing(job, store, retry_rejected=self.retry_rejected) for job in self.jobs]
-
-    def store(self) -> Store:
-        store = Store.open(self.store_path)
-        if not store.exists or _stamp(store) != self.store_stamp:
-            raise InputError(
-                "a node of the cluster does not see the store",
-                where=f"{self.store_path} on {os.uname().nodename}",
-                expected="the folder that the run was started with",
-                received="another folder of that name" if store.exists else "no store",
-                todo="put the store on a file system that all nodes mount at the same place",
-            )
-        return store
+    ray_cluster.check(address)
+    return partial(compute, address=address)
 
 
 def compute(work: Work, address: str | None = None) -> Generator[Prepared, None, None]:
     """See :class:`featstore.extraction.engine.Engine`; images come block by block, in any order.
 
     ``address`` is that of a Ray cluster; None takes what $RAY_ADDRESS names, or starts Ray on this machine.
-    Raises InputError if Ray is not installed, cannot be reached, or a node does not see the store or the images.
+    Raises InputError if Ray is not installed, cannot be reached, or a node does not see the store or the images;
+    StorageError if the cluster fails. Who stops before the end waits for no block that is under way.
     """
-    ray = _ray()
     if work.memory is not None:
         raise InputError("rows that are not to be kept are computed here", where="--engine ray", expected="local")
-    started_here = not ray.is_initialized()
-    if started_here:
-        _connect(ray, address)
-    try:
+    with ray_cluster.connected(address) as ray, ray_cluster.translated(ray):
         yield from _compute(ray, work)
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
-    import pyarrow
+    pool = _pool(ray.nodes(), [one.job for one in work.missing])
+    jobs = tuple(replace(one.job, device=pool.device) for one in work.missing)
+    run, retry = secrets.token_hex(8), work.missing[0].retry_rejected
+    plan = Plan(versions(), run, jobs, str(work.store.path), retry, pool.cores)
+    parts = _parts(work, pool.size)
+    with _token(work.store, run) as token, closing(_results(ray, plan, pool, work.dataset, parts)) as results:
+        for told in results:
+            with suppress(OSError):
+                token.touch()  # a token of yesterday would be swept away
+            if isinstance(told, FeatstoreError):
+                raise told
+            yield from _taken(told, parts[told.number], work)
 
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if work.missing[0].job.runtime == "tensorflow" else 0
-    cores, actors = (None, gpus) if gpus else _slices(ray.nodes())
-    jobs = tuple(replace(one.job, device="gpu" if gpus else one.job.device) for one in work.missing)
-    retry = work.missing[0].retry_rejected
-    plan = _Plan(secrets.token_hex(8), jobs, str(work.store.path), _stamp(work.store), retry, cores)
-    blocks = _blocks(work, actors)
-    table = pyarrow.table({"block": pyarrow.array(list(map(pickle.dumps, blocks)), pyarrow.large_binary())})
-    _quiet(ray)
+
+def _results(
+    ray: Any, plan: Plan, pool: _Pool, dataset: Dataset, parts: Sequence[Sequence[int]]
+) -> Generator[Done | FeatstoreError, None, None]:
+    rows = [{"block": packed(Block(at, dataset.select(part)))} for at, part in enumerate(parts)]
+    memory = 3 * len(parts[0]) * _bytes_of_image(plan.jobs) + _READER_BYTES
+    by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     computed = (
-        ray.data.from_arrow([table.slice(at, 1).combine_chunks() for at in range(len(blocks))])
-        .map_batches(_read, fn_args=(plan,), batch_size=1, batch_format="pyarrow", num_cpus=0.5)
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map_batches(read, fn_args=(plan,), num_cpus=0.5, memory=memory, max_retries=_RETRIES, **by_row)
         .map_batches(
-            _Computer,
+            Computer,
             fn_constructor_args=(plan,),
-            batch_size=1,
-            batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ray.data.ActorPoolStrategy(
-                size=min(actors, len(blocks)), max_tasks_in_flight_per_actor=1 + _BLOCKS_AHEAD
+                size=min(pool.size, len(parts)), max_tasks_in_flight_per_actor=1 + _BLOCKS_AHEAD
             ),
-            num_cpus=0 if gpus else 0.5 * (cores or 1),
-            num_gpus=1 if gpus else 0,
+            num_cpus=0.5 * pool.cores if pool.cores else 0,
+            num_gpus=0 if pool.cores else 1,
             scheduling_strategy="SPREAD",
+            max_task_retries=_RETRIES,
+            **by_row,
         )
     )
-    indices = {block.number: block.indices for block in blocks}
-    with closing(iter(computed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as done:
-        while (batch := _next(ray, done)) is not None:
-            for packed in batch["done"].to_pylist():
-                yield from _unpack_done(_loads(packed), indices, work.tallies)
+    with closing(iter(computed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as batches:
+        for batch in batches:
+            yield from map(loads, batch["done"].to_pylist())
+
+
+def _taken(done: Done, indices: Sequence[int], work: Work) -> Iterator[Prepared]:
+    """Count what was done of a block, and yield its images as those of the run, which are at ``indices``.
+
+    Raises InputError if a file that this machine sees was not there for the node.
+    """
+    for index, why in done.unseen.why.items():
+        path = work.dataset.paths[indices[index]]
+        if _is_here(work.dataset, path):
+            raise InputError(
+                "a node of the cluster does not see an image that is here",
+                where=f"{Path(work.dataset.source.location) / path} on node {done.unseen.node}",
+                received=why,
+                todo="put the images on a file system that all nodes mount at the same place",
+            )
+    for tally, more in zip(work.tallies, done.tallies, strict=True):
+        tally.add(more)
+    for image in done.images:
+        yield replace(image, index=indices[image.index])
+
+
+def _is_here(dataset: Dataset, path: str) -> bool:
+    try:
+        dataset.source.stamp(path)
+    except OSError:
+        return False
+    return True
+
+
+def _parts(work: Work, actors: int) -> list[Sequence[int]]:
+    """The images in their order, by block.
+
+    A block holds full batches of images, as many as are fair to all actors and as their pixels are allowed; fewer than
+    one batch only where that would be more than is allowed.
+    """
+    allowed = max(1, _PIXELS_IN_BLOCK // _bytes_of_image([one.job for one in work.missing]))
+    fair = max(BATCH_SIZE, len(work.todo) // (actors * _ROUNDS))
+    size = min(allowed, fair)
+    if size >= BATCH_SIZE:
+        size -= size % BATCH_SIZE
+    return [work.todo[start : start + size] for start in range(0, len(work.todo), size)]
+
+
+def _bytes_of_image(jobs: Sequence[Job]) -> int:
+    """Of all pictures that may be made of one image, which jobs of the same pixels share."""
+    pictures = {(job.spec.pixels, view, job.spec.augmentation) for job in jobs for view in job.views}
+    return sum(3 * pixels.image_size[0] * pixels.image_size[1] for pixels, _, _ in pictures)
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """Some of the images, as a dataset of their own, and where they are in that of the run."""
+class _Pool:
+    """The actors: how many, and how many cores each has; None where each has a GPU."""
 
-    number: int
-    indices: tuple[int, ...]
-    dataset: Dataset
+    size: int
+    cores: int | None
+
+    @property
+    def device(self) -> str:
+        """What they compute on."""
+        return "cpu" if self.cores else "gpu"
 
 
-def _blocks(work: Work, actors: int) -> list[_Block]:
-    """The images in their order: as many to a block as give the rows of one commit, or fewer so that all actors have
-    some.
+def _pool(nodes: Sequence[dict[str, Any]], jobs: Sequence[Job]) -> _Pool:
+    """One actor a GPU if TensorFlow computes and may use them, or else one a slice of a CPU.
+
+    Slices are of one size, so nodes of one size are shared out without a rest. Raises InputError if the nodes have not
+    what is asked for, or the jobs ask for several runtimes.
     """
-    views = sum(len(one.job.views) for one in work.missing)
-    fair = len(work.todo) // (actors * _ROUNDS) // _LEAST_IN_BLOCK * _LEAST_IN_BLOCK
-    size = max(1, min(ROWS_PER_COMMIT, max(fair, _LEAST_IN_BLOCK)) // views)
-    parts = [tuple(work.todo[start : start + size]) for start in range(0, len(work.todo), size)]
-    return [_Block(number, part, work.dataset.select(part)) for number, part in enumerate(parts)]
-
-
-def _read(table: Any, plan: _Plan) -> Any:
-    """A task: a block → what was read of its images and, apart from that, all their pixels."""
-    import pyarrow
-
-    try:
-        block: _Block = _loads(table["block"][0].as_py())
-        _check_seen(block.dataset)
-        wanted = partial(pictures_of, _missing_here(plan), block.dataset)
-        images = [prepare(block.dataset, index, wanted) for index in range(len(block.dataset))]
-        number = block.number
-    except FeatstoreError as error:
-        return _row(pyarrow, images=pickle.dumps(error), pixels=b"")
-    orders = [sorted(image.pixels, key=repr) for image in images]
-    pixels = [image.pixels[picture] for image, order in zip(images, orders, strict=True) for picture in order]
-    told = [(replace(image, pixels={}), order) for image, order in zip(images, orders, strict=True)]
-    return _row(pyarrow, images=pickle.dumps((number, told)), pixels=b"".join(part.data for part in pixels))
-
-
-@lru_cache(maxsize=1)
-def _missing_here(plan: _Plan) -> list[Missing]:
-    """As of the first block that this process reads."""
-    return plan.missing()
-
-
-class _Computer:
-    """An actor: blocks of pictures → rows in the store, and what became of them."""
-
-    def __init__(self, plan: _Plan) -> None:
-        self._plan = plan
-        self._lanes: Lanes | None = None
-
-    def __call__(self, table: Any) -> Any:
-        import pyarrow
-
-        told: Any = _loads(table["images"][0].as_py())
-        if not isinstance(told, FeatstoreError):
-            number, images = told
-            try:
-                told = number, [image for image, _ in images], self._compute(images, table["pixels"][0].as_buffer())
-            except FeatstoreError as error:
-                told = error
-        return _row(pyarrow, done=pickle.dumps(told))
-
-    def _compute(self, images: Sequence[tuple[Prepared, Sequence[Picture]]], pixels: Any) -> list[Tally]:
-        tallies = [Tally() for _ in self._plan.jobs]
-        if self._lanes is None:
-            jobs = tuple(map(_job_here, self._plan.jobs))
-            missing = replace(self._plan, jobs=jobs).missing()
-            self._lanes = Lanes(missing, self._plan.store(), tallies, cores=self._plan.cores)
-        else:
-            self._lanes.count_in(tallies)
-        at = 0
-        for image, order in images:
-            made = {}
-            for picture in order:
-                height, width = picture.pixels.image_size
-                count = height * width * 3
-                made[picture] = np.frombuffer(pixels, np.uint8, count, at).reshape(height, width, 3)
-                at += count
-            self._lanes.take(replace(image, pixels=made))
-        self._lanes.finish()
-        return tallies
-
-
-def _job_here(job: Job) -> Job:
-    """The job with the base as this node has it: its weights are found here, or got here."""
-    if job.base.tensors.is_file():
-        return job
-    return replace(job, base=job_for(job.spec, job.base.backbone.name, job.base.origin, job.runtime).base)
-
-
-def _unpack_done(told: Any, indices: dict[int, tuple[int, ...]], tallies: Sequence[Tally]) -> Iterator[Prepared]:
-    if isinstance(told, FeatstoreError):
-        raise told
-    number, images, counted = told
-    for tally, more in zip(tallies, counted, strict=True):
-        tally.add(more)
-    for image in images:
-        yield replace(image, index=indices[number][image.index])
-
-
-def _next(ray: Any, done: Iterator[Any]) -> Any:
-    try:
-        return next(done, None)
-    except (
-        ray.exceptions.RayError,
-        ray.data.exceptions.ExecutionTimeoutError,
-        ray.data.exceptions.SystemException,
-    ) as error:
-        told = [line for line in str(error).splitlines() if ": " in line and not line.startswith((" ", "ray::"))]
-        raise StorageError(
-            f"the cluster did not go on ({type(error).__name__})",
-            where="--engine ray",
-            received=told[-1] if told else None,
-            todo="run the same command again: it goes on from the rows that were committed",
-        ) from error
-
-
-def _slices(nodes: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """The cores of each actor, and how many actors that makes: nodes of one size are shared out without a rest."""
-    cores = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    runtimes = sorted({job.runtime for job in jobs})
+    if len(runtimes) > 1:
+        raise InputError(
+            "all bases of a run on a cluster are computed by one runtime",
+            where="--runtime",
+            received=" and ".join(runtimes),
+            todo="name one with --runtime, or extract with one base after the other",
+        )
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = sum(int(resources.get("GPU", 0)) for resources in there)
+    devices = {(job.device or "").lower() for job in jobs}
+    if gpus and runtimes == ["tensorflow"] and "cpu" not in devices:
+        return _Pool(gpus, None)
+    if any(device.startswith("gpu") for device in devices):
+        raise InputError(
+            "the cluster cannot compute on GPUs",
+            where="--device",
+            expected="nodes that offer GPUs to Ray, and --runtime tensorflow",
+            received=f"{gpus} GPUs, and the runtime {runtimes[0]}",
+        )
+    cores = [int(resources.get("CPU", 0)) for resources in there]
     size = min([_MOST_CORES, *(count for count in cores if count)])
     actors = sum(count // size for count in cores)
     if not actors:
         raise InputError("no node of the cluster offers a CPU", where="--engine ray")
-    return size, actors
+    return _Pool(actors, size)
 
 
-def _check_seen(dataset: Dataset) -> None:
-    location = dataset.source.location
-    if not os.path.exists(location):
-        raise InputError(
-            "a node of the cluster does not see the images",
-            where=f"{location} on {os.uname().nodename}",
-            todo="put them on a file system that all nodes mount at the same place",
-        )
-
-
-def _stamp(store: Store) -> int:
-    """When the store was made: the same on whatever machine one looks at it."""
-    return (store.path / "FORMAT").stat().st_mtime_ns
-
-
-def _row(pyarrow: Any, **columns: bytes) -> Any:
-    return pyarrow.table({name: pyarrow.array([value], pyarrow.large_binary()) for name, value in columns.items()})
-
-
-def _loads(packed: bytes) -> Any:
-    return pickle.loads(packed)  # noqa: S301 - from one of our own processes to another, within Ray
-
-
-def _ray() -> Any:
-    if importlib.util.find_spec("ray") is None:
-        raise InputError(
-            "this engine needs Ray, which is not installed", where="--engine ray", todo='pip install "ray[data]"'
-        )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    import ray.data
-
-    return ray
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    named = address or os.environ.get("RAY_ADDRESS")
+@contextmanager
+def _token(store: Store, run: str) -> Iterator[Path]:
+    """The run's token in the store, for as long as it takes. Raises ReadOnlyError, NoSpaceError or StorageError."""
+    path = token_of(store.create(), run)
     try:
-        if named:
-            _check_reachable(named)
-        ray.init(address=named, log_to_driver=False, logging_level="ERROR")
-    except (OSError, RuntimeError, ValueError) as error:
-        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"there is no Ray cluster: {first}",
-            where=f"--address {address}" if address else f"$RAY_ADDRESS ({named})",
-            expected="HOST:PORT, as `ray start --head` tells it",
-            todo="start one, or leave the address out: then Ray is started on this machine",
-        ) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError or ValueError if nothing listens at HOST:PORT. Ray tries for minutes, and then ends the process."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-
-
-def _quiet(ray: Any) -> None:
-    """Progress and errors are told by the run itself."""
-    import logging
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = _STALLED_SECONDS
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        path.touch()
+    except OSError as error:
+        raise from_os_error(error, "start a run in the store", path) from error
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            path.unlink()

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,14 @@ import pytest
 
 import featstore
 from featstore import ExtractOptions, Request, Store
-from featstore.errors import DamageError, InputError, NoSpaceError
-from featstore.extraction import engine_named, on_ray
-from featstore.extraction.engine import Tally, Work
-from featstore.extraction.missing import Missing
+from featstore.errors import DamageError, InputError, StorageError
+from featstore.extraction import engine_named, on_ray, ray_cluster
 from featstore.job import resolve_jobs
+from featstore.records import Reason
 from featstore.scan import digest_all
 from featstore.store import verify
-from tests.commands import ROOT, run
+from tests.commands import finish, run, segments, start
+from tests.featstore.extraction.ray_blocks import work_on
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
 from tests.waiting import until
@@ -32,31 +32,38 @@ from tests.waiting import until
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 SMALL = Request("mobilenetv2", weights="random:7", image_size=32)
-_LINES = ("--backbone", "mobilenetv2", "--weights", "random:7", "--image-size", "32")
+LARGER = replace(SMALL, image_size=128)
+_LINES = ("--backbone", "mobilenetv2", "--weights", "random:7", "--image-size")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a cluster; its processes go with the tests of this file."""
-    ray = pytest.importorskip("ray")
+    """The address of a cluster that this process stays connected to; its processes go with the tests of this file."""
+    pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**28})
     running.add_node(num_cpus=1, object_store_memory=2**28)
-    yield running.address
-    ray.shutdown()
+    with ray_cluster.connected(running.address):
+        yield running.address
     running.shutdown()
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """252 pictures, one of them twice and one of them broken."""
-    folder = class_folders(tmp_path / "photos", count=42)
+    """72 pictures, one of them twice and one of them broken."""
+    folder = class_folders(tmp_path / "photos", count=12)
     first = next((folder / "train" / "cats").iterdir())
     shutil.copyfile(first, first.with_name("copy.png"))
     first.with_name("broken.png").write_bytes(png(1)[:70])
     return folder
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """960 pictures."""
+    return class_folders(tmp_path / "many", count=160)
 
 
 def rows_of(data: Path, request: Request, store: Path) -> np.ndarray:
@@ -69,15 +76,24 @@ def counts(done: featstore.Extraction) -> list[tuple[int, int, int]]:
     return [(spec.hits, spec.computed, spec.rejected) for spec in done.report.specs]
 
 
-def actors() -> list[int]:
+def held(store: Path) -> int:
+    """Rows that are in a store."""
+    return sum(len(namespace.snapshot()) for namespace in Store.open(store).namespaces())
+
+
+def actors() -> set[int]:
     """The processes of Ray's actors that compute."""
     told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [int(line.split()[0]) for line in told if "ray::" in line and "_Computer" in line]
+    return {int(line.split()[0]) for line in told if "ray::" in line and "Computer" in line}
 
 
-def start(*words: object) -> subprocess.Popen[bytes]:
-    """``featstore WORDS`` in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", "from cli import app; app()", *map(str, words)], cwd=ROOT)
+def begun(photos: Path, store: Path, cluster: str) -> subprocess.Popen[str]:
+    """A run in a process of its own that has committed rows, more than before, and goes on."""
+    before = segments(store)
+    process = start("extract", photos, *_LINES, 128, "--store", store, "--engine", "ray", "--address", cluster)
+    until(lambda: segments(store) > before or process.poll() is not None)
+    assert process.poll() is None, finish(process).err
+    return process
 
 
 def test_the_rows_are_those_of_the_local_engine_to_the_bit(cluster: str, photos: Path, tmp_path: Path) -> None:
@@ -94,54 +110,71 @@ def test_the_rows_are_those_of_the_local_engine_to_the_bit(cluster: str, photos:
         ours, theirs = (rows_of(photos, request, tmp_path / name) for name in ("here", "there"))
         assert ours.tobytes() == theirs.tobytes()
     assert verify(Store.open(tmp_path / "there"), read_data=True).sound
+    assert not [*(tmp_path / "there" / "tmp").iterdir()], "the run's token stays"
 
 
 def test_what_is_in_the_store_is_not_computed_and_not_shipped(
     cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped: list[int] = []
-    real = on_ray._blocks
-    monkeypatch.setattr(on_ray, "_blocks", lambda work, actors: shipped.append(len(work.todo)) or real(work, actors))
+    real = on_ray._parts
+    monkeypatch.setattr(on_ray, "_parts", lambda work, actors: shipped.append(len(work.todo)) or real(work, actors))
     monkeypatch.setattr("featstore.scan.RACY_NS", 0)
-    for _ in range(2):
-        done = featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
-    assert counts(done) == [(253, 0, 1)]
+    featstore.extract(photos, SMALL, store=tmp_path / "store")
+    done = featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
+    assert counts(done) == [(73, 0, 1)]
     file = next((photos / "train" / "dogs").iterdir())
     file.write_bytes(png(4000))
     done = featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
-    assert counts(done) == [(252, 1, 1)]
-    assert shipped == [254, 1]
+    assert counts(done) == [(72, 1, 1)]
+    assert shipped == [1]
 
 
-def test_a_worker_that_is_killed_costs_no_row(cluster: str, tmp_path: Path) -> None:
-    photos = class_folders(tmp_path / "many", count=160)
-    store = tmp_path / "store"
-    words = ("extract", photos, *_LINES, "--store", store, "--engine", "ray", "--address", cluster)
-    process = start(*words)
-    until(lambda: bool([*store.glob("ns/*/seg/*.h5")]))
+def test_rejects_are_tried_again_only_if_asked(cluster: str, photos: Path, tmp_path: Path) -> None:
+    store, dataset = Store.open(tmp_path / "store", create=True), featstore.open_dataset(photos)
+    [job] = resolve_jobs([SMALL], store, dataset)
+    digest = digest_all(dataset, None).values[-1].tobytes()
+    with store.namespace(job.spec).writer({}) as writer:
+        writer.reject(digest, 0, Reason.NOT_FINITE)
+    where: dict[str, Any] = {"store": store, "engine": "ray", "address": cluster}
+    assert counts(featstore.extract(photos, SMALL, **where)) == [(1, 71, 2)]
+    again = featstore.extract(photos, SMALL, options=ExtractOptions(retry_rejected=True), **where)
+    assert counts(again) == [(72, 1, 1)]
+
+
+def test_workers_that_are_killed_while_they_compute_cost_no_row(cluster: str, many: Path, tmp_path: Path) -> None:
+    process = begun(many, tmp_path / "store", cluster)
     victims = actors()
-    os.kill(victims[0], signal.SIGKILL)
-    assert process.wait(120) == 0
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    at_the_kill = held(tmp_path / "store")
     assert victims
-    done = featstore.extract(photos, SMALL, store=store)
-    assert counts(done) == [(960, 0, 0)]
-    assert verify(Store.open(store), read_data=True).sound
+    assert at_the_kill < 960
+    until(lambda: bool(actors() - victims) or process.poll() is not None)
+    assert actors() - victims, "nobody was started in their place"
+    done = finish(process, 120)
+    assert done.code == 0, done.err
+    assert held(tmp_path / "store") > at_the_kill
+    assert counts(featstore.extract(many, LARGER, store=tmp_path / "store")) == [(960, 0, 0)]
+    assert verify(Store.open(tmp_path / "store"), read_data=True).sound
 
 
-def test_a_run_that_is_killed_is_gone_on_with(cluster: str, tmp_path: Path) -> None:
-    photos = class_folders(tmp_path / "many", count=160)
+def test_a_run_that_is_stopped_and_then_killed_is_gone_on_with(cluster: str, many: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    words = ("extract", photos, *_LINES, "--store", store, "--engine", "ray", "--address", cluster)
-    process = start(*words)
-    until(lambda: bool([*store.glob("ns/*/seg/*.h5")]))
-    process.kill()
-    process.wait()
-    until(lambda: not actors(), 120)
-    held = sum(len(namespace.snapshot()) for namespace in Store.open(store).namespaces())
-    assert 0 < held < 960
-    done = featstore.extract(photos, SMALL, store=store, engine="ray", address=cluster)
-    assert counts(done)[0][0] >= held
-    assert sum(counts(done)[0]) == 960
+    stopped = begun(many, store, cluster)
+    stopped.send_signal(signal.SIGINT)
+    done = finish(stopped, 60)
+    assert done.code == 130, done.err
+    assert "new rows are kept in the store" in done.message
+    killed = begun(many, store, cluster)
+    killed.kill()
+    finish(killed)
+    until(lambda: not actors())
+    before = held(store)
+    assert 0 < before < 960
+    [(hits, computed, _)] = counts(featstore.extract(many, LARGER, store=store, engine="ray", address=cluster))
+    assert (hits, computed) == (before, 960 - before)
+    assert counts(featstore.extract(many, LARGER, store=store)) == [(960, 0, 0)]
     assert verify(Store.open(store), read_data=True).sound
 
 
@@ -154,22 +187,55 @@ def test_a_broken_image_ends_a_run_that_is_to_fail(cluster: str, photos: Path, t
 def test_a_zip_is_read_by_all_workers(cluster: str, photos: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     done = featstore.extract(tmp_path / "photos.zip", SMALL, store=tmp_path / "store", engine="ray", address=cluster)
-    assert sum(counts(done)[0]) == 254
-    assert counts(featstore.extract(photos, SMALL, store=tmp_path / "store")) == [(253, 0, 1)]
+    assert [hits + computed for hits, computed, _ in counts(done)] == [73]
+    assert counts(featstore.extract(photos, SMALL, store=tmp_path / "store")) == [(73, 0, 1)]
+
+
+def test_a_store_in_which_no_worker_can_write_ends_the_run(cluster: str, photos: Path, tmp_path: Path) -> None:
+    Store.open(tmp_path / "store", create=True)
+    (tmp_path / "store" / "ns").write_bytes(b"")  # root may write anywhere: so something is in the way
+    with pytest.raises(StorageError, match=rf"cannot make a folder(.|\n)* on node {os.uname().nodename}") as caught:
+        featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
+    assert str(tmp_path / "store" / "ns") in str(caught.value)
+
+
+def test_a_bug_in_a_worker_is_a_fault_of_ours_and_no_failure_of_the_cluster(
+    cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.exceptions import UserCodeException
+
+    def read(table: Any, plan: Any) -> Any:
+        return 1 // 0
+
+    monkeypatch.setattr(on_ray, "read", read)
+    with pytest.raises(UserCodeException, match="ZeroDivisionError"):
+        featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
+
+
+@pytest.mark.parametrize(("dies", "told"), [(True, "WorkerCrashedError"), (False, "ExecutionTimeoutError")])
+def test_a_block_that_no_worker_survives_or_ends_is_told(
+    cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool, told: str
+) -> None:
+    def read(table: Any, plan: Any) -> Any:
+        os._exit(1) if dies else time.sleep(60)
+
+    monkeypatch.setattr(on_ray, "read", read)
+    if not dies:
+        monkeypatch.setattr(ray_cluster, "_STALLED_SECONDS", 2.0)
+    with pytest.raises(StorageError, match=rf"the cluster did not go on \({told}") as caught:
+        featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
+    assert "run the same command again" in str(caught.value)
+
+
+# ---- without a cluster -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody", "ray://127.0.0.1:10001"])
 def test_an_address_where_no_cluster_is_is_told(photos: Path, tmp_path: Path, address: str) -> None:
     pytest.importorskip("ray")
-    done = run("extract", photos, *_LINES, "--store", tmp_path / "s", "--engine", "ray", "--address", address)
+    done = run("extract", photos, *_LINES, 32, "--store", tmp_path / "s", "--engine", "ray", "--address", address)
     assert done.code == 2
     assert "there is no Ray cluster" in done.message
-
-
-def test_without_ray_the_extra_is_named(photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'pip install "ray\[data\]"'):
-        featstore.extract(photos, engine="ray")
 
 
 def test_another_engine_is_unknown_and_an_address_alone_means_nothing() -> None:
@@ -179,86 +245,88 @@ def test_another_engine_is_unknown_and_an_address_alone_means_nothing() -> None:
         engine_named("local", "head:6379")
 
 
-# ---- without a cluster -----------------------------------------------------------------------------------------------
-
-
-def work_on(photos: Path, store: Path, **settings: Any) -> Work:
-    opened, dataset = Store.open(store, create=True), featstore.open_dataset(photos)
-    jobs = resolve_jobs([Request("vgg16", image_size=32, **settings)], opened, dataset)
-    missing = [Missing(job, opened) for job in jobs]
-    return Work(dataset, range(len(dataset)), missing, opened, 1, None, [Tally() for _ in jobs])
-
-
-def plan_of(work: Work) -> on_ray._Plan:
-    jobs = tuple(one.job for one in work.missing)
-    return on_ray._Plan("a run", jobs, str(work.store.path), on_ray._stamp(work.store), False, 1)
+def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
+    """As Ray tells of them, and one that is gone."""
+    gone = {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 8.0}}
+    return [*({"Alive": True, "Resources": one} for one in resources), gone]
 
 
 @pytest.mark.parametrize(
-    ("cores", "expected"), [([1, 1], (1, 2)), ([8, 8, 0], (8, 2)), ([64, 32], (16, 6)), ([4, 6], (4, 2))]
+    ("cores", "expected"), [([1, 1], (2, 1)), ([8, 8, 0], (2, 8)), ([64, 32], (6, 16)), ([4, 6], (2, 4))]
 )
-def test_nodes_are_shared_out_in_slices_of_one_size(cores: list[int], expected: tuple[int, int]) -> None:
-    nodes = [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cores]
-    nodes.append({"Alive": False, "Resources": {"CPU": 1.0}})
-    assert on_ray._slices(nodes) == expected
-
-
-def test_a_cluster_without_cores_is_told() -> None:
-    with pytest.raises(InputError, match="no node of the cluster offers a CPU"):
-        on_ray._slices([{"Alive": True, "Resources": {}}])
-
-
-@pytest.mark.parametrize(("actors", "views", "size"), [(1, 1, 32), (2, 1, 32), (1, 4, 8)])
-def test_blocks_hold_every_image_once_in_order(
-    photos: Path, tmp_path: Path, bases: Bases, actors: int, views: int, size: int
+def test_nodes_are_shared_out_in_slices_of_one_size(
+    photos: Path, tmp_path: Path, bases: Bases, cores: list[int], expected: tuple[int, int]
 ) -> None:
-    blocks = on_ray._blocks(work_on(photos, tmp_path / "store", views=views), actors)
-    assert [index for block in blocks for index in block.indices] == [*range(254)]
-    assert {len(block.indices) for block in blocks[:-1]} == {size}
-    paths = [path for block in blocks for path in block.dataset.paths]
-    assert paths == [*featstore.open_dataset(photos).paths]
+    jobs = [one.job for one in work_on(photos, tmp_path / "store").missing]
+    pool = on_ray._pool(nodes(*({"CPU": float(count)} for count in cores)), jobs)
+    assert (pool.size, pool.cores) == expected
+    assert pool.device == "cpu"
 
 
-def test_a_block_is_read_and_computed_as_by_a_worker(photos: Path, tmp_path: Path, bases: Bases) -> None:
-    """The two stages in this process, as Ray calls them."""
-    pyarrow = pytest.importorskip("pyarrow")
-    import pickle
-
-    work = work_on(photos, tmp_path / "store")
-    plan, computer = plan_of(work), on_ray._Computer(plan_of(work))
-    indices, seen = {}, []
-    for block in on_ray._blocks(work, 1):
-        indices[block.number] = block.indices
-        table = pyarrow.table({"block": pyarrow.array([pickle.dumps(block)], pyarrow.large_binary())})
-        done = computer(on_ray._read(table, plan))
-        seen += on_ray._unpack_done(pickle.loads(done["done"][0].as_py()), indices, work.tallies)
-        assert len([*work.store.path.glob("ns/*/seg/*.h5")]) == block.number + 1, "a block is one sealed segment"
-    assert [image.index for image in seen] == [*range(254)]
-    assert [image.digest for image in seen] == [d.tobytes() for d in digest_all(work.dataset, None).values]
-    [tally] = work.tallies
-    assert (tally.computed, tally.committed, len(tally.rejected)) == (252, 253, 1)
-
-
-def test_a_node_that_sees_another_store_or_no_images_computes_nothing(
+def test_gpus_are_taken_where_tensorflow_computes_and_nobody_said_cpu(
     photos: Path, tmp_path: Path, bases: Bases
 ) -> None:
+    [missing] = work_on(photos, tmp_path / "store").missing
+    ours, two = replace(missing.job, runtime="tensorflow"), nodes({"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0})
+    assert on_ray._pool(two, [ours]) == on_ray._Pool(2, None)
+    assert on_ray._pool(two, [ours]).device == "gpu"
+    assert on_ray._pool(two, [replace(ours, device="CPU")]) == on_ray._Pool(2, 4)
+    assert on_ray._pool(two, [replace(ours, runtime="openvino")]) == on_ray._Pool(2, 4)
+    with pytest.raises(InputError, match="cannot compute on GPUs"):
+        on_ray._pool(nodes({"CPU": 4.0}), [replace(ours, device="gpu:0")])
+    with pytest.raises(InputError, match="one runtime"):
+        on_ray._pool(two, [ours, replace(ours, runtime="openvino")])
+    with pytest.raises(InputError, match="no node of the cluster offers a CPU"):
+        on_ray._pool(nodes({}), [ours])
+
+
+@pytest.mark.parametrize(
+    ("images", "actors", "settings", "size"),
+    [
+        (74, 1, {}, 32),
+        (74, 2, {}, 32),
+        (1000, 2, {}, 32),
+        (2000, 2, {}, 96),
+        (100_000, 2, {"image_size": 224}, 416),
+        (100_000, 2, {"image_size": 224, "views": 8}, 32),
+        (100_000, 2, {"image_size": 1000}, 22),
+        (100, 2, {"image_size": 2048, "views": 8}, 1),
+    ],
+)
+def test_blocks_hold_every_image_once_in_order_and_as_many_as_is_fair_and_allowed(
+    photos: Path, tmp_path: Path, bases: Bases, images: int, actors: int, settings: dict[str, Any], size: int
+) -> None:
+    work = replace(work_on(photos, tmp_path / "store", **settings), todo=range(images))
+    parts = on_ray._parts(work, actors)
+    assert [index for part in parts for index in part] == [*range(images)]
+    assert {len(part) for part in parts[:-1]} == {size}
+
+
+def test_jobs_of_the_same_pixels_share_them(photos: Path, tmp_path: Path, bases: Bases) -> None:
     work = work_on(photos, tmp_path / "store")
-    with pytest.raises(InputError, match="does not see the store"):
-        replace(plan_of(work), store_stamp=1).missing()
-    with pytest.raises(InputError, match="does not see the store"):
-        replace(plan_of(work), store_path=str(tmp_path / "nothing")).missing()
-    shutil.rmtree(photos)
-    with pytest.raises(InputError, match="does not see the images"):
-        on_ray._check_seen(work.dataset)
+    [job] = [one.job for one in work.missing]
+    assert on_ray._bytes_of_image([job, replace(job, spec=job.spec.but(pooling="map"))]) == 32 * 32 * 3
 
 
-def test_what_fails_on_a_worker_is_raised_here_with_its_type() -> None:
-    with pytest.raises(NoSpaceError, match="full"):
-        [*on_ray._unpack_done(NoSpaceError("full", where="there"), {}, [])]
+def test_a_run_leaves_no_token_and_one_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    with on_ray._token(store, "a-run") as token:
+        assert token.exists()
+    assert not token.exists()
+
+    def touch(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "touch", touch)
+    with pytest.raises(featstore.errors.NoSpaceError), on_ray._token(store, "a-run"):
+        pass
 
 
-def test_weights_that_a_node_does_not_have_are_found_anew(tmp_path: Path, photos: Path) -> None:
-    opened = Store.open(tmp_path / "store", create=True)
-    [job] = resolve_jobs([SMALL], opened, featstore.open_dataset(photos))
-    away = replace(job, base=replace(job.base, tensors=tmp_path / "not-here.npz"))
-    assert on_ray._job_here(away).base == job.base
+def test_rows_that_are_not_to_be_kept_are_refused(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    from featstore.extraction.sink import MemorySink
+
+    work = replace(work_on(photos, tmp_path / "store"), memory=MemorySink())
+    with pytest.raises(InputError, match="not to be kept"):
+        next(on_ray.compute(work))
