@@ -11,6 +11,7 @@ lost is started again and its block with it; what it had committed is not comput
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -81,7 +82,10 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
                 token.touch()  # a token of yesterday would be swept away
             if isinstance(told, FeatstoreError):
                 raise told
-            yield from _taken(told, parts[told.number], work)
+            for image in _taken(told, parts[told.number], work):
+                yield image
+                if image.rejected and work.ends_at_reject:
+                    return
 
 
 def _results(
@@ -90,26 +94,32 @@ def _results(
     rows = [{"block": packed(Block(at, dataset.select(part)))} for at, part in enumerate(parts)]
     memory = 3 * len(parts[0]) * _bytes_of_image(plan.jobs) + _READER_BYTES
     by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    computed = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(read, fn_args=(plan,), num_cpus=0.5, memory=memory, max_retries=_RETRIES, **by_row)
-        .map_batches(
-            Computer,
-            fn_constructor_args=(plan,),
-            zero_copy_batch=True,
-            compute=ray.data.ActorPoolStrategy(
-                size=min(pool.size, len(parts)), max_tasks_in_flight_per_actor=1 + _BLOCKS_AHEAD
-            ),
-            num_cpus=0.5 * pool.cores if pool.cores else 0,
-            num_gpus=0 if pool.cores else 1,
-            scheduling_strategy="SPREAD",
-            max_task_retries=_RETRIES,
-            **by_row,
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args")  # there is no other way yet to limit retries
+        computed = (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map_batches(read, fn_args=(plan,), num_cpus=0.5, memory=memory, **by_row, **_retried("max_retries"))
+            .map_batches(
+                Computer,
+                fn_constructor_args=(plan,),
+                zero_copy_batch=True,
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(pool.size, len(parts)), max_tasks_in_flight_per_actor=1 + _BLOCKS_AHEAD
+                ),
+                num_cpus=0.5 * pool.cores if pool.cores else 0,
+                num_gpus=0 if pool.cores else 1,
+                **by_row,
+                **_retried("max_task_retries"),
+            )
         )
-    )
     with closing(iter(computed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as batches:
         for batch in batches:
             yield from map(loads, batch["done"].to_pylist())
+
+
+def _retried(option: str) -> dict[str, Any]:
+    """What limits the retries of a stage, whose ``option`` Ray Data takes from a function alone."""
+    return {"ray_remote_args_fn": lambda: {option: _RETRIES}}
 
 
 def _taken(done: Done, indices: Sequence[int], work: Work) -> Iterator[Prepared]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -16,6 +17,10 @@ _NEEDED = ("ray", "pandas", "pyarrow")
 _RAYS_OWN = ("auto", "local")
 """Addresses by Ray's own names: the cluster that runs on this machine already, and one of our own."""
 
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "30"}
+"""What holds unless it is set: nothing is sent home; the share of a run that was killed is free after these seconds."""
+
+_PRINTS = "_worker_logs_enabled"
 _CONNECT_SECONDS = 5.0
 _STALLED_SECONDS = 3600.0
 """So long nothing may be done, the first start of the bases included."""
@@ -46,15 +51,27 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
         return
     check(address)
-    named = _named(address)
     try:
-        ray.init(address=named, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=_named(address), log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise _no_cluster(error, address) from error
+    with _stdout_left_alone():
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _stdout_left_alone() -> Iterator[None]:
+    """Ray prints on stdout what happens to its workers, whatever it was told; but that is for the results of a run."""
+    worker = importlib.import_module("ray._private.worker")
+    before = getattr(worker, _PRINTS, True)
+    setattr(worker, _PRINTS, False)
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        setattr(worker, _PRINTS, before)
 
 
 @contextmanager
@@ -98,7 +115,8 @@ def _named(address: str | None) -> str:
 
 
 def _imported() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
