@@ -146,7 +146,7 @@ def _resolved(address: str | None) -> tuple[str, str]:
 
 def _not_installed() -> InputError:
     return InputError(
-        "this engine needs Ray, which is not installed", where="--engine ray", todo='pip install "ray[data]"'
+        "this engine needs Ray, which is not installed", where="--engine ray", todo='pip install "featstore[ray]"'
     )
 
 
