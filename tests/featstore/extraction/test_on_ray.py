@@ -26,10 +26,13 @@ from featstore.store import verify
 from tests.commands import finish, run, segments, start
 from tests.featstore.extraction.ray_blocks import work_on
 from tests.pictures import class_folders, png
+from tests.reliability.campaign import FULL
 from tests.stubs import Bases
 from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+_IN_FULL = pytest.mark.skipif(not FULL, reason="a cluster takes long; FEATSTORE_RELIABILITY=full runs it")
 
 SMALL = Request("mobilenetv2", weights="random:7", image_size=32)
 LARGER = replace(SMALL, image_size=128)
@@ -43,7 +46,9 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**28})
+    running = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**28, "include_dashboard": False}
+    )
     running.add_node(num_cpus=1, object_store_memory=2**28)
     with ray_cluster.connected(running.address):
         yield running.address
@@ -131,6 +136,7 @@ def test_what_is_in_the_store_is_not_computed_and_not_shipped(
     assert shipped == [1]
 
 
+@_IN_FULL
 def test_rejects_are_tried_again_only_if_asked(cluster: str, photos: Path, tmp_path: Path) -> None:
     store, dataset = Store.open(tmp_path / "store", create=True), featstore.open_dataset(photos)
     [job] = resolve_jobs([SMALL], store, dataset)
@@ -162,6 +168,7 @@ def test_workers_that_are_killed_while_they_compute_cost_no_row(cluster: str, ma
     assert verify(Store.open(tmp_path / "store"), read_data=True).sound
 
 
+@_IN_FULL
 def test_a_run_that_is_stopped_and_then_killed_is_gone_on_with(cluster: str, many: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     stopped = begun(many, store, cluster)
@@ -181,12 +188,14 @@ def test_a_run_that_is_stopped_and_then_killed_is_gone_on_with(cluster: str, man
     assert verify(Store.open(store), read_data=True).sound
 
 
+@_IN_FULL
 def test_a_broken_image_ends_a_run_that_is_to_fail(cluster: str, photos: Path, tmp_path: Path) -> None:
     options = ExtractOptions(on_error="fail")
     with pytest.raises(DamageError, match="rejected, and --on-error is fail"):
         featstore.extract(photos, SMALL, store=tmp_path / "store", options=options, engine="ray", address=cluster)
 
 
+@_IN_FULL
 def test_a_zip_is_read_by_all_workers(cluster: str, photos: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     done = featstore.extract(tmp_path / "photos.zip", SMALL, store=tmp_path / "store", engine="ray", address=cluster)
@@ -194,6 +203,7 @@ def test_a_zip_is_read_by_all_workers(cluster: str, photos: Path, tmp_path: Path
     assert counts(featstore.extract(photos, SMALL, store=tmp_path / "store")) == [(73, 0, 1)]
 
 
+@_IN_FULL
 def test_a_store_in_which_no_worker_can_write_ends_the_run(cluster: str, photos: Path, tmp_path: Path) -> None:
     Store.open(tmp_path / "store", create=True)
     (tmp_path / "store" / "ns").write_bytes(b"")  # root may write anywhere: so something is in the way
@@ -202,6 +212,7 @@ def test_a_store_in_which_no_worker_can_write_ends_the_run(cluster: str, photos:
     assert str(tmp_path / "store" / "ns") in str(caught.value)
 
 
+@_IN_FULL
 def test_a_bug_in_a_worker_is_a_fault_of_ours_and_no_failure_of_the_cluster(
     cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +226,7 @@ def test_a_bug_in_a_worker_is_a_fault_of_ours_and_no_failure_of_the_cluster(
         featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
 
 
+@_IN_FULL
 @pytest.mark.parametrize(("dies", "told"), [(True, "WorkerCrashedError"), (False, "ExecutionTimeoutError")])
 def test_a_block_that_no_worker_survives_or_ends_is_told(
     cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool, told: str
