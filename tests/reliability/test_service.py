@@ -20,6 +20,7 @@ import pytest
 
 from featstore.store import Store, verify
 from tests.commands import finish, start
+from tests.heads.service.conftest import zipped
 from tests.pictures import class_folders, png
 from tests.reliability.attacks import Attack, Canary, attacks
 from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
@@ -191,8 +192,8 @@ async def many_clients(port: int, clients: int, seconds: float, pictures: list[b
     return found
 
 
-async def _ask(port: int, data: bytes) -> int:
-    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n"
+async def _ask(port: int, data: bytes, kind: str = "image/png") -> int:
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head.encode() + b"Connection: close\r\n\r\n" + data)
@@ -235,7 +236,9 @@ def test_256_clients_of_vgg16_are_answered_or_told_to_come_back(
         data[:2] + b"\xff\xfe\x00\x06" + number.to_bytes(4, "big") + data[2:] for data in known for number in range(4)
     ]
     running = Server(process, port, tmp_path, "")
-    asyncio.run(many_clients(port, 16, 5, known + new[:40]))  # until every batch size was used
+    asyncio.run(many_clients(port, 16, 5, known + new[:40]))
+    at_once = zipped(**{f"{number}.jpg": data for number, data in enumerate(new[40:80])})
+    assert asyncio.run(_ask(port, at_once, "application/zip")) == 200  # now every size of a batch was used
     before = running.memory()
     found = asyncio.run(many_clients(port, 256, 60, known + new))
     grown = running.memory() - before
