@@ -119,6 +119,7 @@ def _run(data: Path, out: Path, *more: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.real
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")
 def test_chollets_recipe_runs_on_photographs(few_photographs: Path, tmp_path: Path) -> None:
     cached, frozen, tuned = _run(few_photographs, tmp_path / "out", "--recipe", "chollet-vgg16", "--epoch-scale", "0")

@@ -60,6 +60,7 @@ def test_a_base_computes_the_same_whether_its_graph_was_there_or_not_and_as_kera
 
 
 @pytest.mark.real
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")
 def test_the_service_answers_known_and_new_pictures(few_photographs: Path) -> None:
     words = ("--images", "4", "--seconds", "0.2", "--repeats", "1")
@@ -72,7 +73,6 @@ def test_all_decoders_see_about_the_same(few_photographs: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")
 def test_every_side_of_extraction_computes_the_same_features(few_photographs: Path) -> None:
     rows = run("extract.py", few_photographs, "--case", "vgg16:150", "--images", "8", "--repeats", "1")["rows"]
@@ -92,6 +92,7 @@ def test_every_side_of_extraction_computes_the_same_features(few_photographs: Pa
 
 
 @pytest.mark.real
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")
 def test_any_number_of_images_at_once_gives_about_the_same_rows(few_photographs: Path) -> None:
     words = ("--case", "vgg16:64", "--sizes", "8", "40", "--images", "8", "--repeats", "1")
