@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from featstore.formats import MAX_FILE_BYTES
 from featstore.progress import Progress, silent
 from featstore.records import DIGEST_BYTES, RACY_NS, Reason, Rejected, Stamp
 from featstore.whole import open_regular, write_whole
+from featstore.zips import check_directory
 
 _ENTRY = np.dtype(
     [("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<u8"), ("digest", f"V{DIGEST_BYTES}")]
@@ -38,12 +38,7 @@ _NAME = re.compile(r"[0-9a-f]{64}\.npz")
 _MAX_BYTES = 2**29
 """Of the cache of one place: some four million files."""
 
-_ZIP_END = struct.Struct("<4s16x4s8xL4xH")
-"""The last bytes of a zip: where a 64-bit one has its mark, then that of its end, the bytes of its list of members, and
-those of the comment after it.
-"""
-_MAX_LIST_BYTES = 2**10
-"""Of three members."""
+_MEMBERS, _MAX_LIST_BYTES = 3, 2**10
 
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
 _CHUNK = 256  # files handed to the threads at a time
@@ -136,7 +131,9 @@ def _packed(stamp: Stamp) -> bytes:
 def _read(file: Path) -> tuple[str, dict[str, bytes]]:
     """The place and the entries that a cache holds. The memory that this takes follows from the file's size alone."""
     with open_regular(file) as opened:
-        _check_end(opened)
+        if opened.seek(0, os.SEEK_END) > _MAX_BYTES:
+            raise ValueError("larger than any stat cache")
+        check_directory(opened, _MEMBERS, _MAX_LIST_BYTES)
         with zipfile.ZipFile(opened) as archive:
             entries, paths, version = (_array(archive, name) for name in ("entries", "paths", "version"))
     blob = paths.tobytes()
@@ -145,20 +142,6 @@ def _read(file: Path) -> tuple[str, dict[str, bytes]]:
     location, *names = [os.fsdecode(path) for path in blob.split(b"\0")[:-1]]
     rows, step = entries.tobytes(), _ENTRY.itemsize
     return location, {name: rows[at * step : (at + 1) * step] for at, name in enumerate(names)}
-
-
-def _check_end(file: BinaryIO) -> None:
-    """Raise ValueError unless the file is small enough and ends as a zip of a few members does, for zipfile makes an
-    object of every member in its list, however long that is.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _ZIP_END.size))
-    tail = file.read(_ZIP_END.size)
-    if size > _MAX_BYTES or len(tail) < _ZIP_END.size:
-        raise ValueError("not the size of a stat cache")
-    long_mark, mark, list_bytes, comment_bytes = _ZIP_END.unpack(tail)
-    if long_mark == b"PK\6\7" or mark != b"PK\5\6" or list_bytes > _MAX_LIST_BYTES or comment_bytes:
-        raise ValueError("not the end of a stat cache")
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[np.generic]:

@@ -5,7 +5,7 @@ rows) → sink → report. An engine joins reader and lanes, in this process or 
 reports, and holds no knowledge of files, pixels, graphs or HDF5.
 """
 
-from featstore.extraction.engines import ENGINES, engine_named
+from featstore.extraction.engines import engine_named
 from featstore.extraction.lane import compute_rows
 from featstore.extraction.ledger import write_ledger
 from featstore.extraction.profile import Profile, profile
@@ -14,7 +14,6 @@ from featstore.extraction.run import Extraction, ExtractOptions, extract
 from featstore.extraction.sink import MemorySink
 
 __all__ = [
-    "ENGINES",
     "ExtractOptions",
     "ExtractReport",
     "Extraction",

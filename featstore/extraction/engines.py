@@ -6,7 +6,7 @@ from featstore.errors import InputError, unknown_name
 from featstore.extraction import local
 from featstore.extraction.engine import Engine
 
-ENGINES = ("local", "ray")
+_ENGINES = ("local", "ray")
 
 
 def engine_named(name: str = "local", address: str | None = None) -> Engine:
@@ -14,8 +14,8 @@ def engine_named(name: str = "local", address: str | None = None) -> Engine:
 
     Raises InputError; for a cluster also if what it takes is not installed, or nothing listens there.
     """
-    if name not in ENGINES:
-        raise unknown_name("engine", name, ENGINES, "--engine")
+    if name not in _ENGINES:
+        raise unknown_name("engine", name, _ENGINES, "--engine")
     if name == "local":
         if address is not None:
             raise InputError("a cluster is for another engine", where=f"--address {address}", todo="add --engine ray")

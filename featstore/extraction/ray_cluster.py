@@ -13,6 +13,7 @@ from typing import Any
 
 from featstore.errors import InputError, StorageError
 
+_REQUIREMENT = "ray[data]>=2.60,<2.64"
 _NEEDED = ("ray", "pandas", "pyarrow")
 _RAYS_OWN = ("auto", "local")
 """Addresses by Ray's own names: the cluster that runs on this machine already, and one of our own."""
@@ -87,21 +88,15 @@ def translated(ray: Any) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield
-    except _of(ray.exceptions, "UserCodeException"):
+    except ray.exceptions.UserCodeException:
         raise
-    except (*_of(ray.exceptions, "RayError"), *_of(ray.data.exceptions, "ExecutionTimeoutError")) as error:
+    except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
         raise StorageError(
             f"the cluster did not go on ({type(error).__name__})",
             where="--engine ray",
             received=_essence(ray, error),
             todo="run the same command again: it goes on from the rows that were committed",
         ) from error
-
-
-def _of(module: Any, name: str) -> tuple[type[Exception], ...]:
-    """The exception of that name, if this version of Ray has it."""
-    found = getattr(module, name, None)
-    return (found,) if found else ()
 
 
 def _essence(ray: Any, error: Exception) -> str | None:
@@ -146,7 +141,7 @@ def _resolved(address: str | None) -> tuple[str, str]:
 
 def _not_installed() -> InputError:
     return InputError(
-        "this engine needs Ray, which is not installed", where="--engine ray", todo='pip install "featstore[ray]"'
+        "this engine needs Ray, which is not installed", where="--engine ray", todo=f'pip install "{_REQUIREMENT}"'
     )
 
 

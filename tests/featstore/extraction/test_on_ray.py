@@ -56,16 +56,6 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """72 pictures, one of them twice and one of them broken."""
-    folder = class_folders(tmp_path / "photos", count=12)
-    first = next((folder / "train" / "cats").iterdir())
-    shutil.copyfile(first, first.with_name("copy.png"))
-    first.with_name("broken.png").write_bytes(png(1)[:70])
-    return folder
-
-
-@pytest.fixture
 def many(tmp_path: Path) -> Path:
     """960 pictures."""
     return class_folders(tmp_path / "many", count=160)

@@ -27,7 +27,7 @@ def test_without_ray_or_what_it_takes_the_extra_is_named_before_anything_is_done
     tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == lacking else name)
-    with pytest.raises(InputError, match=r'pip install "featstore\[ray\]"'):
+    with pytest.raises(InputError, match=r'pip install "ray\[data\]'):
         featstore.extract(tmp_path / "there is no such folder", engine="ray")
 
 

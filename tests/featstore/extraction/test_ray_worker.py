@@ -22,22 +22,11 @@ from featstore.records import Reason
 from featstore.scan import digest_all
 from featstore.store.writer import Writer
 from tests.featstore.extraction.ray_blocks import compute, losing_each_block_once, plan_of, read, work_on
-from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
 pytest.importorskip("pyarrow")
 
 NODE = os.uname().nodename
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """72 pictures, one of them twice and one of them broken."""
-    folder = class_folders(tmp_path / "photos", count=12)
-    first = next((folder / "train" / "cats").iterdir())
-    shutil.copyfile(first, first.with_name("copy.png"))
-    first.with_name("broken.png").write_bytes(png(1)[:70])
-    return folder
 
 
 def test_a_block_is_read_computed_and_committed(photos: Path, tmp_path: Path, bases: Bases) -> None:
