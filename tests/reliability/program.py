@@ -10,6 +10,7 @@ BASE_SECONDS, how long a base takes for a batch; REAL, if set: real bases instea
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -26,6 +27,7 @@ from tests.stubs import StubRuntime, stub_base
 
 def main() -> None:
     """Put the stubs in place, then be featstore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
     computed, reported = (_appender(name) for name in ("COMPUTED", "REPORTED"))
     seconds = float(os.environ.get("BASE_SECONDS", "0"))
 
