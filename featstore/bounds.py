@@ -48,7 +48,7 @@ MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000
 """Scans of a JPEG times its pixels: 20 scans of the largest picture."""
 
-MAX_RUNS = 10_000_000
+MAX_RUNS = 8_000_000
 """The most pixels and bytes of a run-length encoded BMP: Pillow unpacks it in Python."""
 
 _ROOM_FOR_FILE = 20_000_000
