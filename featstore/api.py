@@ -123,7 +123,7 @@ def _open(data: Data) -> Dataset:
 
 
 def _store(store: StoreLike) -> Store:
-    return store if isinstance(store, Store) else Store.open(Path(store) if store else default_store())
+    return store if isinstance(store, Store) else Store.open(store or default_store())
 
 
 def _request(asked: str | Request, settings: Mapping[str, Any]) -> Request:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ import featstore
 from featstore import show
 from featstore.folders import default_store
 from featstore.options import DatasetFlags, GraphFlags, ViewFlags
+from featstore.progress import for_stream
 
 
 def requests(backbones: list[str], flags: GraphFlags, views: ViewFlags | None = None) -> list[featstore.Request]:
@@ -27,9 +27,9 @@ def open_data(data: str, flags: DatasetFlags) -> featstore.Dataset:
     return featstore.open_dataset(data, featstore.DatasetOptions(**vars(flags)))
 
 
-def open_store(path: Path | None) -> featstore.Store:
-    """The store at ``path``, by default the user's."""
-    return featstore.Store.open(path or default_store())
+def open_store(path: str | None) -> featstore.Store:
+    """The store at ``path``, a folder or a URL; by default the user's."""
+    return featstore.Store.open(path or default_store(), progress=for_stream())
 
 
 def results(as_json: bool) -> Console:

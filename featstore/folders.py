@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,10 +14,19 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("featstore", appauthor=False))
 
 
-def default_store() -> Path:
+def default_store() -> str:
     """The store used when none is named: ``$FEATSTORE_HOME``, else ``store`` in the cache folder."""
-    home = os.environ.get("FEATSTORE_HOME")
-    return Path(home).expanduser() if home else cache_folder() / "store"
+    return os.environ.get("FEATSTORE_HOME") or str(cache_folder() / "store")
+
+
+def mirror_folder(url: str) -> Path:
+    """Where copies of what a store at ``url`` holds are kept, below ``$FEATSTORE_MIRRORS``, else in the cache folder;
+    nothing is lost if they go.
+    """
+    home = os.environ.get("FEATSTORE_MIRRORS")
+    return (Path(home).expanduser() if home else cache_folder() / "mirrors") / hashlib.sha256(url.encode()).hexdigest()[
+        :32
+    ]
 
 
 def is_offline() -> bool:

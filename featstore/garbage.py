@@ -18,7 +18,6 @@ from featstore.progress import Progress, silent
 from featstore.records import Digests, as_text
 from featstore.scan import digest_all, lost_caches
 from featstore.store import Store, compact
-from featstore.store.commit import remove
 from featstore.wording import counted
 
 
@@ -61,7 +60,7 @@ def collect(
     rows = 0
     if not dry_run:
         for file in files:  # first: on a full disk it makes room for what follows
-            remove([file], file.parent)
+            store.place.remove([file], file.parent)
     if wanted is not None and dry_run:
         rows, size = _not_wanted(store, wanted)
         freed += size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -42,7 +41,7 @@ class KnownRows:
         self._memory: OrderedDict[bytes, Found] = OrderedDict()
         self._left = memory_bytes
         self._looked = time.monotonic()
-        self._listed = self._folder_time()
+        self._state = store.namespace(spec).state()
         self._cached = CachedRows(store, spec)
 
     def get(self, digest: bytes) -> Found | None:
@@ -91,18 +90,12 @@ class KnownRows:
             if now - self._looked < _LOOK_SECONDS:
                 return None
             self._looked = now
-            listed = self._folder_time()
-            if listed == self._listed:
+            state = self._store.namespace(self._spec).state()
+            if state == self._state:
                 return None
-            self._listed = listed
+            self._state = state
         self._cached = CachedRows(self._store, self._spec)
         return self._cached
-
-    def _folder_time(self) -> int:
-        try:
-            return os.stat(self._store.namespace(self._spec).segment_folder).st_mtime_ns
-        except OSError:
-            return 0
 
 
 def weight(found: npt.NDArray[np.floating] | Reason) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -11,10 +10,16 @@ import typer
 from featstore.spec import Fit, Pooling, Preprocessing, Resize, StoredDtype
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="Image folder, zip of one, or CSV/TSV manifest (path, label, split).")
+    str,
+    typer.Argument(
+        metavar="DATA", help="Image folder (or s3://…), zip of one, or CSV/TSV manifest (path, label, split)."
+    ),
 ]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="DIR", help="The store (default: $FEATSTORE_HOME or the user cache).")
+    str | None,
+    typer.Option(
+        "--store", metavar="PLACE", help="The store, a folder or s3://… (default: $FEATSTORE_HOME or the user cache)."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Backbones = Annotated[

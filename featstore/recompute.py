@@ -87,7 +87,7 @@ def verify_store(
     The images are found where they were last seen, or in ``data``. Nothing in the store changes.
     """
     if not store.exists:
-        raise InputError("there is no store here", where=store.path, todo="name its folder with --store")
+        raise InputError("there is no store here", where=store.location, todo="name its folder with --store")
     report = verify(store, read_data=read_data, progress=progress)
     if not recompute:
         return StoreCheck(report, ())
@@ -109,7 +109,7 @@ def _drift(namespace: Namespace, count: int, located: _Located, progress: Progre
     job, memory = Job(base, spec, choose_runtime(), views=(view,)), MemorySink()
     try:
         with tempfile.TemporaryDirectory() as nowhere:
-            done = extract(dataset, [job], Store(Path(nowhere)), progress=progress, memory=memory)
+            done = extract(dataset, [job], Store.open(nowhere), progress=progress, memory=memory)
     except InputError as error:  # a precision of another machine, say: the other namespaces still count
         return _nothing(spec, error.what)
     same = (done.digests == digests).all(axis=1)

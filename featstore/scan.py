@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore import records
+from featstore.cloud import is_url
 from featstore.dataset import Dataset
 from featstore.errors import FeatstoreError
 from featstore.formats import MAX_FILE_BYTES
@@ -119,7 +120,8 @@ def _caches(folder: Path) -> list[Path]:
 
 def _place_exists(cache: Path) -> bool:
     try:
-        return Path(_read(cache)[0]).exists()
+        location = _read(cache)[0]
+        return is_url(location) or Path(location).exists()
     except Exception:  # as in StatCache.load
         return False
 

@@ -112,7 +112,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return resolve_jobs([request], store, open_dataset(paths))[0]
 
     def _open_store(self) -> Store:
-        return Store.open(Path(self.store) if self.store else default_store())
+        return Store.open(self.store or default_store())
 
     def __sklearn_tags__(self) -> Any:
         """Strings in one dimension, no numbers in two."""

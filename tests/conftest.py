@@ -14,7 +14,7 @@ from hypothesis import settings
 from featstore.folders import cache_folder
 from featstore.weights import resolve
 
-pytest_plugins = ["tests.stubs"]
+pytest_plugins = ["tests.stubs", "tests.buckets"]
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # Downstream from the top: a module may import only modules of the rows above its own. A package counts as one.
 LADDER = [
     ["errors", "records", "folders", "progress", "versions", "formats", "telemetry", "wording", "zips"],
-    ["spec", "whole", "bounds"],
+    ["spec", "whole", "bounds", "cloud"],
     ["catalog", "dataset", "decode", "augmentation"],
     ["scan", "machine"],
     ["weights"],
@@ -89,6 +89,7 @@ OWNERS = {
     "hdf5plugin": {"featstore.store."},
     "pyarrow": {"featstore.extraction.ray_worker", "featstore.store.export"},
     "ray": {"featstore.extraction.ray_cluster"},
+    "fsspec": {"featstore.cloud"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {
         "cli",

@@ -1,4 +1,4 @@
-"""The files below a folder or in a zip, by name only: nothing is opened, and nothing odd stops the listing."""
+"""The files below a folder, in a zip or on object storage, by name only: nothing is opened, nothing odd stops this."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from featstore.cloud import Bucket
 from featstore.errors import FeatstoreError, InputError, from_os_error
+from featstore.records import Stamp
 from featstore.wording import counted
 from featstore.zips import check_directory, refused_method
 
@@ -59,6 +61,25 @@ def list_folder(root: str) -> Listing:
     walk = _Walk(root)
     walk.run()
     return Listing(sorted(walk.files, key=natural_key), walk.folders, _said(walk.passed_over))
+
+
+def list_bucket(bucket: Bucket) -> tuple[Listing, dict[str, Stamp]]:
+    """The objects below a URL, and what is known of each. Raises ReadOnlyError or StorageError."""
+    stamps: dict[str, Stamp] = {}
+    passed_over: Counter[_Said] = Counter()
+    for path, stamp in bucket.files():
+        parts = path.split("/")
+        if "" in parts or "." in parts or ".." in parts:
+            passed_over[_UNSAFE] += 1
+        elif not any(map(is_clutter, parts)):
+            stamps[path] = stamp
+    folders = {folder for path in stamps for folder in _folders_above(path)}
+    return Listing(sorted(stamps, key=natural_key), sorted(folders), _said(passed_over)), stamps
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 class _Walk:

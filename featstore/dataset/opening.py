@@ -13,12 +13,21 @@ from typing import NoReturn
 
 import numpy as np
 
+from featstore.cloud import Bucket, is_url, local_path
 from featstore.dataset.dataset import UNLABELLED, Dataset, DatasetOptions
 from featstore.dataset.layouts import Arrangement, arrange
-from featstore.dataset.listing import Listing, cannot_read, list_folder, list_zip, some
-from featstore.dataset.manifest import HEADER_BYTES, MAX_MANIFEST_BYTES, Fence, anywhere, is_manifest, read_manifest
+from featstore.dataset.listing import Listing, cannot_read, list_bucket, list_folder, list_zip, some
+from featstore.dataset.manifest import (
+    HEADER_BYTES,
+    MAX_MANIFEST_BYTES,
+    Fence,
+    anywhere,
+    goes_above,
+    is_manifest,
+    read_manifest,
+)
 from featstore.dataset.nesting import dataset_root, deeper_splits, innermost_folder
-from featstore.dataset.sources import FolderSource, Source, ZipSource
+from featstore.dataset.sources import BucketSource, FolderSource, Source, ZipSource
 from featstore.dataset.trainable import missing_classes
 from featstore.errors import InputError, nearest
 from featstore.formats import HEAD_BYTES, has_image_ending, picture_format
@@ -35,8 +44,9 @@ def open_dataset(
 ) -> Dataset:
     """The dataset in ``data``: a folder, a CSV/TSV manifest, a zip of either, an image, or a list of image files.
 
-    Only names are read, not images. Raises InputError if there is nothing that could be an image, and the typed errors
-    of the disk; odd files are passed over, with a note where a person should know.
+    A folder or a manifest may lie on object storage, named by a URL (``s3://bucket/photos``). Only names are read, not
+    images. Raises InputError if there is nothing that could be an image, and the typed errors of the disk; odd files
+    are passed over, with a note where a person should know.
     """
     if data == "":
         raise InputError(
@@ -48,7 +58,9 @@ def open_dataset(
         )
     if not isinstance(data, str | os.PathLike):
         return _from_files([os.fspath(file) for file in data], options)
-    location = os.path.abspath(os.path.expanduser(os.fspath(data)))
+    if is_url(place := local_path(os.fspath(data))):
+        return _from_bucket(place, options)
+    location = os.path.abspath(os.path.expanduser(place))
     try:
         mode = os.stat(location).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -77,6 +89,36 @@ def _from_folder(location: str, options: DatasetOptions) -> Dataset:
     root = dataset_root(listing, lambda path: _looks_like_picture(source, path))
     arrangement = _arranged(listing, source, options, root)
     return _dataset(Path(location).name, source, arrangement, options, listing.notes)
+
+
+def _from_bucket(url: str, options: DatasetOptions) -> Dataset:
+    """Objects below ``url``, laid out as files in a folder; or those that a manifest there lists."""
+    above, _, name = url.rstrip("/").rpartition("/")
+    if name.lower().endswith(_MANIFEST_ENDINGS):
+        bucket = Bucket.at(above)
+        source = BucketSource(bucket, list_bucket(bucket)[1])
+        arrangement = read_manifest(_read_text(source, name), url, goes_above)
+        _check_listed(arrangement, source, options)
+        return _dataset(_manifest_name(url), source, arrangement, options, ())
+    if name.lower().endswith(".zip"):
+        raise InputError(
+            "a zip is read from a disk alone",
+            where=url,
+            expected="a folder of objects, or a manifest (.csv, .tsv)",
+            todo="copy it here first, or unpack it there",
+        )
+    bucket = Bucket.at(url)
+    listing, stamps = list_bucket(bucket)
+    if not listing.files:
+        raise InputError(
+            "there are no objects at this place",
+            where=url,
+            expected="images in class folders (cats/, dogs/) or named like cat.1.jpg",
+            todo="check the address: it is one of a folder, not of an image",
+        )
+    source = BucketSource(bucket, stamps)
+    root = dataset_root(listing, lambda path: _looks_like_picture(source, path))
+    return _dataset(name, source, _arranged(listing, source, options, root), options, listing.notes)
 
 
 def _from_zip(location: str, options: DatasetOptions) -> Dataset:
@@ -109,7 +151,7 @@ def _arranged(listing: Listing, source: Source, options: DatasetOptions, root: s
         )
     if arrangement.layout != "split folders":
         what, places = deeper_splits(listing, root)
-        if places and isinstance(source, FolderSource):
+        if places and not isinstance(source, ZipSource):
             name = os.path.basename(source.location)
             meant = some((f"{name}/{place}" for place in places), 3)
             arrangement.notes.append(f"{what} folders lie deeper: did you mean {meant}?")

@@ -1,4 +1,4 @@
-"""Where the bytes of images come from: a folder, or a zip that is read without unpacking it."""
+"""Where the bytes of images come from: a folder, a zip that is read without unpacking it, or object storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from functools import lru_cache
 from io import FileIO
 from typing import Protocol
 
+from featstore.cloud import Bucket
 from featstore.dataset.listing import list_zip
+from featstore.errors import ReadOnlyError
 from featstore.records import Reason, Rejected, Stamp
 from featstore.zips import refused_method
 
@@ -21,7 +23,7 @@ class Source(Protocol):
 
     @property
     def location(self) -> str:
-        """The absolute path of the folder or zip, as people know it."""
+        """The absolute path of the folder or zip, or the URL, as people know it."""
         ...
 
     def stamp(self, path: str) -> Stamp:
@@ -142,6 +144,46 @@ class ZipSource:
             raise Rejected(Reason.UNREADABLE, "no such entry in the zip") from error
         except Exception as error:  # each decompressor has errors of its own, encryption is a RuntimeError
             raise Rejected(Reason.UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+class BucketSource:
+    """Objects below a URL, by their names. What is known of them is ``stamps``, of when they were listed; if one has
+    changed since, its old stamp is with its new digest, and so it is read once more.
+    """
+
+    def __init__(self, bucket: Bucket, stamps: Mapping[str, Stamp] | None = None) -> None:
+        self.bucket = bucket
+        self._stamps = stamps or {}
+
+    def __reduce__(self) -> tuple[type[BucketSource], tuple[Bucket]]:
+        """Another process asks for what it needs to know."""
+        return type(self), (self.bucket,)
+
+    @property
+    def location(self) -> str:
+        """The URL."""
+        return self.bucket.url
+
+    def stamp(self, path: str) -> Stamp:
+        """What is known of an object; raises OSError."""
+        return self._stamps.get(path) or self.bucket.stamp(path)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The object's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE), or StorageError if nothing answers."""
+        if path in self._stamps:
+            _check_size(self._stamps[path].size, limit)
+        data = self.first(path, limit + 1)
+        _check_size(len(data), limit)
+        return data
+
+    def first(self, path: str, count: int) -> bytes:
+        """The first bytes; raises Rejected (UNREADABLE), or StorageError if nothing answers."""
+        try:
+            return self.bucket.read(path, count)
+        except FileNotFoundError as error:
+            raise Rejected(Reason.UNREADABLE, "no such object") from error
+        except ReadOnlyError as error:
+            raise Rejected(Reason.UNREADABLE, error.what) from error
 
 
 @lru_cache(maxsize=1)

@@ -16,18 +16,18 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from featstore.cloud import joined
 from featstore.dataset import Dataset
-from featstore.errors import FeatstoreError, InputError, from_os_error
+from featstore.errors import FeatstoreError, InputError
 from featstore.extraction import ray_cluster
 from featstore.extraction.engine import Engine, Work
 from featstore.extraction.ray_worker import Block, Computer, Done, Plan, loads, packed, read, token_of, versions
 from featstore.extraction.reader import Prepared
 from featstore.job import Job
 from featstore.runtime import BATCH_SIZE
-from featstore.store import Store
+from featstore.store import Place, Store
 
 _MOST_CORES = 16
 """Of a slice: on more than these a batch is not computed faster."""
@@ -74,12 +74,12 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
     pool = _pool(ray.nodes(), [one.job for one in work.missing])
     jobs = tuple(replace(one.job, device=pool.device) for one in work.missing)
     run, retry = secrets.token_hex(8), work.missing[0].retry_rejected
-    plan = Plan(versions(), run, jobs, str(work.store.path), retry, pool.cores)
+    plan = Plan(versions(), run, jobs, work.store.location, retry, pool.cores)
     parts = _parts(work, pool.size)
-    with _token(work.store, run) as token, closing(_results(ray, plan, pool, work.dataset, parts)) as results:
+    with _token(work.store, run) as place, closing(_results(ray, plan, pool, work.dataset, parts)) as results:
         for told in results:
             with suppress(OSError):
-                token.touch()  # a token of yesterday would be swept away
+                place.leave_token(token_of(run))  # one of yesterday would be swept away
             if isinstance(told, FeatstoreError):
                 raise told
             for image in _taken(told, parts[told.number], work):
@@ -132,7 +132,7 @@ def _taken(done: Done, indices: Sequence[int], work: Work) -> Iterator[Prepared]
         if _is_here(work.dataset, path):
             raise InputError(
                 "a node of the cluster does not see an image that is here",
-                where=f"{Path(work.dataset.source.location) / path} on node {done.unseen.node}",
+                where=f"{joined(work.dataset.source.location, path)} on node {done.unseen.node}",
                 received=why,
                 todo="put the images on a file system that all nodes mount at the same place",
             )
@@ -218,15 +218,11 @@ def _pool(nodes: Sequence[dict[str, Any]], jobs: Sequence[Job]) -> _Pool:
 
 
 @contextmanager
-def _token(store: Store, run: str) -> Iterator[Path]:
+def _token(store: Store, run: str) -> Iterator[Place]:
     """The run's token in the store, for as long as it takes. Raises ReadOnlyError, NoSpaceError or StorageError."""
-    path = token_of(store.create(), run)
+    place = store.create().place
+    place.leave_token(token_of(run))
     try:
-        path.touch()
-    except OSError as error:
-        raise from_os_error(error, "start a run in the store", path) from error
-    try:
-        yield path
+        yield place
     finally:
-        with suppress(OSError):
-            path.unlink()
+        place.remove_token(token_of(run))

@@ -11,7 +11,6 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,9 +39,9 @@ def versions() -> Versions:
     return tuple((name, found.get(name, "none")) for name in _SAME_EVERYWHERE)
 
 
-def token_of(store: Store, run: str) -> Path:
-    """The file that shows a worker of ``run`` that it sees the driver's store, and no other at the same place."""
-    return store.private_folder / f"run-{run}"
+def token_of(run: str) -> str:
+    """The token that shows a worker of ``run`` that it sees the driver's store, and no other at the same place."""
+    return f"run-{run}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Plan:
     def store(self) -> Store:
         """The driver's store. Raises InputError if this node sees another one, or none."""
         store = Store.open(self.store_path)
-        if not token_of(store, self.run).exists():
+        if not store.place.has_token(token_of(self.run)):
             raise InputError(
                 "a node of the cluster does not see the store",
                 where=self.store_path,

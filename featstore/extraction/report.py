@@ -60,7 +60,7 @@ class ExtractReport:
     seconds: float
     stages: Mapping[str, float]
     workers: int
-    store: Path
+    store: str
     store_bytes: int
     quarantined: int
     ledger: Path | None = None

@@ -152,7 +152,7 @@ class _Run:
             return Interrupted("interrupted: nothing was to be kept, and nothing was")
         return Interrupted(
             f"interrupted: {sum(tally.committed for tally in self.tallies)} new rows are kept in the store",
-            where=self.store.path,
+            where=self.store.location,
             todo="run the same command again: it goes on from there",
         )
 
@@ -199,7 +199,7 @@ class _Run:
             seconds=time.perf_counter() - self.started,
             stages=dict(self.seconds),
             workers=self.workers,
-            store=self.store.path,
+            store=self.store.location,
             store_bytes=self.store.size(),
             quarantined=quarantined,
         )

@@ -12,6 +12,7 @@ Cheap to import: HDF5 is loaded once a segment is opened or written. Exporting i
 
 from featstore.store.compact import CompactReport, compact
 from featstore.store.namespace import Namespace, Summary
+from featstore.store.place import Place
 from featstore.store.rows import FORMAT_VERSION, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Damage, Rows
 from featstore.store.snapshot import Snapshot
 from featstore.store.store import Store
@@ -25,6 +26,7 @@ __all__ = [
     "CompactReport",
     "Damage",
     "Namespace",
+    "Place",
     "Rows",
     "Snapshot",
     "Store",

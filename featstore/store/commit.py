@@ -73,8 +73,13 @@ def remove(paths: Sequence[Path], folder: Path) -> None:
 
 def write_text(text: str, target: Path, private: Path) -> None:
     """Replace ``target`` by a file holding ``text`` (ASCII), atomically and durably; errors as in :func:`commit`."""
+    write_file(text.encode("ascii"), target, private)
+
+
+def write_file(data: bytes, target: Path, private: Path) -> None:
+    """The same, of any bytes."""
     with explained(f"write {target.name}", target):
-        _by_way_of(private, text.encode("ascii"), lambda file: os.replace(file, target))
+        _by_way_of(private, data, lambda file: os.replace(file, target))
         fsync_folder(target.parent)
 
 

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from featstore.progress import Advance, Progress, silent
 from featstore.records import DIGEST_BYTES, Digests
-from featstore.store.commit import commit, remove
 from featstore.store.namespace import Namespace
 from featstore.store.rows import MAX_ATTRIBUTE_BYTES, Rows
 from featstore.store.store import Store
@@ -86,7 +85,7 @@ class _Compaction:
 
     def __init__(self, namespace: Namespace, store: Store, wanted: Wanted | None) -> None:
         self._namespace, self._spec = namespace, namespace.spec
-        self._folder, self._private = namespace.segment_folder, store.private_folder
+        self._folder, self._place = namespace.segment_folder, store.place
         self._wanted = wanted
         self._found: dict[str, int] = {}  # name → bytes
         self._made: dict[str, int] = {}
@@ -142,7 +141,7 @@ class _Compaction:
     def _remove(self, parts: Sequence[_Part]) -> None:
         """Remove segments of which what stays is elsewhere, too."""
         if parts:
-            remove([segment.path for segment, _ in parts], self._folder)
+            self._place.remove([segment.path for segment, _ in parts], self._folder)
             self._gone |= {segment.name for segment, _ in parts}
             self._dropped += sum(int(np.count_nonzero(~stays)) for _, stays in parts)
 
@@ -211,7 +210,7 @@ class _Compaction:
         from featstore.store.encode import encode
 
         data = encode(self._merged(group), self._spec, _recorded(group), _codec(group))
-        self._made[commit(data, self._folder, self._private)] = len(data)
+        self._made[self._place.commit(data, self._folder)] = len(data)
         advance(len(group))
 
     def _merged(self, group: Sequence[_Part]) -> Rows:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featstore.errors import DamageError, from_os_error
+from featstore.errors import DamageError
 from featstore.spec import Spec
 from featstore.store.checked import Checked
-from featstore.store.commit import explained, fsync_folder, make_folder, sweep, write_text
-from featstore.store.rows import Damage, FileStamp, stamp_of
+from featstore.store.commit import sweep
+from featstore.store.rows import Damage, FileStamp, stamp_at
 from featstore.store.snapshot import Snapshot
 from featstore.store.writer import Writer
-from featstore.whole import read_small
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
@@ -83,12 +81,17 @@ class Namespace:
         self.path = store.path / "ns" / self.fingerprint
         self.segment_folder = self.path / "seg"
         self._store = store
+        self._place = store.place
         self._opened = opened
 
     @property
     def exists(self) -> bool:
         """True if the store has a segment of this spec, sound or not."""
-        return next(self._list(), None) is not None
+        return bool(self._paths())
+
+    def state(self) -> object:
+        """Something else once segments have come or gone: asked for often, where a snapshot costs more."""
+        return self._place.state(self.segment_folder)
 
     def snapshot(self, *, read_data: bool = True, lookups_only: bool = False) -> Snapshot:
         """The rows that are there now. Every segment is checked the first time this process sees it.
@@ -102,13 +105,14 @@ class Namespace:
         """
         for _ in range(_LISTINGS):
             paths = self._paths()
+            self._place.fetch(paths, self._store.progress)
             segments, damaged = self._open_all(paths, read_data, lookups_only)
             complete = len(segments) + len(damaged) == len(paths)
             # a listing is no moment: it may miss an old segment, and the new one that has its rows now, but not twice
             if complete and {*self._paths()} <= {*paths}:
                 break
         if lookups_only and segments:
-            self._make_durable()
+            self._place.make_durable(self.segment_folder)
         return Snapshot(
             self.spec, segments, damaged, lambda: self.snapshot(read_data=read_data, lookups_only=lookups_only)
         )
@@ -122,38 +126,18 @@ class Namespace:
         Raises ReadOnlyError, NoSpaceError or StorageError.
         """
         self._store.check_writable()
-        make_folder(self.segment_folder, self._store.path)
+        self._place.make_folder(self.segment_folder)
         description = self.path / "spec.json"
-        if not _holds(description, self.spec.to_json()):
-            write_text(self.spec.to_json(), description, self._store.private_folder)
+        if not self._place.holds(description, self.spec.to_json()):
+            self._place.write_text(self.spec.to_json(), description)
         for damage in self.snapshot(read_data=False).damaged:
             self.quarantine(damage)
         sweep(self._store.leftovers())
-        return Writer(self.spec, self.segment_folder, self._store.private_folder, recorded, codec)
+        return Writer(self.spec, self.segment_folder, self._place, recorded, codec)
 
     def quarantine(self, damage: Damage) -> None:
-        """Take a damaged segment out of service: moved, not deleted.
-
-        Nothing happens if it is gone, or no longer what was found damaged: somebody else has set it aside, and written
-        its rows again, which have the same name. Should that happen just before the move, the move is undone.
-        Raises ReadOnlyError, NoSpaceError or StorageError.
-        """
-        source = damage.path
-        folder = self.path / "quarantine"
-        make_folder(folder, self._store.path)
-        with explained("set a damaged segment aside", source):
-            try:
-                if _stamp_at(source) != damage.stamp:
-                    return
-                target = _free(folder / source.name)
-                os.replace(source, target)
-            except FileNotFoundError:
-                return
-            moved = _stamp_at(target)
-            if moved and damage.stamp and moved[:2] != damage.stamp[:2]:  # a move changes neither size nor mtime
-                os.replace(target, source)
-            fsync_folder(folder)
-            fsync_folder(source.parent)
+        """Take a damaged segment out of service: moved, not deleted; see :meth:`Place.set_aside`."""
+        self._place.set_aside(damage.path, self.path / "quarantine", damage.stamp)
 
     def summary(self) -> Summary:
         """Counts for people; opens every segment, without reading the features."""
@@ -169,28 +153,9 @@ class Namespace:
             bytes=held.bytes,
         )
 
-    def _make_durable(self) -> None:
-        """Force the names of the segments to the disk: who wrote them may have been killed before that. Where nothing
-        may be written, nothing can be done. Raises StorageError.
-        """
-        try:
-            fsync_folder(self.segment_folder)
-        except OSError as error:
-            if error.errno not in _MAY_NOT_WRITE:
-                raise from_os_error(error, "force the segments to the disk", self.segment_folder) from error
-
-    def _list(self) -> Iterator[os.DirEntry[str]]:
-        """The entries of ``seg/`` that have a segment's name."""
-        try:
-            with os.scandir(self.segment_folder) as entries:
-                yield from (entry for entry in entries if SEGMENT_NAME.fullmatch(entry.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise from_os_error(error, "list the segments", self.segment_folder) from error
-
     def _paths(self) -> list[Path]:
-        return sorted(Path(entry.path) for entry in self._list())
+        """What has a segment's name, here or yet to be fetched."""
+        return [path for path in self._place.list(self.segment_folder) if SEGMENT_NAME.fullmatch(path.name)]
 
     def _open_all(
         self, paths: Sequence[Path], read_data: bool, lookups_only: bool
@@ -215,7 +180,7 @@ class Namespace:
         began = time.time_ns()
         stamp = None
         try:
-            stamp = _stamp_at(path)
+            stamp = stamp_at(path)
             if stamp is not None:
                 read_data = read_data and not (lookups_only and checked.holds(path.stem, stamp))
                 known_stamp, known_data, known = self._opened.get(path, (None, False, None))
@@ -231,25 +196,3 @@ class Namespace:
             found = Damage(path, error.what, stamp)
         self._opened[path] = (stamp, read_data, found)
         return found
-
-
-def _stamp_at(path: Path) -> FileStamp | None:
-    """The stamp of what is at ``path``, of a link itself; None if the disk does not tell. Raises FileNotFoundError."""
-    try:
-        return stamp_of(os.lstat(path))
-    except FileNotFoundError:
-        raise
-    except OSError:  # whoever opens it is told the same, and what it means
-        return None
-
-
-def _free(path: Path) -> Path:
-    """The path itself; if something is there, another one in its folder."""
-    return path.with_stem(f"{path.stem}.{secrets.token_hex(4)}") if os.path.lexists(path) else path
-
-
-def _holds(path: Path, text: str) -> bool:
-    try:
-        return read_small(path, len(text)) == text.encode("ascii")
-    except (OSError, ValueError):
-        return False

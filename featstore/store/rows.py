@@ -39,6 +39,16 @@ def stamp_of(about: os.stat_result) -> FileStamp:
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
 
 
+def stamp_at(path: Path) -> FileStamp | None:
+    """The stamp of what is at ``path``, of a link itself; None if the disk does not tell. Raises FileNotFoundError."""
+    try:
+        return stamp_of(os.lstat(path))
+    except FileNotFoundError:
+        raise
+    except OSError:  # whoever opens it is told the same, and what it means
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """N rows in the order in which they are stored.

@@ -6,11 +6,15 @@ import os
 import re
 from pathlib import Path
 
-from featstore.errors import InputError, from_os_error
+from featstore.cloud import Bucket, is_url, local_path
+from featstore.errors import FeatstoreError, InputError, from_os_error
+from featstore.progress import Progress, silent
 from featstore.spec import Spec
 from featstore.store.checked import Checked
-from featstore.store.commit import explained, fsync_folder, leftovers, make_folder, probe, write_text
+from featstore.store.commit import explained, fsync_folder, leftovers
+from featstore.store.mirror import Mirror
 from featstore.store.namespace import Namespace, Opened
+from featstore.store.place import Place
 from featstore.store.rows import FORMAT_VERSION
 from featstore.whole import is_unfinished, read_small
 
@@ -23,23 +27,39 @@ _MAX_SPEC_BYTES = 2**16
 
 
 class Store:
-    """A folder in which features are kept for ever. A missing folder is an empty store until something is written."""
+    """A place in which features are kept for ever. A missing one is an empty store until something is written.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    place : where its files go. progress : how it is shown that segments are fetched from elsewhere.
+    """
+
+    def __init__(self, place: Place, progress: Progress = silent) -> None:
+        self.place = place
+        self.progress = progress
         self._opened: Opened = {}
 
     @classmethod
-    def open(cls, path: str | Path, create: bool = False) -> Store:
-        """The store at ``path``; writes nothing unless ``create`` is true.
+    def open(cls, path: str | Path, create: bool = False, progress: Progress = silent) -> Store:
+        """The store at ``path``, a folder or the URL of a place on object storage; writes nothing there unless
+        ``create`` is true.
 
         Raises InputError if something else is there, a store of a newer format, or one that leads elsewhere (see
-        :meth:`check_folders`); ReadOnlyError or StorageError if it cannot be read (or created).
+        :meth:`check_folders`), or if such a place cannot be talked to; ReadOnlyError or StorageError if it cannot be
+        read (or created).
         """
-        store = cls(Path(os.path.abspath(Path(path).expanduser())))
+        store = cls(_place_at(local_path(os.fspath(path))), progress)
         store._check_format()
         store.check_folders()
         return store.create() if create else store
+
+    @property
+    def path(self) -> Path:
+        """The folder of its files on this machine."""
+        return self.place.root
+
+    @property
+    def location(self) -> str:
+        """What people call it: a path or a URL, with which it can be opened again."""
+        return self.place.location
 
     @property
     def exists(self) -> bool:
@@ -59,7 +79,7 @@ class Store:
     @property
     def private_folder(self) -> Path:
         """Where files are written before they get their names."""
-        return self.path / "tmp"
+        return self.place.private
 
     def checked(self, fingerprint: str) -> Checked:
         """Which segments of a namespace were read in full lately."""
@@ -68,12 +88,12 @@ class Store:
     def create(self) -> Store:
         """Make the store if it is not there yet. Raises InputError, ReadOnlyError, NoSpaceError or StorageError."""
         self.check_folders()
-        make_folder(self.private_folder, self.path)
+        self.place.make_folder(self.private_folder)
         if self._check_format():
             with explained("create a store", self.path):
                 fsync_folder(self.path)  # whoever wrote FORMAT may have died before that
         else:
-            write_text(_FORMAT_LINE.format(FORMAT_VERSION), self.path / "FORMAT", self.private_folder)
+            self.place.write_text(_FORMAT_LINE.format(FORMAT_VERSION), self.path / "FORMAT")
         return self
 
     def check_writable(self) -> None:
@@ -82,7 +102,7 @@ class Store:
         Creates the store if it is missing. Raises InputError, ReadOnlyError, NoSpaceError or StorageError.
         """
         self.create()
-        probe(self.private_folder)
+        self.place.probe()
 
     def check_folders(self) -> None:
         """Make sure that no folder of the store is a link: files are removed there, and must not be somebody's.
@@ -114,11 +134,12 @@ class Store:
 
     def fingerprints(self) -> tuple[str, ...]:
         """The names of all namespace folders, in ascending order."""
-        return tuple(path.name for path in entries(self.path / "ns") if re.fullmatch("[0-9a-f]{64}", path.name))
+        return tuple(path.name for path in self.place.list(self.path / "ns") if re.fullmatch("[0-9a-f]{64}", path.name))
 
     def read_spec(self, fingerprint: str) -> Spec | None:
         """The spec that the namespace ``fingerprint`` says it has; None if it says none that gives this fingerprint."""
         try:
+            self.place.fetch([self.path / "ns" / fingerprint / "spec.json"])
             text = read_small(self.path / "ns" / fingerprint / "spec.json", _MAX_SPEC_BYTES)
             spec = Spec.from_json(text.decode("ascii"))
         except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -129,7 +150,8 @@ class Store:
 
     def quarantined(self) -> list[Path]:
         """The damaged segments that were set aside, whatever they are. Raises ReadOnlyError or StorageError."""
-        return [path for name in self.fingerprints() for path in entries(self.path / "ns" / name / "quarantine")]
+        folders = [self.path / "ns" / name / "quarantine" for name in self.fingerprints()]
+        return [path for folder in folders for path in self.place.list(folder)]
 
     def leftovers(self) -> list[Path]:
         """The files that killed processes left unfinished a day ago or earlier. Never raises."""
@@ -138,21 +160,15 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all files in the store, what is derived, private or in quarantine included."""
-        total = 0
-        for folder, _, names in os.walk(self.path):
-            for name in names:
-                try:
-                    total += os.lstat(os.path.join(folder, name)).st_size
-                except FileNotFoundError:  # a private file that has just got its public name
-                    continue
-        return total
+        return self.place.size()
 
     def _check_format(self) -> bool:
         """True for a store of this format, False if there is nothing yet; InputError for anything else."""
+        self.place.refresh()
         try:
             line = read_small(self.path / "FORMAT", _MAX_FORMAT_BYTES).decode("ascii", "replace")
         except ValueError as error:
-            raise _foreign(self.path, f"its file FORMAT: {error}") from error
+            raise _foreign(self.location, f"its file FORMAT: {error}") from error
         except FileNotFoundError:
             return self._check_vacant()
         except NotADirectoryError:
@@ -161,11 +177,11 @@ class Store:
             raise from_os_error(error, "read the store", self.path) from error
         number = re.fullmatch(r"featstore store, format ([0-9]{1,9})\n", line)
         if number is None:
-            raise _foreign(self.path, line[:80].strip() or "an empty FORMAT file")
+            raise _foreign(self.location, line[:80].strip() or "an empty FORMAT file")
         if int(number[1]) != FORMAT_VERSION:
             raise InputError(
                 f"this store has format {number[1]}, which this version of featstore does not know",
-                where=self.path,
+                where=self.location,
                 expected=f"format {FORMAT_VERSION}",
                 received=f"format {number[1]}",
                 todo="extract again into another folder (--store), or use the version of featstore that wrote it",
@@ -175,34 +191,32 @@ class Store:
     def _check_vacant(self) -> bool:
         """False: without FORMAT nothing may be here but derived data, from a run that did not get further."""
         try:
-            others = sorted({entry.name for entry in os.scandir(self.path)} - _DERIVED)
+            others = sorted(self.place.names() - _DERIVED)
         except FileNotFoundError:
             return False
         except NotADirectoryError:
-            raise _foreign(self.path, "a file") from None
+            raise _foreign(self.location, "a file") from None
+        except FeatstoreError:
+            raise
         except OSError as error:
             raise from_os_error(error, "read the store", self.path) from error
-        if "FORMAT" in others and self.exists:  # another process made the store just now
-            return self._check_format()
+        if "FORMAT" in others:  # another process made the store just now
+            self.place.refresh()
+            if self.exists:
+                return self._check_format()
         if others:
-            raise _foreign(self.path, f"a folder with other things in it, such as {others[0]!r}")
+            raise _foreign(self.location, f"a folder with other things in it, such as {others[0]!r}")
         return False
 
 
-def entries(folder: Path) -> list[Path]:
-    """What is in a folder of a store, by name; nothing if it is not there. Raises ReadOnlyError or StorageError."""
-    try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise from_os_error(error, "list the store", folder) from error
+def _place_at(path: str) -> Place:
+    return Mirror(Bucket.at(path)) if is_url(path) else Place(Path(os.path.abspath(Path(path).expanduser())))
 
 
-def _foreign(path: Path, received: str) -> InputError:
+def _foreign(where: str, received: str) -> InputError:
     return InputError(
         "this is not a featstore store",
-        where=path,
+        where=where,
         expected="a store, an empty folder, or a folder that does not exist yet",
         received=received,
         todo="name another folder with --store or $FEATSTORE_HOME",

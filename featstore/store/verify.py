@@ -14,7 +14,7 @@ from featstore.spec import Spec
 from featstore.store.namespace import SEGMENT_NAME
 from featstore.store.rows import Damage
 from featstore.store.snapshot import Snapshot
-from featstore.store.store import Store, entries
+from featstore.store.store import Store
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
@@ -73,14 +73,15 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
     from featstore.store.segment import spec_within
 
     fingerprints, spaces = store.fingerprints(), store.path / "ns"
-    problems = _strangers(spaces, fingerprints)
+    problems = _strangers(store, spaces, fingerprints)
     if os.path.lexists(spaces) and not os.path.isdir(spaces):
         problems.append(Damage(spaces, _STRANGER))
     rows = segments = size = 0
     for fingerprint in fingerprints:
         folder = spaces / fingerprint
-        problems += _strangers(folder, ("seg", "quarantine"), files=("spec.json",))
-        paths = entries(folder / "seg")
+        problems += _strangers(store, folder, ("seg", "quarantine"), files=("spec.json",))
+        paths = store.place.list(folder / "seg")
+        store.place.fetch(filter(_is_named, paths), progress, anew=read_data)
         spec = store.read_spec(fingerprint)
         if spec is None and paths:  # without segments it is a namespace that was just about to be made
             problems.append(Damage(folder / "spec.json", _FOREIGN))
@@ -123,10 +124,10 @@ def _is_named(path: Path) -> bool:
     return SEGMENT_NAME.fullmatch(path.name) is not None
 
 
-def _strangers(folder: Path, folders: Collection[str], files: Collection[str] = ()) -> list[Damage]:
+def _strangers(store: Store, folder: Path, folders: Collection[str], files: Collection[str] = ()) -> list[Damage]:
     """What is in a folder and is neither one of the ``files`` nor one of the ``folders`` that belong there."""
     return [
         Damage(path, _STRANGER)
-        for path in entries(folder)
+        for path in store.place.list(folder)
         if path.name not in files and not (path.name in folders and os.path.isdir(path))
     ]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from featstore.errors import FeatstoreError, InputError
 from featstore.records import DIGEST_BYTES, Reason
 from featstore.spec import Spec
-from featstore.store.commit import commit
+from featstore.store.place import Place
 from featstore.store.rows import BYTES_PER_COMMIT, MAX_ROW_BYTES, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Rows
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class Writer:
     """
 
     def __init__(
-        self, spec: Spec, folder: Path, private: Path, recorded: Mapping[str, str], codec: Codec = "none"
+        self, spec: Spec, folder: Path, place: Place, recorded: Mapping[str, str], codec: Codec = "none"
     ) -> None:
         self.spec = spec
         self.committed = 0
-        self._folder, self._private = folder, private
+        self._folder, self._place = folder, place
         self._recorded, self._codec = recorded, codec
         self._pending: list[_Pending] = []
         self._since = 0.0
@@ -151,7 +151,7 @@ class Writer:
 
         taken = self._pending[:count]
         try:
-            commit(encode(self._rows(taken), self.spec, self._recorded, self._codec), self._folder, self._private)
+            self._place.commit(encode(self._rows(taken), self.spec, self._recorded, self._codec), self._folder)
         except FeatstoreError:
             self._failed = True
             raise

@@ -88,7 +88,7 @@ def _run_all(contest: Contest, dataset: Dataset, store: Store, out: Path, *, alo
                 continue
             seeds = range(contest.seeds if way.head != "logreg" else 1)
             each = None if seconds is None else seconds / len(seeds)
-            given = (store.path, out, each, aloud)
+            given = (store.location, out, each, aloud)
             try:
                 ran[way] = tuple(in_a_process(_run, contest, way, seed, *given) for seed in seeds)
             except (InputError, DamageError) as error:
@@ -186,7 +186,7 @@ def _open(contest: Contest, store: Store) -> Dataset:
     return replace(dataset.select(kept), splits=splits[kept].astype(np.int8))
 
 
-def _run(contest: Contest, way: Way, seed: int, store: Path, out: Path, seconds: float | None, aloud: bool) -> Outcome:
+def _run(contest: Contest, way: Way, seed: int, store: str, out: Path, seconds: float | None, aloud: bool) -> Outcome:
     """In a process of its own."""
     place = Store.open(store)
     dataset, progress = _open(contest, place), for_stream() if aloud else silent

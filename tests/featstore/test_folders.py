@@ -9,7 +9,7 @@ from featstore import folders
 
 def test_the_default_store_is_featstore_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FEATSTORE_HOME", str(tmp_path / "mine"))
-    assert folders.default_store() == tmp_path / "mine"
+    assert folders.default_store() == str(tmp_path / "mine")
 
 
 def test_without_featstore_home_the_store_lies_in_the_users_cache(
@@ -17,7 +17,7 @@ def test_without_featstore_home_the_store_lies_in_the_users_cache(
 ) -> None:
     monkeypatch.delenv("FEATSTORE_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert folders.default_store() == tmp_path / "featstore" / "store"
+    assert folders.default_store() == str(tmp_path / "featstore" / "store")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from featstore.keeping import Keeper
 from featstore.known import weight
 from featstore.records import Reason
 from featstore.spec import Spec
-from featstore.store import Store
+from featstore.store import Place, Store
 from featstore.store.rows import ROWS_PER_COMMIT
 
 _SPEC = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
@@ -30,7 +30,7 @@ def full_disk() -> Iterator[None]:
         raise NoSpaceError("no space left")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featstore.store.writer.commit", refuse)
+        patch.setattr(Place, "commit", refuse)
         yield
 
 
@@ -80,7 +80,7 @@ def test_while_the_disk_is_full_it_is_not_tried_with_every_row(keeper: Keeper, m
         tried.append(1)
         raise NoSpaceError("no space left")
 
-    monkeypatch.setattr("featstore.store.writer.commit", refuse)
+    monkeypatch.setattr(Place, "commit", refuse)
     take(keeper, 0, 1000)
     assert len(tried) == 1
 

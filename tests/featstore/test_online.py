@@ -18,7 +18,7 @@ from featstore.errors import NoSpaceError, StorageError
 from featstore.job import Job, resolve_jobs
 from featstore.online import Busy, OnlineRows, _size
 from featstore.records import Reason, Rejected
-from featstore.store import Store, verify
+from featstore.store import Place, Store, verify
 from tests.pictures import png
 from tests.stubs import Bases, StubRuntime, hold
 from tests.waiting import until
@@ -222,7 +222,7 @@ def test_rows_that_could_not_be_committed_are_once_the_disk_has_room(
     monkeypatch.setattr("featstore.online.SECONDS_PER_COMMIT", 0.05)
     rows = OnlineRows(job, store)
     with monkeypatch.context() as full:
-        full.setattr("featstore.store.writer.commit", refuse)
+        full.setattr(Place, "commit", refuse)
         digests = [rows.ask(png(number)).result(60).digest for number in range(1, 6)]
         until(lambda: rows.problem is not None)
         assert caplog.text.count("no space left") == 1
@@ -238,7 +238,7 @@ def test_rows_that_could_not_be_kept_to_the_end_are_counted(
     def refuse(*_: Any, **__: Any) -> None:
         raise NoSpaceError("no space left")
 
-    monkeypatch.setattr("featstore.store.writer.commit", refuse)
+    monkeypatch.setattr(Place, "commit", refuse)
     rows = OnlineRows(job, store)
     for number in range(1, 4):
         rows.ask(png(number)).result(60)

@@ -30,7 +30,7 @@ def work_on(photos: Path | Sequence[Path], store: Path, *names: str, **settings:
 
 def plan_of(work: Work, run: str = RUN) -> Plan:
     """The plan of a run that has its token."""
-    ray_worker.token_of(work.store, run).touch()
+    work.store.place.leave_token(ray_worker.token_of(run))
     jobs, retry = tuple(one.job for one in work.missing), work.missing[0].retry_rejected
     return Plan(ray_worker.versions(), run, jobs, str(work.store.path), retry, 1)
 

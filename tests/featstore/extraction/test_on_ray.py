@@ -317,10 +317,10 @@ def test_jobs_of_the_same_pixels_share_them(photos: Path, tmp_path: Path, bases:
 def test_a_run_leaves_no_token_and_one_that_cannot_be_written_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(tmp_path / "store")
-    with on_ray._token(store, "a-run") as token:
-        assert token.exists()
-    assert not token.exists()
+    store = Store.open(tmp_path / "store")
+    with on_ray._token(store, "a-run") as place:
+        assert place.has_token("run-a-run")
+    assert not place.has_token("run-a-run")
 
     def touch(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))

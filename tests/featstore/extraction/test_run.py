@@ -15,8 +15,7 @@ from featstore import ExtractOptions, Request, Store, api, decode, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
 from featstore.records import Reason
-from featstore.store import verify
-from featstore.store import writer as writer_module
+from featstore.store import Place, verify
 from tests.pictures import class_folders, png
 from tests.stubs import Bases, StubRuntime
 
@@ -255,15 +254,13 @@ def test_no_backbone_at_all_is_an_input_error(photos: Path, bases: Bases) -> Non
 def test_a_full_disk_is_one_error_that_loses_nothing_and_the_next_run_goes_on(
     photos: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = writer_module.commit
-
     def full(*args: object) -> str:
         raise NoSpaceError("cannot write a segment: no space")
 
-    monkeypatch.setattr(writer_module, "commit", full)
-    with pytest.raises(NoSpaceError):
-        featstore.extract(photos)
-    monkeypatch.setattr(writer_module, "commit", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "commit", full)
+        with pytest.raises(NoSpaceError):
+            featstore.extract(photos)
     assert counts(featstore.extract(photos)) == (0, ROWS, 0)
 
 

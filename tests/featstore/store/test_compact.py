@@ -17,7 +17,7 @@ import pytest
 from featstore.errors import NoSpaceError
 from featstore.records import Reason
 from featstore.spec import Spec
-from featstore.store import Namespace, Rows, Store, compact, verify
+from featstore.store import Namespace, Place, Rows, Store, compact, verify
 from featstore.store import commit as committing
 from featstore.store.commit import commit
 from featstore.store.encode import encode
@@ -177,7 +177,7 @@ def test_on_a_full_disk_nothing_is_removed(
     def full(*given: Any) -> str:
         raise NoSpaceError("no space left", where=crowded.path)
 
-    monkeypatch.setattr(MODULE, "commit", full)
+    monkeypatch.setattr(Place, "commit", full)
     with pytest.raises(NoSpaceError):
         compact(crowded)
     assert crowded.namespace(spec).snapshot().names == names
@@ -225,8 +225,8 @@ def test_with_all_that_is_unwanted_gone_a_full_disk_is_no_error(
     name = put(store, namespace, kept)
     put(store, namespace, going)
     keys = {digest.tobytes() for digest in kept.digests}
-    for module, call in ((MODULE, "commit"), (import_module("featstore.store.store"), "probe")):
-        monkeypatch.setattr(module, call, lambda *_: pytest.fail("something was written"))
+    for call in ("commit", "probe"):
+        monkeypatch.setattr(Place, call, lambda *_: pytest.fail("something was written"))
     report = compact(store, wanted=lambda digests: np.array([digest.tobytes() in keys for digest in digests], bool))
     assert (report.segments_before, report.segments_after, report.dropped) == (2, 1, 4)
     assert namespace.snapshot().names == (name,)
@@ -256,11 +256,11 @@ def test_what_others_write_meanwhile_does_not_spoil_the_report(
     meanwhile = make_rows(50, seed=9)
     keys = {digest.tobytes() for digest in [*make_rows(4, seed=0).digests[:2], *meanwhile.digests]}
 
-    def commit_beside_another(*given: Any) -> str:
+    def commit_beside_another(_: Place, data: bytes, folder: Path) -> str:
         put(store, namespace, meanwhile)
-        return commit(*given)
+        return commit(data, folder, store.private_folder)
 
-    monkeypatch.setattr(MODULE, "commit", commit_beside_another)
+    monkeypatch.setattr(Place, "commit", commit_beside_another)
     report = compact(store, wanted=lambda digests: np.array([digest.tobytes() in keys for digest in digests], bool))
     assert (report.segments_before, report.segments_after, report.dropped) == (4, 1, 10)
     assert report.bytes_after == namespace.snapshot().bytes

@@ -14,7 +14,8 @@ from featstore.errors import StorageError
 from featstore.spec import Spec
 from featstore.store import Namespace, Store, verify
 from featstore.store import checked as checked_module
-from featstore.store import namespace as namespace_module
+from featstore.store import commit as committing
+from featstore.store import rows as rows_module
 from featstore.store import segment as segment_module
 
 
@@ -183,7 +184,7 @@ def test_what_is_found_by_a_look_for_lookups_is_durable(
 ) -> None:
     """Whoever wrote it may have been killed just before that, and nobody will write it again."""
     forced: list[Path] = []
-    monkeypatch.setattr(namespace_module, "fsync_folder", forced.append)
+    monkeypatch.setattr(committing, "fsync_folder", forced.append)
     namespace.snapshot()
     assert forced == []
     namespace.snapshot(lookups_only=True)
@@ -342,7 +343,7 @@ def test_a_look_for_lookups_reads_every_byte_of_what_changed(namespace: Namespac
 def test_whoever_finds_rot_makes_the_next_look_for_lookups_find_it_too(
     namespace: Namespace, segment_path: Path, make_rows: Any, finder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(namespace_module, "stamp_of", lambda _: (1, 2, 3, 4))  # rot changes no time
+    monkeypatch.setattr(rows_module, "stamp_of", lambda _: (1, 2, 3, 4))  # rot changes no time
     folder = namespace.path.parents[1]
     namespace.snapshot()
     content = bytearray(segment_path.read_bytes())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from featstore.errors import InputError, NoSpaceError, StorageError
 from featstore.records import Reason
 from featstore.spec import Spec
-from featstore.store import Namespace, Rows, Writer
+from featstore.store import Namespace, Place, Rows, Writer
 from featstore.store import writer as module
 
 
@@ -110,15 +110,15 @@ def test_no_segment_is_larger_than_a_batch_or_a_row_whatever_comes_and_fails(
     made: list[Rows] = []
     attempts = itertools.count()
 
-    def commit(rows: Any, *_: Any) -> None:
+    def commit(_: Place, rows: Any, *__: Any) -> None:
         if next(attempts) in failures:
             raise StorageError("no")
         made.append(rows)
 
-    writer = Writer(Spec("vgg16", "ab" * 32, "block5_pool", (150, 150)), Path("seg"), Path("tmp"), {})
+    writer = Writer(Spec("vgg16", "ab" * 32, "block5_pool", (150, 150)), Path("seg"), Place(Path("store")), {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("featstore.store.encode.encode", lambda rows, *_: rows)
-        patch.setattr(module, "commit", commit)
+        patch.setattr(Place, "commit", commit)
         patch.setattr(module, "BYTES_PER_COMMIT", room)
         patch.setattr(module, "ROWS_PER_COMMIT", 7)
         for number, good in enumerate(features):
