@@ -17,7 +17,7 @@ from tests.buckets import connected, slowly, way
 from tests.commands import Done, finish, spawn
 from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
 
-_PICTURES = 480
+_PICTURES = 256
 _WORDS = ("-b", "vgg16", *SMALL)
 
 _IN_FULL = pytest.mark.skipif(not FULL, reason="part of the whole campaign: benchmarks/reliability.py")
@@ -69,7 +69,7 @@ def test_a_run_that_is_killed_goes_on_and_another_machine_verifies_and_trains(
     store, kills = f"{s3}/store", 0
     words = ("extract", photos, *_WORDS, "--store", store)
     rows = 0
-    while kills < amount(2, 40):
+    while kills < amount(1, 40):
         process = start_program(*words, env={"BASE_SECONDS": 0.2, "ROWS": 32})
         began = time.monotonic()
         while process.poll() is None and len(connected(s3).find(f"{s3}/store/ns")) <= 1 + kills:

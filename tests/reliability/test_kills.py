@@ -25,7 +25,7 @@ _MOST_LOST = 255
 """Rows of each base that a kill may cost at most: 191 that wait for their commit, and two batches that are computed."""
 
 
-@pytest.mark.parametrize(("bases", "seed"), [(1, 0), (1, 1), (2, 0)] if FULL else [(1, 0), (2, 0)])
+@pytest.mark.parametrize(("bases", "seed"), [(1, 0), (2, 0)])
 def test_killed_at_any_moment_a_run_loses_little_and_ends_like_an_undisturbed_one(
     pictures: Callable[[int], Path], tmp_path: Path, figures: Figures, bases: int, seed: int
 ) -> None:
