@@ -11,7 +11,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -39,7 +39,10 @@ MAX_WAITING = 256
 MAX_WAITING_OF_ONE = MAX_WAITING // 2
 """Images that may wait or be computed for one who asks: the others must find a place, too."""
 
-_MIDDLE_BATCH = 8
+_SIZES = (8, 1)
+"""Images of a batch in OpenVINO: single ones soon, many at once. 32 would not be faster (docs/benchmarks.md), and its
+graph would take more memory than all the rest, from the first time that so many wait.
+"""
 
 
 class Busy(Exception):
@@ -88,10 +91,11 @@ class OnlineRows:
         self._known = KnownRows(store, job.spec)
         self._asked: dict[bytes, _Asked] = {}
         self._waiting: queue.Queue[tuple[bytes, npt.NDArray[np.uint8] | Reason] | None] = queue.Queue()
+        self._sizes = _SIZES if job.runtime == "openvino" else (BATCH_SIZE,)
         self._runtimes: dict[int, Runtime] = {}
         self._closing = False
         if warm:
-            self._runtime(1)
+            self._runtime(self._sizes[-1])
         self._thread = threading.Thread(target=self._work, name="featstore-online", daemon=True)
         self._thread.start()
 
@@ -173,7 +177,7 @@ class OnlineRows:
         idle = False
         batch: list[tuple[bytes, npt.NDArray[np.uint8]]] = []
         deadline = time.monotonic() + SECONDS_PER_COMMIT
-        while len(batch) < BATCH_SIZE:
+        while len(batch) < self._sizes[0]:
             try:
                 item = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
@@ -191,7 +195,7 @@ class OnlineRows:
                 deadline = time.monotonic() + MAX_WAIT_SECONDS
             batch.append((digest, found))
         while batch:
-            size = _size(len(batch))
+            size = _size(len(batch), self._sizes)
             self._compute(batch[:size], size)
             del batch[:size]
         if idle and self._keeper:  # in between it commits what is full or five seconds old
@@ -210,7 +214,6 @@ class OnlineRows:
             self._finish(digest, row if good else Reason.NOT_FINITE)
 
     def _runtime(self, size: int) -> Runtime:
-        size = size if self.job.runtime == "openvino" else BATCH_SIZE
         if size not in self._runtimes:
             graph = GraphSpec.of(self.job.base, self.job.spec)
             self._runtimes[size] = open_runtime(graph, self.job.runtime, self.job.device, size)
@@ -239,9 +242,9 @@ class OnlineRows:
             asked.row.set_exception(answer)
 
 
-def _size(waiting: int) -> int:
-    """How many of the waiting images to compute at once: single ones soon, many without padding."""
-    return next(size for size in (BATCH_SIZE, _MIDDLE_BATCH, 1) if size <= waiting)
+def _size(waiting: int, sizes: Sequence[int]) -> int:
+    """How many of the waiting images to compute at once; fewer than the least size are padded by the runtime."""
+    return next((size for size in sizes if size <= waiting), sizes[-1])
 
 
 def _row(digest: bytes, found: Found, *, from_cache: bool) -> Row:

@@ -37,7 +37,7 @@ LADDER = [
 
 # The same inside heads; modules of one package may import each other.
 HEADS_LADDER = [
-    ["kinds"],
+    ["kinds", "process"],
     ["evaluation"],
     ["bundles"],
     ["training"],

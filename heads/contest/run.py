@@ -26,7 +26,6 @@ from featstore.store import Store
 from featstore.wording import counted
 from heads.compose import train_on
 from heads.contest.plan import Contest, Way
-from heads.contest.process import EndedError, in_a_process
 from heads.contest.standing import Line, Outcome, Standing
 from heads.evaluate import evaluate_on
 from heads.evaluation.compare import against_first
@@ -34,6 +33,7 @@ from heads.evaluation.metrics import Metrics, measure
 from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
 from heads.live.splits import require_held_out
+from heads.process import EndedError, in_a_process
 from heads.training.train import TrainOptions
 
 LEAST_SECONDS = 20.0

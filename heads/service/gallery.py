@@ -22,6 +22,7 @@ from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle
 from heads.evaluation.plane import in_the_plane, points_of
+from heads.process import EndedError, in_a_process
 from heads.service.renewed import Renewed
 
 _SEARCH_SECONDS = 60.0
@@ -106,7 +107,8 @@ class Gallery:
     def places(self, bundle: Bundle) -> Places | None:
         """Where the images of a head lie, those of its test split left out; None if too few are stored, or all alike.
 
-        Raises Busy while another map is being drawn.
+        Drawn in a process of its own: the libraries for it would stay in memory for ever, 150 MiB with what they load
+        in their turn. Raises Busy while another map is being drawn, or if that process is ended from outside.
         """
         known = self._maps.get(bundle.path)
         if known is not None and known.bundle is bundle and known.places is not None:
@@ -116,7 +118,9 @@ class Gallery:
             if not self._drawing.acquire(blocking=False):
                 raise Busy
             try:
-                known = self._maps[bundle.path] = _Map(bundle, segments, _draw(bundle, self._store))
+                known = self._maps[bundle.path] = _Map(bundle, segments, in_a_process(_draw, bundle, self._store))
+            except EndedError:
+                raise Busy from None
             finally:
                 self._drawing.release()
         return known.places

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-CONNECTIONS, CONNECTIONS_OF_ONE = 64, 32
-"""Connections that are served at once, of all clients and of one address; those above are told to come back."""
+CONNECTIONS = 64
+"""Connections that are served at once, of one address at most half; those above are told to come back."""
 
 
 @dataclass(frozen=True, slots=True)

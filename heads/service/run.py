@@ -9,6 +9,8 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from featstore.wording import counted
 from heads.service.app import make_app
 from heads.service.guard import HEADERS, Guard, Refused, busy, written
 from heads.service.heads import ServedHeads
-from heads.service.limits import CONNECTIONS, CONNECTIONS_OF_ONE, Limits
+from heads.service.limits import CONNECTIONS, Limits, Shares
 from heads.service.memory import give_back_large_blocks
 from heads.service.routes.page import PAGE
 
@@ -32,8 +34,8 @@ HEADER_SECONDS = 5.0
 WRITE_SECONDS = 20.0
 """So long a client may leave a part of its answer unread."""
 
-_MOST_CONNECTIONS, _MOST_CONNECTIONS_OF_ONE = 768, 384
-"""Beyond these, not even that."""
+_MOST_CONNECTIONS = 768
+"""Those that are served and those that are told to come back; beyond these, not even that."""
 
 _HEADER_BYTES = Limits().header_bytes
 _DRAIN_SECONDS = 30
@@ -43,10 +45,23 @@ _PUBLIC = frozenset({"/healthz", "/readyz", *PAGE})
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The connections of a server: all that are open, and those of them that are served."""
+
+    open: Shares = field(default_factory=lambda: Shares(_MOST_CONNECTIONS))
+    served: Shares = field(default_factory=lambda: Shares(CONNECTIONS))
+
+
 class _Patient(H11Protocol):
     """uvicorn waits for ever for the headers of a connection, and for a client to read its answer; this does not. What
-    is no request is refused in the words of all refusals.
+    is no request is refused in the words of all refusals. One that has no place takes none from others, even while it
+    is being closed: a loop that is late has many such connections at once.
     """
+
+    def __init__(self, places: _Places, **given: Any) -> None:
+        super().__init__(**given)
+        self._places = places
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,12 +69,11 @@ class _Patient(H11Protocol):
         self._watch_headers()
         self._answer_due: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=0)  # whatever waits to be read by the client is noticed
-        others = [other for other in self.connections if isinstance(other, _Patient) and other is not self]
-        mine = [other for other in others if other._address == self._address]
-        self._is_served = _served(others) < CONNECTIONS and _served(mine) < CONNECTIONS_OF_ONE
+        self._is_open = self._places.open.take(self._address)
+        self._is_served = self._is_open and self._places.served.take(self._address)
         if not self._is_served:
             self.app = busy
-        if len(others) >= _MOST_CONNECTIONS or len(mine) >= _MOST_CONNECTIONS_OF_ONE:
+        if not self._is_open:
             transport.abort()
 
     @property
@@ -118,15 +132,15 @@ class _Patient(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_headers_due()
         self._cancel_answer_due()
+        if self._is_open:
+            self._places.open.give_back(self._address)
+        if self._is_served:
+            self._places.served.give_back(self._address)
         super().connection_lost(exc)
 
     def _too_late(self) -> None:
         if self._is_waiting and not self.transport.is_closing():
             self.transport.abort()
-
-
-def _served(connections: Sequence[_Patient]) -> int:
-    return sum(one._is_served for one in connections)
 
 
 def is_local(host: str) -> bool:
@@ -184,9 +198,9 @@ def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, 
 
 
 def server_options() -> dict[str, Any]:
-    """How uvicorn is set: limits on connections and headers, and nothing of itself in the answers."""
+    """How uvicorn is set, for one server: limits on connections and headers, and nothing of itself in the answers."""
     return {
-        "http": _Patient,
+        "http": partial(_Patient, _Places()),
         "ws": "none",
         "loop": "asyncio",
         "backlog": _MOST_CONNECTIONS,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,10 +342,27 @@ def test_rows_that_nobody_follows_are_committed_after_a_while(
     rows.close()
 
 
-@pytest.mark.parametrize(("waiting", "sizes"), [(1, [1]), (7, [1] * 7), (8, [8]), (11, [8, 1, 1, 1]), (41, [32, 8, 1])])
+@pytest.mark.parametrize(("waiting", "sizes"), [(1, [1]), (7, [1] * 7), (8, [8]), (11, [8, 1, 1, 1]), (17, [8, 8, 1])])
 def test_batches_are_as_large_as_what_waits_fills_them(waiting: int, sizes: list[int]) -> None:
     found = []
     while waiting:
-        found.append(_size(waiting))
+        found.append(_size(waiting, (8, 1)))
         waiting -= found[-1]
     assert found == sizes
+
+
+@pytest.mark.parametrize(("runtime", "sizes"), [("openvino", [8, 8, 8, 8, 8]), ("tensorflow", [32, 8])])
+def test_no_graph_is_opened_that_is_larger_than_what_is_fast(
+    job: Job, store: Store, bases: Bases, monkeypatch: pytest.MonkeyPatch, runtime: str, sizes: list[int]
+) -> None:
+    free = hold(monkeypatch)
+    before = len(bases.opened)
+    rows = OnlineRows(replace(job, runtime=runtime), store)
+    first = rows.ask(png(0))
+    until(lambda: not rows.waiting)
+    time.sleep(0.1)  # now the base computes the first
+    asked = [rows.ask(png(seed)) for seed in range(1, 41)]
+    free.set()
+    assert all(future.result(60).features is not None for future in (first, *asked))
+    rows.close()
+    assert [size for one in bases.opened[before:] for size in one.batches if size > 1] == sizes

@@ -40,7 +40,14 @@ export async function ask(path, { seconds, ...options } = {}) {
   }
 }
 
-export const askJson = async (path, options) => (await ask(path, options)).json().catch(unreachable);
+export async function askJson(path, options) {
+  const text = await (await ask(path, options)).text().catch(unreachable);
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("What answers is not this service: it is no JSON.");
+  }
+}
 
 // What is answered at once if the service is well.
 export const askSoon = (path) => askJson(path, { seconds: 10 });

@@ -76,6 +76,12 @@ class Running:
 Serve = Callable[..., Running]
 
 
+@pytest.fixture(autouse=True)
+def _drawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps are drawn in this process, which has the libraries loaded."""
+    monkeypatch.setattr("heads.service.gallery.in_a_process", lambda work, *given: work(*given))
+
+
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 36 small pictures, a head trained on them with stub bases, and its store."""

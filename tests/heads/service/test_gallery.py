@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -15,9 +19,10 @@ from featstore.online import Busy
 from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle, read_bundle
+from heads.process import in_a_process
 from heads.service import gallery as module
 from heads.service.gallery import Gallery, label_of, read_picture
-from tests.commands import good
+from tests.commands import ROOT, good
 from tests.pictures import class_folders
 from tests.stubs import Bases
 
@@ -171,6 +176,40 @@ def test_only_one_map_is_drawn_at_a_time(gallery: Gallery, bundle: Bundle, monke
             gallery.places(bundle)
         free.set()
         assert asked.result() is not None
+
+
+def test_the_libraries_of_a_map_do_not_stay(bundle: Bundle, tmp_path: Path) -> None:
+    program = """
+    if __name__ == "__main__":
+        import sys
+        from pathlib import Path
+        from featstore.store import Store
+        from heads.bundles.bundle import read_bundle
+        from heads.service.gallery import Gallery
+
+        assert Gallery(Store.open(Path(sys.argv[2]))).places(read_bundle(Path(sys.argv[1]))) is not None
+        print(*{"sklearn", "scipy", "pandas", "pyarrow"} & set(sys.modules))"""
+    (tmp_path / "draw.py").write_text(dedent(program))
+    words = [sys.executable, tmp_path / "draw.py", bundle.path, tmp_path / "store"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.split() == []
+
+
+def end(*_: object) -> None:
+    os._exit(9)
+
+
+def test_if_drawing_is_ended_from_outside_one_may_ask_again(
+    gallery: Gallery, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "in_a_process", in_a_process)
+        patch.setattr(module, "_draw", end)
+        with pytest.raises(Busy):
+            gallery.places(bundle)
+    assert gallery.places(bundle) is not None
 
 
 def test_what_was_held_for_a_head_goes_with_it(

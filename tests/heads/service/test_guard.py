@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -7,9 +8,10 @@ import time
 from contextlib import suppress
 
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from heads.service.guard import HEADERS
-from heads.service.limits import CONNECTIONS, CONNECTIONS_OF_ONE, Limits
+from heads.service.limits import CONNECTIONS, Limits
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
 from tests.stubs import hold
@@ -327,7 +329,7 @@ def test_requests_whose_clients_have_gone_count_until_they_are_answered(
 
 def test_one_client_cannot_have_all_connections(serve: Serve) -> None:
     running = serve()
-    mine = held(running, "127.0.0.1", CONNECTIONS_OF_ONE)
+    mine = held(running, "127.0.0.1", CONNECTIONS // 2)
     answer = running.ask("POST", "/v1/predict", content=png(1))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -353,8 +355,32 @@ def test_all_clients_together_have_so_many_connections(serve: Serve) -> None:
 
 def test_connections_that_are_refused_take_no_place_of_others(serve: Serve) -> None:
     running = serve()
-    theirs = held(running, "127.0.0.2", CONNECTIONS_OF_ONE + 40)
+    theirs = held(running, "127.0.0.2", CONNECTIONS // 2 + 40)
     assert running.ask("POST", "/v1/predict", content=png(1)).status_code == 200
+    for connection in theirs:
+        connection.close()
+
+
+def test_connections_that_come_all_at_once_take_no_place_of_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, go_on, real = threading.Event(), threading.Event(), H11Protocol.connection_made
+
+    def connection_made(self: H11Protocol, transport: asyncio.Transport) -> None:
+        real(self, transport)
+        if self.client and self.client[0] == "127.0.0.9":
+            late.set()
+            go_on.wait(20)  # nothing else is done meanwhile
+
+    monkeypatch.setattr(H11Protocol, "connection_made", connection_made)
+    running = serve()
+    theirs = [*held(running, "127.0.0.2", 384), *held(running, "127.0.0.9", 1)]
+    assert late.wait(20)
+    theirs += held(running, "127.0.0.2", 450)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as mine:
+        mine.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        go_on.set()
+        assert mine.recv(100).startswith(b"HTTP/1.1 200")
     for connection in theirs:
         connection.close()
 

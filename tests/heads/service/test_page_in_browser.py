@@ -537,6 +537,15 @@ def test_a_service_that_hangs_is_asked_by_one_request_at_a_time(serve: Serve, op
     page.locator("#problem").wait_for(state="hidden")
 
 
+def test_an_answer_that_is_not_the_services_is_told_from_none(serve: Serve, opened: Any) -> None:
+    page = opened(serve(), failing=["/v1/stores"])
+    page.route("**/v1/stores", lambda route: route.fulfill(body="<p>Sign in to this network"))
+    page.reload()
+    page.locator("#problem", has_text="it is no JSON").wait_for()
+    page.unroute("**/v1/stores")
+    page.locator("#problem").wait_for(state="hidden")
+
+
 def test_the_token_is_asked_for_once(serve: Serve, opened: Any) -> None:
     page = opened(serve(token=_TOKEN), failing=["/v1/heads"])
     page.locator("#access").wait_for()

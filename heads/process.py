@@ -6,9 +6,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -29,7 +29,7 @@ def in_a_process(work: Callable[_P, _Result], *given: _P.args, **named: _P.kwarg
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(sender, work, given, named), daemon=True)
     try:
-        with _ctrl_c_ignored():  # the new process begins with it ignored, and leaves it so
+        with _ctrl_c_blocked():  # the new process begins with it blocked, and leaves it so
             process.start()
         sender.close()
         try:
@@ -46,15 +46,14 @@ def in_a_process(work: Callable[_P, _Result], *given: _P.args, **named: _P.kwarg
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if current_thread() is not main_thread():  # only there can it be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ctrl_c_blocked() -> Iterator[None]:
+    """In this thread, whichever it is; what comes meanwhile comes afterwards."""
+    resource_tracker.ensure_running()  # starting it would unblock
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(sender: Connection, work: Callable[..., object], given: tuple[Any, ...], named: dict[str, Any]) -> None:
