@@ -27,7 +27,7 @@ LADDER = [
     ["runtime", "store"],
     ["cached", "calibration"],
     ["known", "table", "job"],
-    ["rates", "keeping"],
+    ["rates", "keeping", "shuffling"],
     ["planning", "extraction"],
     ["api", "features", "fetch", "garbage", "neighbours", "online", "recompute", "top5"],
     ["transformer", "doctor", "show", "command", "options"],
@@ -87,7 +87,7 @@ OWNERS = {
     "tf2onnx": {"heads.export.formats"},
     "h5py": {"featstore.store."},
     "hdf5plugin": {"featstore.store."},
-    "pyarrow": {"featstore.extraction.ray_worker", "featstore.store.export"},
+    "pyarrow": {"featstore.extraction.ray_worker", "featstore.store.parquet"},
     "ray": {"featstore.extraction.ray_cluster"},
     "sklearn": {"heads.", "featstore.transformer"},
     "typer": {
