@@ -137,6 +137,7 @@ def _train_options(flags: HeadFlags, seed: int) -> heads.TrainOptions:
         refit_on=flags.refit,
         seed=seed,
         grids=tuple(flags.grid),
+        stream=flags.stream,
     )
 
 
