@@ -74,6 +74,8 @@ class Batches:
         self.classes, self.batch_size = table.classes, batch_size
         self.shape: tuple[int, int] = table.X.shape
         self._X = table.X[:] if table.X.nbytes <= buffer_bytes else table.X
+        if isinstance(self._X, StoredRows):
+            _ = self._X.order  # now: it goes along to other processes, which must all share out the same
         self._y, self._seed = table.y, seed
         self._at_once = max(1, buffer_bytes // max(1, 4 * self.shape[1]))
         self._next = 0

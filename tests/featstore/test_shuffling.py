@@ -13,7 +13,7 @@ from featstore import shuffling
 from featstore.errors import InputError
 from featstore.records import Digests
 from featstore.shuffling import Batches, pieces, shuffled_blocks
-from featstore.store import Store
+from featstore.store import Store, compact
 from featstore.store.segment import Segment
 from featstore.table import Table
 from tests.memory import mib_taken_by
@@ -92,6 +92,16 @@ def test_another_process_gets_the_same_epoch(photos: Asked) -> None:
     for found, expected in zip(there.epoch(1), batches.epoch(1), strict=True):
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_workers_share_the_same_epoch_whatever_happens_to_the_store_meanwhile(tmp_path: Path) -> None:
+    store, digests = scattered(tmp_path, segments=4, rows=192, width=4)
+    batches = Batches(table_of(store, digests), 32, buffer_bytes=192 * 16)
+    first, second = pickle.dumps(batches), pickle.dumps(batches)
+    one, _ = joined(pickle.loads(first).epoch(0, part=(0, 2)))
+    assert compact(store).segments_after == 1
+    two, _ = joined(pickle.loads(second).epoch(0, part=(1, 2)))
+    assert sorted(np.concatenate([one, two])[:, 0]) == list(range(4 * 192))
 
 
 def test_a_batch_that_is_kept_stays_as_it_was(photos: Asked) -> None:
