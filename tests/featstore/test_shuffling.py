@@ -10,12 +10,14 @@ import pytest
 
 import featstore
 from featstore import shuffling
+from featstore.cached import CachedRows
 from featstore.errors import InputError
 from featstore.records import Digests
 from featstore.shuffling import Batches, pieces, shuffled_blocks
+from featstore.spec import Spec
 from featstore.store import Store, compact
 from featstore.store.segment import Segment
-from featstore.table import Table
+from featstore.table import StoredPart, StoredRows, Table
 from tests.memory import mib_taken_by
 from tests.pictures import class_folders
 from tests.stubs import FEATURES, Bases, put_in_place
@@ -143,8 +145,6 @@ def test_derived_rows_and_views_come_as_in_the_table(tmp_path: Path, bases: Base
 
 def scattered(tmp_path: Path, segments: int, rows: int, width: int) -> tuple[Store, Digests]:
     """A store of so many segments of so many rows; and their digests in an order that is not the store's."""
-    from featstore.spec import Spec
-
     store = Store.open(tmp_path / "store")
     random = np.random.default_rng(0)
     digests = random.integers(0, 256, (segments * rows, 32), np.uint8)
@@ -155,9 +155,6 @@ def scattered(tmp_path: Path, segments: int, rows: int, width: int) -> tuple[Sto
 
 
 def table_of(store: Store, digests: Digests) -> Table:
-    from featstore.cached import CachedRows
-    from featstore.table import StoredPart, StoredRows
-
     [namespace] = store.namespaces()
     X, names = StoredRows([StoredPart.images(CachedRows(store, namespace.spec), digests)]), ("",) * len(digests)
     y, views = np.arange(len(digests)) % 2, np.zeros(len(digests), np.uint16)
@@ -187,17 +184,21 @@ def test_each_segment_is_read_about_once_an_epoch_whatever_the_order_of_the_tabl
 MEMORY = """
 import sys
 from pathlib import Path
-sys.path.insert(0, str(Path(sys.argv[1]).parent))
 from featstore.shuffling import Batches
-from featstore.store import Store
-from tests.featstore.test_shuffling import scattered, table_of
-store, digests = scattered(Path(sys.argv[1]), segments=50, rows=192, width=2048)
-del store
-table = table_of(Store.open(Path(sys.argv[1]) / "store"), digests)
+from tests.featstore.test_shuffling import opened
+table = opened(Path(sys.argv[1]))
 for _ in Batches(table, buffer_bytes=2**20): break  # what is imported and indexed once
 """
 
 
+def opened(folder: Path) -> Table:
+    """The table of a store that :func:`scattered` made in another process, whose memory does not count here."""
+    store = Store.open(folder / "store")
+    [namespace] = store.namespaces()
+    return table_of(store, CachedRows(store, namespace.spec).with_features())
+
+
 def test_memory_is_bounded_by_the_buffer_and_not_by_the_table(tmp_path: Path) -> None:
+    scattered(tmp_path, segments=50, rows=192, width=2048)
     taken = mib_taken_by(MEMORY, "for _ in Batches(table, buffer_bytes=2**23): pass", tmp_path)
     assert taken < 30, "of a table of 75 MiB, with a buffer of 8"

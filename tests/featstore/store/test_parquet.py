@@ -16,6 +16,7 @@ from featstore.store import parquet as module
 from featstore.store import tables as shared
 from featstore.store.export import export
 from tests.featstore.store.test_export import ROW, FakeTable, table
+from tests.featstore.test_shuffling import scattered
 from tests.memory import mib_taken_by
 from tests.reliability.campaign import FULL
 
@@ -152,9 +153,8 @@ LARGE = """
 import sys
 from pathlib import Path
 from featstore.store.export import export
-from tests.featstore.test_shuffling import scattered, table_of
-store, digests = scattered(Path(sys.argv[1]), segments=96, rows=192, width=2048)
-table = table_of(store, digests)
+from tests.featstore.test_shuffling import opened
+table = opened(Path(sys.argv[1]))
 export({"train": table.select(range(300))}, sys.argv[1] + "/small" + sys.argv[2])  # what is imported and indexed once
 """
 
@@ -162,5 +162,6 @@ export({"train": table.select(range(300))}, sys.argv[1] + "/small" + sys.argv[2]
 @pytest.mark.skipif(not FULL, reason="writes hundreds of MB: a part of the whole campaign")
 @pytest.mark.parametrize("ending", ["/", ".parquet", ".h5", ".npz"])
 def test_memory_does_not_grow_with_the_table(tmp_path: Path, ending: str) -> None:
+    scattered(tmp_path, segments=96, rows=192, width=2048)
     taken = mib_taken_by(LARGE, 'export({"train": table}, sys.argv[1] + "/all" + sys.argv[2])', tmp_path, ending)
     assert taken < 100, "of a table of 144 MiB"

@@ -11,6 +11,7 @@ from heads.kinds.catalog import HEADS
 from heads.kinds.newton import solve_logistic, solve_svm
 from heads.kinds.problem import Problem
 from heads.kinds.streamed import stream_logistic, stream_svm
+from tests.featstore.test_shuffling import scattered
 from tests.memory import mib_taken_by
 from tests.reliability.campaign import FULL
 
@@ -103,9 +104,8 @@ import numpy as np
 from heads.kinds import streamed
 from heads.kinds.catalog import HEADS
 from heads.kinds.problem import Problem
-from tests.featstore.test_shuffling import scattered, table_of
-store, digests = scattered(Path(sys.argv[1]), segments=int(sys.argv[2]), rows=192, width=2048)
-table = table_of(store, digests)
+from tests.featstore.test_shuffling import opened
+table = opened(Path(sys.argv[1]))
 few = table.select(np.arange(300))
 streamed._EPOCHS, streamed._STEPS = 2, 1
 def fit(table):
@@ -116,5 +116,6 @@ fit(few)  # what is imported and indexed once
 
 @pytest.mark.skipif(not FULL, reason="half a minute of reading: a part of the whole campaign")
 def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
-    taken = mib_taken_by(LARGE, "fit(table)", tmp_path, 288)
+    scattered(tmp_path, segments=288, rows=192, width=2048)
+    taken = mib_taken_by(LARGE, "fit(table)", tmp_path)
     assert taken < 250, "of a table of 432 MiB, of which 64 are read at a time"
