@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Batches": "shuffling",
     "Dataset": "dataset",
     "DatasetOptions": "dataset",
     "ExtractOptions": "extraction",
@@ -26,6 +27,7 @@ _HOMES = {
     "Spec": "spec",
     "Store": "store",
     "Table": "table",
+    "batches": "api",
     "extract": "api",
     "load_table": "api",
     "load_tables": "api",
@@ -34,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Batches",
     "Dataset",
     "DatasetOptions",
     "ExtractOptions",
@@ -45,6 +48,7 @@ __all__ = [
     "Store",
     "Table",
     "__version__",
+    "batches",
     "extract",
     "load_table",
     "load_tables",
@@ -53,11 +57,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from featstore.api import extract, load_table, load_tables, plan
+    from featstore.api import batches, extract, load_table, load_tables, plan
     from featstore.dataset import Dataset, DatasetOptions, open_dataset
     from featstore.errors import FeatstoreError
     from featstore.extraction import Extraction, ExtractOptions
     from featstore.job import Request
+    from featstore.shuffling import Batches
     from featstore.spec import Spec
     from featstore.store import Store
     from featstore.table import Table

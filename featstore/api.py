@@ -1,4 +1,4 @@
-"""The same verbs as the command line, as functions: extract, plan, load_table."""
+"""The same verbs as the command line, as functions: extract, plan, load_table; and batches of a table."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from featstore.planning import Plan
 from featstore.planning import plan as make_plan
 from featstore.progress import Progress, silent
 from featstore.scan import digest_all
+from featstore.shuffling import BUFFER_BYTES, Batches
 from featstore.spec import Spec
 from featstore.store import Store
 from featstore.table import Table, read_tables
@@ -79,19 +80,20 @@ def plan(
 
 
 def load_tables(
-    data: Data, backbone: Asked = "vgg16", *, store: StoreLike = None, **settings: Any
+    data: Data, backbone: Asked = "vgg16", *, store: StoreLike = None, stored: bool = False, **settings: Any
 ) -> Mapping[str, Table]:
     """The cached features of ``data`` by split: "train", "validation", "test", "unlabelled".
 
+    With ``stored`` they stay in the store and are read when ``X`` is indexed, for tables larger than memory.
     Nothing is computed: raises InputError if images have no row yet (run :func:`extract` first).
     """
     dataset, where = _open(data), _store(store)
     scan = digest_all(dataset, where.scan_folder)
     if isinstance(backbone, Spec):
-        return read_tables(dataset, scan.values, scan.known, CachedRows(where, backbone))
+        return read_tables(dataset, scan.values, scan.known, CachedRows(where, backbone), stored=stored)
     request = _request(backbone, settings)
     rows = CachedRows(where, resolve_jobs([request], where, dataset, digests=scan.values)[0].spec, request.augmentation)
-    return read_tables(dataset, scan.values, scan.known, rows, views=request.views)
+    return read_tables(dataset, scan.values, scan.known, rows, views=request.views, stored=stored)
 
 
 def load_table(
@@ -100,13 +102,36 @@ def load_table(
     *,
     split: str = "train",
     store: StoreLike = None,
+    stored: bool = False,
     **settings: Any,
 ) -> Table:
-    """One split of ``data`` as arrays: ``X`` float32 (N, D), ``y`` int64 (N,), ``ids``, ``classes``."""
-    tables = load_tables(data, backbone, store=store, **settings)
+    """One split of ``data`` as arrays: ``X`` float32 (N, D), ``y`` int64 (N,), ``ids``, ``classes``.
+
+    The rest is as in :func:`load_tables`.
+    """
+    tables = load_tables(data, backbone, store=store, stored=stored, **settings)
     if split not in tables:
         raise InputError(f"there is no split {split!r}", where="split", expected=", ".join(tables), received=split)
     return tables[split]
+
+
+def batches(
+    data: Data,
+    backbone: Asked = "vgg16",
+    *,
+    split: str = "train",
+    batch_size: int = 256,
+    seed: int = 0,
+    buffer_bytes: int = BUFFER_BYTES,
+    store: StoreLike = None,
+    **settings: Any,
+) -> Batches:
+    """One split of ``data`` as minibatches straight from the store, anew shuffled every epoch: see :class:`Batches`.
+
+    The rows are those of :func:`load_table`, and so are the errors; ``buffer_bytes`` of them are held at a time.
+    """
+    table = load_table(data, backbone, split=split, store=store, stored=True, **settings)
+    return Batches(table, batch_size, seed=seed, buffer_bytes=buffer_bytes)
 
 
 def _prepare(

@@ -19,6 +19,9 @@ from featstore.store import Snapshot, Store
 _CHUNK = 256
 """Maps pooled at a time: bounds the memory of a derivation."""
 
+_FAR = 2**48
+"""More than the rows of any snapshot."""
+
 _POOL: dict[str, Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]] = {
     "avg": lambda maps: maps.mean(axis=(1, 2), dtype=np.float32),
     "max": lambda maps: maps.max(axis=(1, 2)),
@@ -52,7 +55,7 @@ class CachedRows:
     def __init__(
         self, store: Store, spec: Spec, augmentation: str | None = None, *, lookups_only: bool = False
     ) -> None:
-        self.spec = spec
+        self._store, self.spec = store, spec
         self.augmentation = augmentation
         self._augmented = (
             CachedRows(store, spec.but(augmentation=augmentation), lookups_only=lookups_only) if augmentation else None
@@ -65,6 +68,10 @@ class CachedRows:
     def _map(self) -> Snapshot | None:
         """The maps, opened only if rows of our own are missing: checking them reads every byte."""
         return None if self._maps is None else self._maps.snapshot(lookups_only=self._lookups_only)
+
+    def __reduce__(self) -> tuple[type[CachedRows], tuple[Store, Spec, str | None]]:
+        """Another process opens the store again."""
+        return CachedRows, (self._store, self.spec, self.augmentation)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,6 +97,19 @@ class CachedRows:
         if missing.any() and self._map is not None:
             status[missing] = self._map.lookup(digests[missing], view)
         return status
+
+    def places(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int64]:
+        """Numbers int64 (N,) that rise as the rows of ``digests`` (N, 32) lie in the store.
+
+        Those of the spec come first, then those derived from its maps, then augmented views.
+        """
+        if view and self._augmented:
+            return self._augmented.places(digests, view) + _FAR * 2
+        places = self.own.places(digests, view).astype(np.int64)
+        derived = places < 0
+        if derived.any() and self._map is not None:
+            places[derived] = self._map.places(digests[derived], view) + _FAR
+        return places
 
     def with_features(self) -> Digests:
         """The images that have features (:meth:`lookup` gives 0), in ascending order: uint8 (N, 32)."""

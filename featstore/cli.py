@@ -256,23 +256,32 @@ def store_export(
     data: Data,
     dataset: DatasetFlags,
     spec: SpecFlags,
-    to: Annotated[Path, typer.Option(metavar="FILE", help="A .h5, .npz or .parquet file.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="FILE|FOLDER/", help="A .h5, .npz or .parquet file, or a folder for many Parquet files."),
+    ],
     backbone: Annotated[str, typer.Option("--backbone", "-b", metavar="NAME")] = "vgg16",
     store: StorePath = None,
     as_json: Json = False,
 ) -> None:
     """Write the cached features of DATA to one portable file: features, labels, ids, paths, classes, the spec.
 
-    Example: featstore store export photos/ -b vgg16 --to vgg16.h5
+    A name without an ending, or one that ends in /, is a folder of Parquet files by split
+    (split=train/part-00000.parquet …), which DuckDB, pandas, Spark and Ray read as one table.
+
+    Examples:
+      featstore store export photos/ -b vgg16 --to vgg16.h5
+
+      featstore store export photos/ -b vgg16 --to parquet/
     """
     from featstore.store.export import export
 
     [request] = requests([backbone], spec)
-    tables = featstore.load_tables(open_data(data, dataset), request, store=open_store(store))
-    export(tables, to)
-    show.exported(tables, to)
+    tables = featstore.load_tables(open_data(data, dataset), request, store=open_store(store), stored=True)
+    path = export(tables, to)
+    show.exported(tables, path)
     if as_json:
-        print_json({"file": str(to), "splits": {name: len(table) for name, table in tables.items()}})
+        print_json({"file": str(path), "splits": {name: len(table) for name, table in tables.items()}})
 
 
 @weights_app.command("ls")

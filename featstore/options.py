@@ -66,6 +66,12 @@ class HeadFlags:
     refit: Annotated[
         Literal["train", "train+validation"], typer.Option(help="What the chosen head is fitted on in the end.")
     ] = "train"
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Learn from batches read from the store, as is done by itself if memory is too small."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,9 @@ def garbage(done: GarbageReport, out: Console) -> None:
 def exported(tables: Mapping[str, FeatureTable], path: Path) -> None:
     """What an export wrote."""
     counts = ", ".join(f"{name} {table.X.shape[0]} x {table.X.shape[1]}" for name, table in tables.items())
-    console().print(escape(f"{path}: {counts}, {size(path.stat().st_size)}"))
+    files = path.rglob("*") if path.is_dir() else [path]
+    written = sum(file.stat().st_size for file in files if file.is_file())
+    console().print(escape(f"{visible(str(path))}: {counts}, {size(written)}"))
 
 
 def seen(found: Sequence[Seen], out: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,14 @@ class StoredPart:
             out[chosen] = _flat(self.rows.read(self.digests[chosen], view))
         return out
 
+    def places(self) -> npt.NDArray[np.int64]:
+        """Numbers int64 (N,) that rise as the rows lie in the store."""
+        out = np.empty(len(self.digests), np.int64)
+        for view in np.unique(self.views).tolist():
+            chosen = self.views == view
+            out[chosen] = self.rows.places(self.digests[chosen], view)
+        return out
+
 
 class StoredRows:
     """Features that stay in the store, float32 (N, D), read when they are asked for: ``rows[10:20]``, ``rows[[3, 5]]``.
@@ -72,6 +81,11 @@ class StoredRows:
     def nbytes(self) -> int:
         """Bytes that it would take in memory."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.intp]:
+        """The rows as they lie in the store, intp (N,), by their place in the first backbone's."""
+        return np.argsort(self._parts[0].places(), kind="stable")
 
     def __getitem__(self, chosen: slice | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """The chosen rows, float32 (n, D): a slice, indices or a mask."""

@@ -64,6 +64,8 @@ def train(
 
       featstore train photos/ --views 4   # heads see three augmented versions of each training image as well
 
+      featstore train photos/ --pooling map --stream   # the rows are read from the store, batch by batch
+
       featstore train photos/ --head dense --grid dense.hidden=64,256x64 --grid dense.dropout=0.5
     """
     from heads import compose
@@ -137,6 +139,7 @@ def _train_options(flags: HeadFlags, seed: int) -> heads.TrainOptions:
         refit_on=flags.refit,
         seed=seed,
         grids=tuple(flags.grid),
+        stream=flags.stream,
     )
 
 

@@ -64,19 +64,21 @@ def train_on(
     Raises InputError before any work for an unknown head or a dataset that nothing can be trained on, and what
     extraction and training raise.
     """
-    kinds_of(heads, options.grids if options else ())
+    options = options or TrainOptions()
+    kinds_of(heads, options.grids)
     combinations = [(split_names(request.backbone), request) for request in requests]
     wanted = [replace(request, backbone=name) for names, request in combinations for name in names]
     done = _extract(dataset, wanted, store, (bundles, report), progress)
     sets = [
-        _training_set(dataset, done, [replace(request, backbone=name) for name in names], request.pooling, store)
-        for names, request in combinations
+        _training_set(
+            dataset, done, [replace(one, backbone=name) for name in names], one.pooling, store, options.stream
+        )
+        for names, one in combinations
     ]
     compared = train(sets, heads, bundles=bundles, options=options, progress=progress)
     if report is None:
         return done, compared
-    seed = options.seed if options else 0
-    return done, with_report(report, compared, dataset, done, sets, seed=seed, progress=progress)
+    return done, with_report(report, compared, dataset, done, sets, seed=options.seed, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def sweep_on(
     names = grid.heads or tuple(HEADS)
     kinds_of(names, options.grids)
     done = _extract(dataset, grid.requests, store, (out,), progress)
-    sets = [_training_set(dataset, done, requests, pooling, store) for requests, pooling in grid.combinations]
+    sets = [_training_set(dataset, done, asked, pooling, store, options.stream) for asked, pooling in grid.combinations]
     places = {"bundles": out / "bundles", "journal": out / "choices"}
     compared = train(sets, names, **places, options=options, progress=progress)
     return done, with_report(out, compared, dataset, done, sets, seed=options.seed, progress=progress)
@@ -212,7 +214,7 @@ def _extract(
 
 
 def _training_set(
-    dataset: Dataset, done: Extraction, requests: Sequence[Request], pooling: Pooling, store: Store
+    dataset: Dataset, done: Extraction, requests: Sequence[Request], pooling: Pooling, store: Store, stream: bool
 ) -> TrainingSet:
     jobs = [resolve_jobs([request], store, dataset, digests=done.digests)[0] for request in requests]
     views, augmentation = requests[0].views, requests[0].augmentation
@@ -220,7 +222,7 @@ def _training_set(
     rows = [CachedRows(store, spec, augmentation) for spec in specs]
     widths = [width_of(one) for one in rows]
     count = len(dataset) + (views - 1) * int((dataset.split_of(done.digests) == SPLITS.index("train")).sum())
-    stored = machine.is_large(4 * sum(widths) * count)  # solvers take several times as much as the rows that they fit
+    stored = stream or machine.is_large(4 * sum(widths) * count)  # solvers take several times what their rows do
 
     def load() -> Mapping[str, Table]:
         each = [read_tables(dataset, done.digests, done.known, one, views=views, stored=stored) for one in rows]

@@ -758,14 +758,33 @@ def test_predict_with_other_weights_than_the_heads_is_refused(
     refused(2, "predict", bundle, photos / "test", says=("weights", "expected", "received"))
 
 
-@pytest.mark.parametrize("name", ["features.csv", "features"])
-def test_an_export_to_an_unknown_ending_names_the_known_ones(
-    name: str, photos: Path, tmp_path: Path, bases: Bases
-) -> None:
+def test_an_export_to_an_unknown_ending_names_the_known_ones(photos: Path, tmp_path: Path, bases: Bases) -> None:
     good("extract", photos)
     says = ("unknown file ending", ".h5", ".npz", ".parquet")
-    refused(2, "store", "export", photos, "--to", tmp_path / name, says=says)
-    assert not (tmp_path / name).exists()
+    refused(2, "store", "export", photos, "--to", tmp_path / "features.csv", says=says)
+    assert not (tmp_path / "features.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["parquet", "parquet/", "features.parquet/"])
+def test_an_export_to_a_folder_is_parquet_by_split(name: str, photos: Path, tmp_path: Path, bases: Bases) -> None:
+    dataset = pytest.importorskip("pyarrow.dataset")
+    good("extract", photos)
+    value = good("store", "export", photos, "--to", f"{tmp_path}/{name}", "--json").json
+    check("store export", value, {"file", "splits"})
+    assert value == {"file": str(tmp_path / name), "splits": {"train": 12, "validation": 12, "test": 12}}
+    read = dataset.dataset(tmp_path / name, partitioning="hive").to_table()
+    assert sorted(set(read["split"].to_pylist())) == ["test", "train", "validation"]
+    assert read.num_rows == 36
+
+
+def test_an_export_does_not_touch_a_folder_of_somebody_elses(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    pytest.importorskip("pyarrow")
+    good("extract", photos)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").touch()
+    says = ("something else already", "name another place")
+    refused(2, "store", "export", photos, "--to", tmp_path / "mine", says=says)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
 @pytest.mark.usefixtures("bases")

@@ -124,6 +124,17 @@ def test_the_first_head_is_as_accurate_as_promised(backbone: str, photographs: P
     assert pooled >= LEAST_ACCURACY[backbone]
 
 
+def test_a_head_that_learns_from_the_store_is_as_accurate(photographs: Path, cached: Cached, tmp_path: Path) -> None:
+    asked = ("--head", "logreg", "--stream", "--store", cached.store, "--out", tmp_path, "--json")
+    done = good("train", photographs, "-b", "vgg16", *SIZE, *asked).json
+    [result], before = done["results"], cached.results["vgg16"]
+    for split in ("held_out", "test"):
+        if before[split] is not None:  # only the best of both backbones was scored on test
+            assert result[split]["accuracy"]["value"] == pytest.approx(before[split]["accuracy"]["value"], abs=0.01)
+    assert result["params"] == before["params"]
+    assert any("learn from batches" in note for note in done["notes"])
+
+
 # ---- once, and never again -------------------------------------------------------------------------------------------
 
 

@@ -1,62 +1,55 @@
-"""Tables to one portable file: HDF5, NumPy or Parquet, by its ending. What is exported is a copy; the store stays."""
+"""Tables to one portable file, HDF5, NumPy or Parquet by its ending, or to a folder of Parquet files.
+
+What is exported is a copy; the store stays.
+"""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import write_array, write_array_header_1_0
 
 from featstore.errors import InputError, unknown_name
-from featstore.spec import Spec
 from featstore.store.commit import explained, fsync_folder
+from featstore.store.parquet import write_parquet, write_parquet_folder
+from featstore.store.tables import EXPORT_VERSION, TableLike, Tables, printable_names, rows_at_once
 
-EXPORT_VERSION = 1
-"""Rises when names or shapes in an exported file change."""
+_CHUNK_BYTES = 2**20
 
-
-class TableLike(Protocol):
-    """What is exported of one split: X float32 (N, D), y int64 (N,) with -1 for unlabelled, N ids and paths."""
-
-    @property
-    def X(self) -> npt.NDArray[np.float32]: ...  # noqa: D102
-    @property
-    def y(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def ids(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def paths(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def spec(self) -> Spec: ...  # noqa: D102
+_Write = Callable[[Tables, BinaryIO], None]
 
 
-Tables = Mapping[str, TableLike]
-
-
-def export(tables: Tables, path: Path) -> None:
-    r"""Write ``tables`` (split name → table, all of one spec) to ``path``; an existing file is replaced at the end.
+def export(tables: Tables, to: str | Path) -> Path:
+    r"""Write ``tables`` (split name → table, all of one spec) to ``to``, and return its path.
 
     - ``.h5`` or ``.hdf5``: a group a split with ``features`` float32 (N, D), ``labels`` int64 (N,), ``ids`` and
       ``paths`` (UTF-8); root attributes ``classes``, ``spec``, ``fingerprint``, ``export_version``.
     - ``.npz``: arrays ``train_features``, ``train_labels``, ``train_ids``, ``train_paths`` …, ``classes``, ``spec``.
-    - ``.parquet``: a row an image: ``id``, ``path``, ``split``, ``label`` (a class name or null), ``features``
-      (D floats); the spec and the classes in the schema's metadata.
+    - ``.parquet``: a row an image: ``id``, ``path``, ``split``, ``label`` (a class name or null), ``label_index``
+      (its place in ``classes``, or null), ``digest`` (SHA-256 of the file, 64 hex digits), ``features`` (D floats);
+      the spec and the classes in the schema's metadata.
+    - a name without an ending, or one that ends in ``/``: a folder of such files by split, for engines that read
+      several at once (:mod:`featstore.store.parquet`).
 
-    Names that are not UTF-8 are written with their odd bytes as ``\udcXX``. The file appears whole or not at all.
-    Raises InputError (an unknown ending, tables that do not belong together, pyarrow missing), NoSpaceError,
-    ReadOnlyError or StorageError.
+    Names that are not UTF-8 are written with their odd bytes as ``\udcXX``. Rows are read a few MiB at a time, from a
+    store as from memory. The file, or the folder, appears whole or not at all; a file that is there is replaced at the
+    end, and so is a folder that an export wrote.
+    Raises InputError (an unknown ending, tables that do not belong together, something in the way, pyarrow missing),
+    NoSpaceError, ReadOnlyError or StorageError.
     """
+    path = Path(to)
+    as_folder = str(to).endswith(os.sep) or not path.suffix
     write = _FORMATS.get(path.suffix.lower())
-    if write is None:
+    if write is None and not as_folder:
         raise unknown_name("file ending", path.suffix, _FORMATS, where=str(path))
     if not tables or len({(t.spec, t.classes, t.X.shape[1]) for t in tables.values()}) != 1:
         raise InputError(
@@ -65,6 +58,14 @@ def export(tables: Tables, path: Path) -> None:
             expected="at least one table, all of one spec and with the same classes",
             received=", ".join(f"{name}: {t.spec.backbone}, {t.X.shape}" for name, t in tables.items()) or "none",
         )
+    if write is None or as_folder:
+        write_parquet_folder(tables, path)
+    else:
+        _write_file(write, tables, path)
+    return path
+
+
+def _write_file(write: _Write, tables: Tables, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with explained("write the exported file", path):
         try:
@@ -91,17 +92,30 @@ def _write_hdf5(tables: Tables, file: BinaryIO) -> None:
         out.attrs["fingerprint"] = first.spec.fingerprint
         for split, table in tables.items():
             group = out.create_group(split)
-            columns: dict[str, npt.NDArray[Any]] = {
-                "features": table.X,
-                "labels": table.y,
-                "ids": _utf8(table.ids),
-                "paths": _utf8(table.paths),
-            }
+            columns = {"labels": table.y, "ids": _utf8(table.ids), "paths": _utf8(table.paths)}
             for name, values in columns.items():
                 chunked = {"fletcher32": True, "chunks": True} if len(values) else {}
                 group.create_dataset(name, data=values, **chunked)
+            _write_features(group, table, target)
     if target.failure is not None:
         raise target.failure
+
+
+def _write_features(group: Any, table: TableLike, target: _Forgiving) -> None:
+    """The features, a whole chunk of them at a time."""
+    count, width = table.X.shape
+    rows = max(1, min(count, _CHUNK_BYTES // max(1, 4 * width)))
+    chunked = {"fletcher32": True, "chunks": (rows, max(1, width))} if count and width else {}
+    features = group.create_dataset("features", (count, width), np.float32, **chunked)
+    for part in _parts(table, rows):
+        if target.failure is None:
+            features[part] = table.X[part]
+
+
+def _parts(table: TableLike, of: int = 1) -> Iterator[slice]:
+    """The rows that are read at a time, each time a multiple ``of`` as many but the last."""
+    step = max(1, rows_at_once(table) // of) * of
+    return (slice(start, min(start + step, len(table.y))) for start in range(0, len(table.y), step))
 
 
 class _Forgiving(io.RawIOBase):
@@ -163,70 +177,42 @@ class _Forgiving(io.RawIOBase):
 
 
 def _write_npz(tables: Tables, file: BinaryIO) -> None:
+    """What ``numpy.savez`` writes, the features a part at a time."""
     first = next(iter(tables.values()))
-    arrays: dict[str, npt.NDArray[Any]] = {"classes": _text(first.classes), "spec": np.array(first.spec.to_json())}
-    for split, table in tables.items():
-        arrays[f"{split}_features"] = table.X
-        arrays[f"{split}_labels"] = table.y
-        arrays[f"{split}_ids"] = _text(table.ids)
-        arrays[f"{split}_paths"] = _text(table.paths)
-    np.savez(file, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(file, "w") as archive:
 
+        def put(name: str, values: npt.NDArray[Any]) -> None:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                write_array(member, values, allow_pickle=False)
 
-def _write_parquet(tables: Tables, file: BinaryIO) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(
-            "Parquet needs pyarrow, which is not installed", where="--to", todo="pip install pyarrow"
-        ) from error
-    first = next(iter(tables.values()))
-    width = first.X.shape[1]
-    metadata = {"spec": first.spec.to_json(), "classes": json.dumps(_printable(first.classes))}
-    schema = pa.schema(
-        [
-            ("id", pa.string()),
-            ("path", pa.string()),
-            ("split", pa.string()),
-            ("label", pa.string()),
-            ("features", pa.list_(pa.float32(), width)),
-        ],
-        metadata={**metadata, "fingerprint": first.spec.fingerprint, "export_version": str(EXPORT_VERSION)},
-    )
-    with parquet.ParquetWriter(file, schema) as writer:
+        put("classes", _text(first.classes))
+        put("spec", np.array(first.spec.to_json()))
         for split, table in tables.items():
-            names = [*_printable(table.classes), None]  # the label -1 is the last: null
-            columns = [
-                _printable(table.ids),
-                _printable(table.paths),
-                [split] * len(table.y),
-                [names[label] for label in table.y],
-                pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(table.X).reshape(-1)), width),
-            ]
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _printable(names: tuple[str, ...]) -> list[str]:
-    r"""File names as valid Unicode: bytes that are no UTF-8 become ``\udcXX``."""
-    return [name.encode("utf-8", "backslashreplace").decode() for name in names]
+            with archive.open(f"{split}_features.npy", "w", force_zip64=True) as member:
+                header = {"descr": "<f4", "fortran_order": False, "shape": tuple(table.X.shape)}
+                write_array_header_1_0(member, header)
+                for part in _parts(table):
+                    member.write(np.ascontiguousarray(table.X[part], "<f4").data)
+            put(f"{split}_labels", table.y)
+            put(f"{split}_ids", _text(table.ids))
+            put(f"{split}_paths", _text(table.paths))
 
 
 def _text(names: tuple[str, ...]) -> npt.NDArray[np.str_]:
-    return np.array(_printable(names), dtype=np.str_)
+    return np.array(printable_names(names), dtype=np.str_)
 
 
 def _utf8(names: tuple[str, ...]) -> npt.NDArray[Any]:
     """Fixed-length UTF-8, which every HDF5 reader knows: one allocation, no heap of strings."""
     import h5py
 
-    encoded = [name.encode() for name in _printable(names)]
+    encoded = [name.encode() for name in printable_names(names)]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))
 
 
-_FORMATS: dict[str, Callable[[Tables, BinaryIO], None]] = {
+_FORMATS: dict[str, _Write] = {
     ".h5": _write_hdf5,
     ".hdf5": _write_hdf5,
     ".npz": _write_npz,
-    ".parquet": _write_parquet,
+    ".parquet": write_parquet,
 }

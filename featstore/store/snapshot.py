@@ -134,11 +134,25 @@ class Snapshot:
 
     def lookup(self, digests: Digests, view: int = 0) -> npt.NDArray[np.int16]:
         """For each digest (N, 32), int16 (N,): -1 no row, 0 features, above 0 the number of the reject's Reason."""
-        rows = self._find(digests, view)
+        rows = self.places(digests, view)
         found = rows >= 0
         status = np.full(len(rows), -1, np.int16)
         status[found] = self._status[rows[found]]
         return status
+
+    def places(self, digests: Digests, view: int) -> npt.NDArray[np.intp]:
+        """For each digest (N, 32) the row of the snapshot that serves it, -1 if there is none: intp (N,).
+
+        Rows are numbered as they lie in the store, segment by segment.
+        """
+        if digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES or digests.dtype != np.uint8:
+            raise InputError(
+                "these are no digests",
+                where="digests",
+                expected="uint8 (N, 32)",
+                received=f"{digests.dtype} {digests.shape}",
+            )
+        return self._index(view).find(digests)
 
     def read(self, digests: Digests, view: int = 0, out: Features | None = None) -> Features:
         """The features of ``digests`` (N, 32) in that order, in the spec's dtype: (N, D), or (N, H, W, C) for maps.
@@ -150,7 +164,7 @@ class Snapshot:
         InputError : one of them has no features here, or ``out`` does not fit.
         DamageError : a segment has been damaged or removed since the snapshot was taken.
         """
-        rows = self._find(digests, view)
+        rows = self.places(digests, view)
         lacking = (rows < 0) | (self._status[rows] != 0) if self.rows else np.ones(len(rows), bool)
         if lacking.any():
             raise InputError(
@@ -206,17 +220,6 @@ class Snapshot:
                 "this array cannot take the rows", where="out", expected=f"C-contiguous {shape}", received=out.shape
             )
         return out
-
-    def _find(self, digests: Digests, view: int) -> npt.NDArray[np.intp]:
-        """For each digest (N, 32) the row of the snapshot that serves it, -1 if there is none: intp (N,)."""
-        if digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES or digests.dtype != np.uint8:
-            raise InputError(
-                "these are no digests",
-                where="digests",
-                expected="uint8 (N, 32)",
-                received=f"{digests.dtype} {digests.shape}",
-            )
-        return self._index(view).find(digests)
 
     def _index(self, view: int) -> _Index:
         with self._lock:

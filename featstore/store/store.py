@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from featstore.cloud import Bucket, is_url, local_path
@@ -36,6 +37,10 @@ class Store:
         self.place = place
         self.progress = progress
         self._opened: Opened = {}
+
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        """Another process opens it again."""
+        return Store.open, (self.location,)
 
     @classmethod
     def open(cls, path: str | Path, create: bool = False, progress: Progress = silent) -> Store:

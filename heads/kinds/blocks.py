@@ -1,9 +1,4 @@
-"""Rows for training in small batches: all at once, or block by block where a table is larger than that.
-
-Every epoch deals the rows out into blocks anew, and shuffles those of a block. Rows in memory are dealt out one by one;
-rows in the store in runs of neighbours, so that reading stays cheap, but many runs a block: neighbours in a table are
-of one class, so a block of one long run would be, too.
-"""
+"""Rows for training in small batches: all at once, or block by block where a table is larger than that."""
 
 from __future__ import annotations
 
@@ -13,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featstore.shuffling import pieces, shuffled_blocks
 from featstore.table import StoredRows
-from heads.kinds.head import Labels
+from heads.kinds.head import READ_NUMBERS, Labels
 
 _BLOCK_NUMBERS = 2**26
-"""Features of a block: 256 MiB, and three times as much while it is standardised."""
-
-_RUN = 256
-"""Rows that are read from the store together: about a segment."""
+"""Features of a block of rows that are in memory already: 256 MiB, and as much again while it is standardised."""
 
 _Floats = npt.NDArray[np.float32]
 
@@ -33,8 +26,10 @@ class Rows:
     """
 
     def __init__(self, X: Any, y: Labels, mean: Any, scale: Any, tensor: Callable[[_Floats], Any]) -> None:
-        self._X, self._y, self._mean, self._scale, self._tensor = X, y, mean, scale, tensor
-        self._at_once = max(1, _BLOCK_NUMBERS // X.shape[1])
+        self._X, self._y, self._tensor = X, y, tensor
+        self._standard = None if mean is None else (mean.astype(np.float32), scale.astype(np.float32))
+        numbers = READ_NUMBERS if isinstance(X, StoredRows) else _BLOCK_NUMBERS
+        self._at_once = max(1, numbers // X.shape[1])
         self._whole = self._block(np.arange(len(y))) if len(y) <= self._at_once else None
 
     def __len__(self) -> int:
@@ -42,29 +37,24 @@ class Rows:
         return len(self._y)
 
     def blocks(self, random: np.random.Generator) -> Iterator[tuple[Labels, Any, Labels]]:
-        """Every row once: indices (n,), features as a tensor (n, D) and y (n,), block by block."""
+        """Every row once, dealt out anew: indices (n,), features as a tensor (n, D) and y (n,), block by block."""
         if self._whole is not None:
             yield self._whole
-            return
-        run = min(_RUN, self._at_once) if isinstance(self._X, StoredRows) else 1
-        runs = random.permutation(-(-len(self) // run))
-        for block in np.array_split(runs, -(-len(runs) // (self._at_once // run))):
-            starts = np.sort(block) * run
-            yield self._block(np.concatenate([np.arange(start, min(start + run, len(self))) for start in starts]))
+        else:
+            yield from map(self._block, shuffled_blocks(self._X, self._at_once, random))
 
     def _block(self, chosen: Labels) -> tuple[Labels, Any, Labels]:
         X = self._X[:] if len(chosen) == len(self) else self._X[chosen]
-        if self._mean is not None:
-            X = ((X - self._mean) / self._scale).astype(np.float32)
+        if self._standard is not None:
+            X = np.subtract(X, self._standard[0])
+            X /= self._standard[1]
         return chosen, self._tensor(X), self._y[chosen]
 
 
 def moments(X: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and deviation float64 (D,) of the columns of ``X`` (N, D); a column that never changes has deviation 1."""
-    step = max(1, _BLOCK_NUMBERS // X.shape[1])
     total, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    for start in range(0, len(X), step):
-        part = np.asarray(X[start : start + step], np.float32)
+    for _, part in pieces(X, max(1, READ_NUMBERS // X.shape[1])):
         total += part.sum(axis=0, dtype=np.float64)
         squares += np.einsum("ij,ij->j", part, part, dtype=np.float64)
     mean = total / len(X)

@@ -15,6 +15,7 @@ from heads.kinds.newton import solve_logistic, solve_svm
 from heads.kinds.problem import Fit, HeadKind, Problem
 from heads.kinds.ridge import fit_ridge
 from heads.kinds.stacking import fit_stacking
+from heads.kinds.streamed import stream_logistic, stream_svm
 
 
 def _powers_of_ten(name: str, powers: range) -> tuple[Params, ...]:
@@ -51,13 +52,14 @@ _LOGREG_GRID = _powers_of_ten("C", range(-4, 2))
 HEADS: dict[str, HeadKind] = {
     kind.name: kind
     for kind in (
-        HeadKind("logreg", "logistic regression, L2", _LOGREG_GRID, solve_logistic),
+        HeadKind("logreg", "logistic regression, L2", _LOGREG_GRID, solve_logistic, stream=stream_logistic),
         HeadKind(
             "linear-svm",
             "linear support vector machine, squared hinge, one against the rest",
             _powers_of_ten("C", range(-5, -1)),  # weaker than 0.01 chose no better on any table tried, and is slow
             solve_svm,
             tempered=True,
+            stream=stream_svm,
         ),
         HeadKind(
             "ridge",
@@ -97,7 +99,8 @@ HEADS: dict[str, HeadKind] = {
             _fit_dense,
             tempered=True,
             poolings=frozenset({"avg", "max"}),
-            streams=True,
+            stream=_fit_dense,
+            every_core=True,
         ),
         HeadKind(
             "linear",
@@ -105,7 +108,8 @@ HEADS: dict[str, HeadKind] = {
             _preset(hidden=(), dropout=0.2, optimizer="adam", learning_rate=1e-3, epochs=20, batch_size=32),
             _fit_dense,
             poolings=frozenset({"avg"}),
-            streams=True,
+            stream=_fit_dense,
+            every_core=True,
         ),
         HeadKind(
             "chollet",
@@ -114,7 +118,8 @@ HEADS: dict[str, HeadKind] = {
             _fit_dense,
             poolings=frozenset({"flatten", "map"}),
             widest=65_536,
-            streams=True,
+            stream=_fit_dense,
+            every_core=True,
         ),
         HeadKind(
             "stack",
@@ -129,7 +134,8 @@ HEADS: dict[str, HeadKind] = {
             ),
             _fit_dense,
             poolings=frozenset({"avg"}),
-            streams=True,
+            stream=_fit_dense,
+            every_core=True,
         ),
         HeadKind(
             "stacking",

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
+from featstore.shuffling import pieces
 
 Features = npt.NDArray[np.floating]
 """Features, float (N, D)."""
@@ -32,8 +33,8 @@ Params = Mapping[str, Any]
 BLOCK = 64
 """Rows of every product of matrices that leads to a logit."""
 
-_READ_NUMBERS = 2**26
-"""Features read at a time from a table that stays in the store."""
+READ_NUMBERS = 2**24
+"""Features read at a time from a table that stays in the store: 64 MiB."""
 
 
 class Head(Protocol):
@@ -80,15 +81,15 @@ def in_blocks(
     if X.ndim != 2 or X.shape[1] != head.width:
         raise InputError("features do not fit this head", expected=f"(N, {head.width})", received=X.shape)
     out = np.empty((len(X), head.outputs))
-    at_once = BLOCK * max(1, _READ_NUMBERS // (BLOCK * head.width))
-    for begin in range(0, len(X), at_once):
-        read = X[begin : begin + at_once]
+    for rows, read in pieces(X, max(1, READ_NUMBERS // (BLOCK * head.width)) * BLOCK):
+        found = np.empty((len(read), head.outputs))
         for start in range(0, len(read), BLOCK):
             part = read[start : start + BLOCK]
             count = len(part)
             if count < BLOCK:
                 part = np.concatenate([part, np.zeros((BLOCK - count, head.width), part.dtype)])
-            out[begin + start : begin + start + count] = logits(part)[:count]
+            found[start : start + count] = logits(part)[:count]
+        out[rows] = found
     return out
 
 

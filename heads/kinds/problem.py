@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featstore.table import StoredRows
 from heads.kinds.head import Features, Head, Labels, Params
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ class HeadKind:
     widest : the most features that a sweep tries it on; None for any number.
     longest : the most rows that it is tried on; None for any number.
     blocks : the fewest blocks of columns that it needs (2 for what combines backbones).
-    streams : True if it can be fitted on rows that are read from the store batch by batch.
+    stream : fits it on rows that are read from the store batch by batch; None if it needs them in memory.
+    every_core : True if a fit uses every core by itself.
     """
 
     name: str
@@ -117,4 +119,10 @@ class HeadKind:
     widest: int | None = None
     longest: int | None = None
     blocks: int = 1
-    streams: bool = False
+    stream: FitGrid | None = None
+    every_core: bool = False
+
+    def fits(self, problem: Problem, grid: Sequence[Params]) -> tuple[Fit, ...]:
+        """Fit any part of the grid, on rows in memory or in the store."""
+        fit = self.stream if isinstance(problem.X, StoredRows) and self.stream else self.fit
+        return fit(problem, grid)

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from featstore import machine
 from featstore.errors import InputError
+from featstore.shuffling import pieces
 from featstore.table import StoredRows, Table
 from heads.evaluation.scores import Trial, accuracy
 from heads.kinds.folds import first_rows, folds_of
-from heads.kinds.head import Features, Labels, Logits, Params
+from heads.kinds.head import READ_NUMBERS, Features, Labels, Logits, Params
 from heads.kinds.problem import Curve, Fit, HeadKind, HeldOut, Problem
 
 FOLDS = 5
@@ -105,7 +106,7 @@ def prepare(train: Table, validation: Table | None = None, *, balanced: bool = F
     problem = _problem_maker(X, codes, image, train.widths, balanced, seed)
     if validation is None or not (validation.y >= 0).any():
         judged = train.views[known] == 0
-        kept = X.nbytes * FOLDS <= _KEPT_BYTES
+        kept = not isinstance(X, StoredRows) and X.nbytes * FOLDS <= _KEPT_BYTES
         return _by_folds(problem, codes, image, judged, names, known, labels, kept=kept, seed=seed)
     _check_same(train, validation)
     rows = labelled(validation)
@@ -157,15 +158,15 @@ def choose(kind: HeadKind, judging: Judging) -> Choice:
 
 def labelled(table: Table) -> Labels:
     """The labelled rows of a table, int64 (n,); raises InputError if a feature of the table is not finite."""
-    step = max(1, 2**26 // max(1, table.X.shape[1]))
-    for start in range(0, len(table), step):
-        finite = np.isfinite(table.X[start : start + step]).all(axis=1)
-        if not finite.all():
-            raise InputError(
-                f"{int((~finite).sum())} images have features that are not finite numbers",
-                where=f"the {table.split} split, first {table.paths[start + int(np.argmin(finite))]!r}",
-                todo="extract them again: featstore store verify shows whether the store is damaged",
-            )
+    finite = np.empty(len(table), np.bool_)
+    for rows, features in pieces(table.X, max(1, READ_NUMBERS // max(1, table.X.shape[1]))):
+        finite[rows] = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{int((~finite).sum())} images have features that are not finite numbers",
+            where=f"the {table.split} split, first {table.paths[int(np.argmin(finite))]!r}",
+            todo="extract them again: featstore store verify shows whether the store is damaged",
+        )
     return np.flatnonzero(table.y >= 0)
 
 
@@ -186,10 +187,10 @@ def _fit_rounds(kind: HeadKind, judging: Judging) -> list[_Round]:
         problem = judging.problem(number)
         if problem.held_out is None:
             raise TypeError("a problem to choose on has held-out rows")
-        return [(fit, fit.head.logits(problem.held_out.X)) for fit in kind.fit(problem, kind.grid)]
+        return [(fit, fit.head.logits(problem.held_out.X)) for fit in kind.fits(problem, kind.grid)]
 
     count = len(judging.rounds)
-    if count == 1 or kind.streams or not judging.kept:  # TensorFlow uses every core by itself
+    if count == 1 or kind.every_core or not judging.kept:
         return [one(number) for number in range(count)]
     with threadpool_limits(1):  # around all of them: a limit set and lifted by each thread would never be lifted
         jobs = Parallel(n_jobs=min(count, machine.describe().cores), prefer="threads")

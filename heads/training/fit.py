@@ -73,7 +73,7 @@ def refit(
         raise InputError("this table lacks classes that the head was chosen for", where=f"the {table.split} split")
     _, image = np.unique(used.digests, axis=0, return_inverse=True)
     problem = Problem(used.X, codes, used.widths, balanced, seed, image=image)
-    [fitted] = kind.fit(problem, (choice.chosen.params,))
+    [fitted] = kind.fits(problem, (choice.chosen.params,))
     originals = used.views == 0
     return FittedHead(
         head=fitted.head,

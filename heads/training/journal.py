@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from featstore.table import Table
+from featstore.table import StoredRows, Table
 from featstore.whole import write_whole
 from heads.evaluation.scores import Score, Trial
 from heads.kinds.head import params_from_json
@@ -68,6 +68,8 @@ def key_of(kind: HeadKind, train: Table, validation: Table | None, *, balanced: 
         "views": hashlib.sha256(train.views.tobytes()).hexdigest(),
         "rows": [hashlib.sha256(table.digests.tobytes() + table.y.tobytes()).hexdigest() for table in tables],
     }
+    if isinstance(train.X, StoredRows):  # fitted otherwise, and so not quite the same
+        words["stored"] = True
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ from heads.evaluation.calibration import Method, cross_calibrated, fit_calibrati
 from heads.evaluation.clip import fit_clip
 from heads.evaluation.leaks import Leak, find_leaks
 from heads.evaluation.metrics import measure
-from heads.kinds.catalog import find
+from heads.kinds.catalog import HEADS, find
 from heads.kinds.grids import kinds_of
 from heads.kinds.problem import HeadKind
 from heads.training.choice import Choice, choose, prepare
@@ -44,6 +44,7 @@ class TrainOptions:
     refit_on : the rows of the last fit, which follows the choice.
     fit_all : fit and save every head, not only the best; only the best is scored on test.
     as_sweep : leave out combinations that a kind is not meant for, instead of trying what was asked for.
+    stream : leave features in the store and learn from batches of them, as from tables that are too large anyway.
     grids : values to try in place of a kind's own, as in :func:`heads.kinds.grids.kinds_of`.
     """
 
@@ -52,6 +53,7 @@ class TrainOptions:
     refit_on: RefitOn = "train"
     fit_all: bool = True
     as_sweep: bool = False
+    stream: bool = False
     seed: int = 0
     grids: tuple[str, ...] = ()
 
@@ -110,6 +112,12 @@ def _results(
     training_set = sets[place]
     tables = training_set.tables()
     train_table, validation = tables["train"], tables.get("validation")
+    if isinstance(train_table.X, StoredRows):
+        mib = sum(table.X.nbytes for table in tables.values()) // 2**20
+        notes.append(
+            f"the features of {training_set.backbone} {training_set.pooling} ({mib} MiB) stay in the store, and heads "
+            "learn from batches of them"
+        )
     judging = None
     for kind in kinds:
         why = _left_out(kind, training_set, train_table, options.as_sweep)
@@ -133,8 +141,9 @@ def _left_out(kind: HeadKind, training_set: TrainingSet, table: Table, as_sweep:
     width = sum(table.widths)
     if len(table.widths) < kind.blocks:
         return "" if as_sweep else "it combines backbones, ask for them as -b vgg16+xception"
-    if isinstance(table.X, StoredRows) and not kind.streams:
-        return "the table is larger than memory, and only dense heads stream it"
+    if isinstance(table.X, StoredRows) and not kind.stream:
+        able = ", ".join(one.name for one in HEADS.values() if one.stream)
+        return f"its features stay in the store, and only some heads learn from there: {able}"
     if kind.longest is not None and len(table) > kind.longest:
         return f"{len(table)} images are more than {kind.longest}"
     if as_sweep and kind.widest is not None and width > kind.widest:

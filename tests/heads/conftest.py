@@ -133,6 +133,7 @@ class Rows(StoredRows):
 
     def __init__(self, X: np.ndarray) -> None:
         self.X, self.shape, self.most = X, X.shape, 0
+        self.order = np.arange(len(X))
 
     def __getitem__(self, chosen):
         part = self.X[chosen]

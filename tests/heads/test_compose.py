@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from heads.apply import predict_files
 from heads.bundles.bundle import read_bundle
 from heads.compose import Grid, split_names, sweep_on, train_on
 from heads.notes import reading_notes
+from heads.training.train import TrainOptions
 from tests.pictures import png
 from tests.stubs import Bases, stub_base
 
@@ -230,13 +231,35 @@ def test_tables_larger_than_memory_stay_in_the_store_all_of_a_set_or_none(
     places = {"store": store, "bundles": tmp_path / "b"}
     _, small = train_on(open_dataset(photos), [Request("vgg16")], ["logreg", "linear"], **places)
     assert {result.head for result in small.results} == {"logreg", "linear"}
-    _, large = train_on(open_dataset(photos), [Request("vgg16+xception")], ["logreg", "linear"], **places)
-    assert [result.head for result in large.results] == ["linear"]
+    asked = ["logreg", "ridge", "linear"]
+    _, large = train_on(open_dataset(photos), [Request("vgg16+xception")], asked, **places)
+    assert {result.head for result in large.results} == {"logreg", "linear"}
     assert large.best.test is not None
-    assert any("larger than memory" in note for note in large.notes)
+    assert any("stay in the store, and heads learn from batches" in note for note in large.notes)
+    assert any(note.startswith("ridge on vgg16+xception avg was left out") for note in large.notes)
     bundle = large.best.bundle
     assert bundle is not None
     assert len(predict_files(bundle, [photos / "test"], store=store)) == 12
+
+
+def test_streaming_is_asked_for_and_its_bundle_is_like_any_other(
+    photos: Path, store: Store, bases: Bases, tmp_path: Path
+) -> None:
+    asked = (open_dataset(photos), [Request("vgg16", views=2)], ["logreg", "linear-svm"])
+    _, plain = train_on(*asked, store=store, bundles=tmp_path / "plain")
+    _, streamed = train_on(*asked, store=store, bundles=tmp_path / "streamed", options=TrainOptions(stream=True))
+    assert any("learn from batches" in note for note in streamed.notes)
+    assert not any("learn from batches" in note for note in plain.notes)
+    for one, other in zip(plain.results, streamed.results, strict=True):
+        assert (one.head, one.choice.chosen.params) == (other.head, other.choice.chosen.params)
+        assert one.bundle is not None
+        assert other.bundle is not None
+        cards = [asdict(read_bundle(path).card) for path in (one.bundle, other.bundle)]
+        assert [{**card, "held_out": 0, "test": 0, "trials": 0, "calibration": 0, "clip": 0} for card in cards[:1]] == [
+            {**card, "held_out": 0, "test": 0, "trials": 0, "calibration": 0, "clip": 0} for card in cards[1:]
+        ]
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=0.05)
+    assert (streamed.best.test is None, streamed.results[1].test) == (False, None)
 
 
 def test_names_are_split_at_a_plus_unless_a_file_is_called_so(tmp_path: Path) -> None:

@@ -13,9 +13,14 @@ import numpy.typing as npt
 import pytest
 
 from featstore.errors import InputError, ReadOnlyError
+from featstore.records import Digests
 from featstore.spec import Spec
 from featstore.store import export as module
+from featstore.store import tables as shared
 from featstore.store.export import export
+
+ROW = 6 * 4
+"""Bytes of its features."""
 
 SPEC = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
 
@@ -28,6 +33,10 @@ class FakeTable:
     paths: tuple[str, ...]
     classes: tuple[str, ...] = ("cat", "dög")
     spec: Spec = SPEC
+
+    @property
+    def digests(self) -> Digests:
+        return np.repeat(np.arange(len(self.y), dtype=np.uint8)[:, None], 32, axis=1)
 
 
 def table(count: int, seed: int = 0) -> FakeTable:
@@ -52,7 +61,7 @@ def test_hdf5_has_a_group_for_each_split(tables: dict[str, FakeTable], tmp_path:
             assert tuple(file[split]["paths"].asstr()[:]) == expected.paths
         assert [name.decode() for name in file.attrs["classes"]] == ["cat", "dög"]
         assert Spec.from_json(file.attrs["spec"]) == SPEC
-        assert (file.attrs["fingerprint"], file.attrs["export_version"]) == (SPEC.fingerprint, 1)
+        assert (file.attrs["fingerprint"], file.attrs["export_version"]) == (SPEC.fingerprint, 2)
         assert file["train/features"].fletcher32
 
 
@@ -74,6 +83,8 @@ def test_parquet_has_a_row_for_each_image(tables: dict[str, FakeTable], tmp_path
     read = parquet.read_table(tmp_path / "features.parquet")
     assert read.column("split").to_pylist() == ["train"] * 9 + ["validation"] * 4
     assert read.column("label").to_pylist()[:4] == [None, "cat", "dög", None]
+    assert read.column("label_index").to_pylist()[:4] == [None, 0, 1, None]
+    assert read.column("digest").to_pylist()[:2] == ["00" * 32, "01" * 32]
     assert read.column("path").to_pylist()[:9] == list(tables["train"].paths)
     assert (np.array(read.column("features").to_pylist()[:9], np.float32) == tables["train"].X).all()
     assert json.loads(read.schema.metadata[b"classes"]) == ["cat", "dög"]
@@ -154,9 +165,49 @@ def test_without_pyarrow_it_says_what_to_install(
     tables: dict[str, FakeTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match="pip install"):
-        export(tables, tmp_path / "features.parquet")
+    for place in ("features.parquet", "features/"):
+        with pytest.raises(InputError, match="pip install"):
+            export(tables, f"{tmp_path}/{place}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npz", ".parquet", "/"])
+def test_rows_that_are_read_a_few_at_a_time_are_those_that_are_read_at_once(
+    tables: dict[str, FakeTable], tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(tables, f"{tmp_path}/whole{ending}")
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 2 * ROW)
+    monkeypatch.setattr(shared, "_READ_BYTES", 3 * ROW)
+    asked: list[int] = []
+    export(
+        {split: replace(table, X=Watched(table.X, asked)) for split, table in tables.items()}, f"{tmp_path}/p{ending}"
+    )
+    assert max(asked) <= 3
+    assert contents(tmp_path / f"p{ending}") == contents(tmp_path / f"whole{ending}")
+
+
+class Watched:
+    """Rows that note how many of them are asked for at once."""
+
+    def __init__(self, X: npt.NDArray[np.float32], asked: list[int]) -> None:
+        self.X, self.shape, self.asked = X, X.shape, asked
+
+    def __getitem__(self, chosen: Any) -> npt.NDArray[np.float32]:
+        self.asked.append(len(self.X[chosen]))
+        return self.X[chosen]
+
+
+def contents(path: Path) -> Any:
+    """All features that were written, as text."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r") as file:
+            return {split: file[split]["features"][:].tolist() for split in file}
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name].tolist() for name in file.files}
+    from pyarrow import dataset
+
+    return dataset.dataset(path, partitioning="hive").to_table().sort_by([("split", "ascending"), ("id", "ascending")])
 
 
 def test_a_missing_folder_is_one_message(tables: dict[str, FakeTable], tmp_path: Path) -> None:

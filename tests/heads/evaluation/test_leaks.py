@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featstore.table import StoredRows
 from heads.evaluation import leaks as module
 from heads.evaluation.leaks import Leak, find_leaks
 
@@ -54,18 +53,11 @@ def test_the_threshold_decides(tables) -> None:
     assert len(find_leaks(changed, cosine - 1e-4)) == 1
 
 
-def test_in_small_parts_and_from_the_store_the_same_is_found(tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Rows(StoredRows):
-        def __init__(self, X) -> None:
-            self.X, self.shape = X, X.shape
-
-        def __getitem__(self, chosen):
-            return self.X[chosen]
-
+def test_in_small_parts_and_from_the_store_the_same_is_found(tables, stored, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = planted(planted(tables, "test", 3, 79, exact=False), "validation", 29, 0, exact=True)
     whole = find_leaks(changed)
     monkeypatch.setattr(module, "_CHUNK_NUMBERS", 64 * 7)
-    in_parts = find_leaks({split: replace(table, X=Rows(table.X)) for split, table in changed.items()})
+    in_parts = find_leaks({split: replace(table, X=stored(table.X)) for split, table in changed.items()})
     assert [(leak.path, leak.original) for leak in in_parts] == [(leak.path, leak.original) for leak in whole]
     assert len(whole) == 2
 

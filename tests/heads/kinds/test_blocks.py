@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from featstore import shuffling
 from heads.kinds import blocks
 from heads.kinds.blocks import Rows, moments
 
@@ -13,7 +14,8 @@ Y = np.arange(203) // 70  # a class after another, as folders are
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "_BLOCK_NUMBERS", 8 * 45)
-    monkeypatch.setattr(blocks, "_RUN", 10)
+    monkeypatch.setattr(blocks, "READ_NUMBERS", 8 * 45)
+    monkeypatch.setattr(shuffling, "_RUNS", 4)
 
 
 def dealt(rows: Rows, seed: int = 0) -> list:

@@ -146,8 +146,7 @@ def test_the_fits_end_before_one_whose_weights_are_no_numbers(table) -> None:
 
 
 def test_rows_in_the_store_are_learnt_from_in_blocks(table, stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_NUMBERS", 8 * 40)
-    monkeypatch.setattr(blocks, "_RUN", 10)
+    monkeypatch.setattr(blocks, "READ_NUMBERS", 8 * 40)
     train, held = table(200), table(90, seed=1)
     order = np.argsort(train.y, kind="stable")  # a class after another, as folders are
     rows, columns = stored(train.X[order]), held.y.copy()

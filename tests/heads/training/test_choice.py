@@ -118,7 +118,7 @@ def test_numbers_that_the_folds_found_become_their_median(table) -> None:
         found = {"C": 1.0, "epochs": next(epochs)}
         return (Fit(constant(0), found, Curve((1.0,), (0.5,))),)
 
-    kind = HeadKind("epochs", "", ({"C": 1.0},), fit, streams=True)
+    kind = HeadKind("epochs", "", ({"C": 1.0},), fit, every_core=True)
     choice = choice_of(kind, table(60))
     assert choice.chosen.params == {"C": 1.0, "epochs": 5}
     assert choice.curve == Curve((1.0,), (0.5,))
@@ -225,7 +225,7 @@ def test_folds_of_a_table_in_the_store_stay_there(table, stored) -> None:
         return tuple(Fit(constant(0), params) for params in grid)
 
     one = table(60)
-    kind = HeadKind("given", "", ({"C": 1.0},), fit, streams=True)
+    kind = HeadKind("given", "", ({"C": 1.0},), LOGREG.fit, stream=fit)
     choice = choose(kind, prepare(replace(one, X=stored(one.X))))
     assert all(isinstance(X, stored) and isinstance(held, stored) for X, held in seen)
     assert sum(len(held) for _, held in seen) == len(choice.logits) == 60
