@@ -18,6 +18,7 @@ from featstore import machine, rates
 from featstore.dataset import Dataset, open_dataset, require_trainable
 from featstore.errors import DamageError, InputError
 from featstore.job import resolve_jobs
+from featstore.processes import EndedError, in_a_process
 from featstore.progress import Progress, for_stream, silent
 from featstore.records import SPLITS
 from featstore.scan import digest_all
@@ -26,7 +27,6 @@ from featstore.store import Store
 from featstore.wording import counted
 from heads.compose import train_on
 from heads.contest.plan import Contest, Way
-from heads.contest.process import EndedError, in_a_process
 from heads.contest.standing import Line, Outcome, Standing
 from heads.evaluate import evaluate_on
 from heads.evaluation.compare import against_first

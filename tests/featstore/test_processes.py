@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from multiprocessing.connection import Connection
 from threading import Thread
 
 import pytest
 
 from featstore.errors import InputError
-from heads.contest.process import EndedError, in_a_process
+from featstore.processes import EndedError, child, in_a_process
 
 
 def refuse(what: str) -> None:
@@ -48,3 +49,27 @@ def test_it_works_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert found == [(3, 2)]
+
+
+def twice(connection: Connection, most: int) -> None:
+    while (number := connection.recv()) < most:
+        connection.send(2 * number)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_child_is_talked_with_and_told_of_once_it_has_ended() -> None:
+    with child(twice, 100) as process:
+        for number in (1, 50):
+            process.tell(number)
+            assert process.hear() == 2 * number
+        process.tell(100)
+        with pytest.raises(EndedError, match="SIGKILL, perhaps for want of memory"):
+            process.hear()
+        with pytest.raises(EndedError, match="SIGKILL"):
+            process.tell(1)
+
+
+def test_a_child_ends_with_its_context_whatever_it_does() -> None:
+    with child(twice, 100) as process:
+        pass
+    assert process.process.exitcode == -signal.SIGTERM
