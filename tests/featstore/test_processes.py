@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from featstore.errors import InputError
 from featstore.processes import EndedError, child, in_a_process
+from tests.commands import ROOT
+from tests.waiting import is_alive, until
 
 
 def refuse(what: str) -> None:
@@ -73,3 +78,25 @@ def test_a_child_ends_with_its_context_whatever_it_does() -> None:
     with child(twice, 100) as process:
         pass
     assert process.process.exitcode == -signal.SIGTERM
+
+
+PARENT = """
+import time
+from featstore.processes import child
+from tests.featstore.test_processes import twice
+with child(twice, 100) as process:
+    print(process.process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc")
+def test_a_child_does_not_outlive_a_process_that_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        try:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            assert is_alive(pid)
+        finally:
+            parent.kill()
+    until(lambda: not is_alive(pid))
