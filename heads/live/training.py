@@ -130,7 +130,7 @@ class Run:
         make = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[stage.optimizer]
         optimizer = make(stage.learning_rate)
         if _in_float16(self._model):
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            optimizer = _loss_scaled(optimizer)
         losses = keras.losses
         self._model.compile(
             optimizer,
@@ -238,6 +238,23 @@ class Run:
             return None
         counts = np.bincount(self._train.y)
         return {i: len(self._train.y) / (len(counts) * count) for i, count in enumerate(counts.tolist())}
+
+
+def _loss_scaled(optimizer: Any) -> Any:
+    """The optimiser with its loss scaled as float16 needs it: by less, and without a step, where gradients overflow.
+
+    Keras has every device decide about that by its own gradients, before they are added up: where only some overflow,
+    the others would go on, and the weights fall apart. Here all of them decide alike.
+    """
+    keras = import_keras()
+    import tensorflow as tf
+
+    class LossScaled(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc,name-defined] # Keras has no types
+        def check_finite(self, grads: Any) -> Any:
+            overflowing = tf.cast(tf.logical_not(super().check_finite(grads)), "float32")
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, overflowing) == 0
+
+    return LossScaled(optimizer)
 
 
 def _in_float16(model: Any) -> bool:

@@ -36,18 +36,22 @@ def see_two_devices() -> None:
 
 
 def learned(
-    devices: tuple[str, ...], images: int = 66, checkpoint: Path | None = None, dropout: float = 0.0, **options: Any
-) -> Trained:
-    """A small network trained on so many images and judged on seven, which two cannot share evenly."""
+    devices: tuple[str, ...], images: int = 66, checkpoint: Path | None = None, dropout: float = 0.0,
+    dtype: str = "float32", **options: Any,
+) -> Trained:  # fmt: skip
+    """A small network trained on so many images and judged on seven, which two cannot share evenly.
+
+    dtype : what its first layer computes in; float16 has its loss scaled.
+    """
     keras = import_keras()
     keras.utils.set_random_seed(0)
     train, held_out = make_table(images, classes=3), make_table(7, classes=3, seed=1)
     with shared_by(devices), float32_policy():
         inputs = keras.Input((8,))
-        values = keras.layers.Dense(6, activation="relu")(inputs)
+        values = keras.layers.Dense(6, activation="relu", dtype=dtype)(inputs)
         if dropout:
             values = keras.layers.Dropout(dropout, seed=3)(values)
-        model = keras.Model(inputs, keras.layers.Dense(3)(values))
+        model = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(values))
         return train_network(
             model, lambda stage: None, STAGES, MapBatches(train, train.y, (8,)),
             MapBatches(held_out, held_out.y, (8,)), Views(), LiveOptions(16, devices=devices, **options),
@@ -87,6 +91,11 @@ def stopped() -> None:
     assert (again.before, alone.before) == (1, 1)
     assert same(again, two, 0), (again, two)
     assert same(alone, one), (alone, one)
+    half = {"dtype": "mixed_float16", "dropout": 0.5}
+    in_one_go = learned(TWO, **half)
+    learned(TWO, checkpoint=folder / "half.npz", seconds=1e-9, **half)
+    again = learned(TWO, checkpoint=folder / "half.npz", **half)
+    assert same(again, in_one_go, 0), (again, in_one_go)
     assert learned(TWO, 65, dropout=0.5, balanced=True, patience=1).images in (64, 2 * 64)
 
 
