@@ -49,8 +49,10 @@ class Ended:
 
 
 def compute_share(connection: Connection) -> None:
-    """Hear a :class:`Share`, and work on it until the last word."""
-    share: Share = connection.recv()
+    """Hear a :class:`Share`, or None, and work on it until the last word."""
+    share: Share | None = connection.recv()
+    if share is None:  # it is over before it began
+        return
     os.environ["CUDA_VISIBLE_DEVICES"] = share.visible  # before TensorFlow looks
     tallies = [Tally() for _ in share.jobs]
     error: Exception | None = None

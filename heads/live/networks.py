@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from featstore.backbone import GraphSpec, build
@@ -72,8 +73,18 @@ def shared_by(devices: Sequence[str]) -> AbstractContextManager[Any]:
             received=", ".join(devices),
             todo="pip install 'tensorflow[and-cuda]', if that is what is missing",
         )
-    scope: AbstractContextManager[Any] = tf.distribute.MirroredStrategy(devices).scope()
+    scope: AbstractContextManager[Any] = _strategy(tuple(devices)).scope()
     return scope
+
+
+@cache
+def _strategy(devices: tuple[str, ...]) -> Any:
+    """One for the life of the process: TensorFlow counts sums over devices anew in each, and takes equal counts for the
+    same sum.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def scratch(image_size: tuple[int, int], head: HeadSpec) -> Network:
