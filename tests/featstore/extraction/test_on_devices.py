@@ -22,6 +22,7 @@ from featstore.errors import DamageError, InputError, Interrupted, StorageError
 from featstore.extraction import Extraction, engine_named, extract, local, on_devices
 from featstore.extraction.sink import MemorySink
 from featstore.job import on_gpus, resolve_jobs
+from featstore.scan import digest_all
 from featstore.store import verify
 from tests.commands import run
 from tests.featstore.extraction import device_work
@@ -193,9 +194,11 @@ def test_few_images_start_no_more_processes_than_they_are_blocks(
     doing(device_work.stubbed)
     started, real = [], on_devices.child
     monkeypatch.setattr(on_devices, "child", lambda work: started.append(work) or real(work))
-    work = work_on(sorted(photos.rglob("*.png"))[:20], tmp_path / "store")
+    work = replace(work_on(photos, tmp_path / "store"), todo=range(50, 70))
     images = [*on_devices.compute(work, [f"gpu:{number}" for number in range(8)])]
-    assert sorted(image.index for image in images) == [*range(20)]
+    assert [image.index for image in images] == [*range(50, 70)]
+    digests = digest_all(work.dataset, None).values
+    assert all(image.digest == digests[image.index].tobytes() for image in images)
     assert len(started) == 1
 
 
