@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
@@ -80,11 +81,16 @@ def test_a_child_ends_with_its_context_whatever_it_does() -> None:
     assert process.process.exitcode == -signal.SIGTERM
 
 
+def asleep(connection: Connection) -> None:
+    """Hear nothing, not even that nobody is there any more."""
+    time.sleep(600)
+
+
 PARENT = """
 import time
 from featstore.processes import child
-from tests.featstore.test_processes import twice
-with child(twice, 100) as process:
+from tests.featstore.test_processes import asleep
+with child(asleep) as process:
     print(process.process.pid, flush=True)
     time.sleep(600)
 """
