@@ -130,7 +130,8 @@ class Run:
         make = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[stage.optimizer]
         optimizer = make(stage.learning_rate)
         if _in_float16(self._model):
-            optimizer = _loss_scaled(optimizer)
+            scaled = keras.optimizers.LossScaleOptimizer if self._shares == 1 else _scaled_alike()
+            optimizer = scaled(optimizer)
         losses = keras.losses
         self._model.compile(
             optimizer,
@@ -240,21 +241,22 @@ class Run:
         return {i: len(self._train.y) / (len(counts) * count) for i, count in enumerate(counts.tolist())}
 
 
-def _loss_scaled(optimizer: Any) -> Any:
-    """The optimiser with its loss scaled as float16 needs it: by less, and without a step, where gradients overflow.
+def _scaled_alike() -> Any:
+    """Keras's scaling of the loss for float16 (by less, and without a step, where gradients overflow), on all devices
+    alike.
 
-    Keras has every device decide about that by its own gradients, before they are added up: where only some overflow,
-    the others would go on, and the weights fall apart. Here all of them decide alike.
+    Keras has each decide about that by its own gradients, before they are added up: where only some overflow, the
+    others would go on, and the weights fall apart.
     """
     keras = import_keras()
     import tensorflow as tf
 
-    class LossScaled(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc,name-defined] # Keras has no types
+    class ScaledAlike(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc,name-defined] # Keras has no types
         def check_finite(self, grads: Any) -> Any:
             overflowing = tf.cast(tf.logical_not(super().check_finite(grads)), "float32")
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, overflowing) == 0
 
-    return LossScaled(optimizer)
+    return ScaledAlike
 
 
 def _in_float16(model: Any) -> bool:
