@@ -14,7 +14,7 @@ from featstore.errors import InputError, unknown_name
 from featstore.extraction import Extraction, ExtractOptions, engine_named, write_ledger
 from featstore.extraction import extract as run_extraction
 from featstore.folders import default_store
-from featstore.job import Job, Request, resolve_jobs
+from featstore.job import Job, Request, on_gpus, resolve_jobs
 from featstore.planning import Plan
 from featstore.planning import plan as make_plan
 from featstore.progress import Progress, silent
@@ -46,6 +46,7 @@ def extract(
     ledger: Path | None = None,
     engine: str = "local",
     address: str | None = None,
+    devices: str | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Extraction:
@@ -53,12 +54,17 @@ def extract(
 
     ``settings`` are fields of :class:`Request` for backbones given by name: ``image_size=150, pooling="map"``.
     Rejected images are listed in ``ledger`` (None: a CSV file in the store). ``engine`` is "local", or "ray" for the
-    Ray cluster at ``address`` (None: what $RAY_ADDRESS names, or Ray started on this machine).
+    Ray cluster at ``address`` (None: what $RAY_ADDRESS names, or Ray started on this machine). ``devices`` are GPUs of
+    this machine to share the work out to, "all", how many, or a list ("0,2"): a process for each, so a script does this
+    under ``if __name__ == "__main__"``.
     Raises InputError, ReadOnlyError, NoSpaceError, DamageError (see their exit codes in docs/CLI.md).
     """
     started = time.perf_counter()
-    runs_on = engine_named(engine, address)
-    dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
+    runs_on = engine_named(engine, address, devices)
+    requests = _requests(backbone, settings)
+    if devices is not None:
+        requests = [on_gpus(request) for request in requests]
+    dataset, jobs, where = _prepare(data, requests, store, progress)
     prepared = time.perf_counter() - started
     done = run_extraction(dataset, jobs, where.create(), options, progress, engine=runs_on)
     listed = write_ledger(done.report.rejects, ledger, where, dataset)
@@ -75,7 +81,7 @@ def plan(
     **settings: Any,
 ) -> Plan:
     """What :func:`extract` would do with the same arguments, and why. Computes no features."""
-    dataset, jobs, where = _prepare(data, backbone, store, settings, progress)
+    dataset, jobs, where = _prepare(data, _requests(backbone, settings), store, progress)
     return make_plan(dataset, jobs, where, rehash=rehash, progress=progress)
 
 
@@ -135,10 +141,9 @@ def batches(
 
 
 def _prepare(
-    data: Data, asked: Backbones, store: StoreLike, settings: Mapping[str, Any], progress: Progress
+    data: Data, requests: Sequence[Request], store: StoreLike, progress: Progress
 ) -> tuple[Dataset, tuple[Job, ...], Store]:
     dataset, where = _open(data), _store(store)
-    requests = [_request(item, settings) for item in ([asked] if isinstance(asked, str | Request) else asked)]
     jobs = resolve_jobs(requests, where, dataset, progress)
     return dataset, jobs, where
 
@@ -149,6 +154,10 @@ def _open(data: Data) -> Dataset:
 
 def _store(store: StoreLike) -> Store:
     return store if isinstance(store, Store) else Store.open(store or default_store())
+
+
+def _requests(asked: Backbones, settings: Mapping[str, Any]) -> list[Request]:
+    return [_request(item, settings) for item in ([asked] if isinstance(asked, str | Request) else asked)]
 
 
 def _request(asked: str | Request, settings: Mapping[str, Any]) -> Request:

@@ -11,7 +11,7 @@ import featstore
 from featstore import show
 from featstore.arguments import open_data, open_store, print_json, requests, results
 from featstore.command import Group, with_option_bags
-from featstore.options import Backbones, Data, DatasetFlags, Json, SpecFlags, StorePath, ViewFlags
+from featstore.options import Backbones, Data, DatasetFlags, Devices, Json, SpecFlags, StorePath, ViewFlags
 from featstore.progress import for_stream
 from featstore.wording import counted, visible
 
@@ -38,6 +38,7 @@ def extract(
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to list rejected images.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Reading threads (default: one a core).")] = None,
+    devices: Devices = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="What computes: this machine, or a Ray cluster that sees the files.")
     ] = "local",
@@ -57,6 +58,8 @@ def extract(
 
       featstore extract photos/ --views 4 --augment rotation_range=20,horizontal_flip=true
 
+      featstore extract photos/ --devices all     # a process on every GPU of this machine
+
       featstore extract /shared/photos --store /shared/store --engine ray --address head:6379
     """
     options = featstore.ExtractOptions(on_error, rehash, retry_rejected, workers)
@@ -70,6 +73,7 @@ def extract(
         ledger=ledger,
         engine=engine,
         address=address,
+        devices=devices,
         progress=for_stream(),
     )
     show.extraction(done.report)

@@ -61,6 +61,8 @@ def _advice(about: machine.Machine, runtime: str, free: int, has_weights: bool) 
         advice.append("a CPU with AVX512_BF16 or AMX (or a GPU) would run in half precision, about twice as fast")
     if about.gpus and runtime != "tensorflow":
         advice.append("pip install 'tensorflow[and-cuda]' to use the GPU")
+    if len(about.gpus) > 1 and runtime == "tensorflow":
+        advice.append("featstore extract --devices all computes on every GPU")
     if not has_weights:
         advice.append("featstore weights pull vgg16 xception fetches weights now, so that later runs need no network")
     if find_spec("pyarrow") is None:

@@ -64,6 +64,18 @@ class Request:
         return parse_policy(self.augment).to_text() if self.views > 1 else None
 
 
+def on_gpus(request: Request) -> Request:
+    """The same asked of several GPUs, on which TensorFlow computes; raises InputError if it asks for anything else."""
+    if request.device is not None or request.runtime == "openvino":
+        asked = "--runtime openvino" if request.device is None else f"--device {request.device}"
+        raise InputError(
+            "these options do not go together",
+            received=f"{asked}; --devices is of GPUs, which TensorFlow computes on",
+            todo="leave one of them out",
+        )
+    return replace(request, runtime="tensorflow", device="gpu")
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A spec and what is needed to compute its rows. ``runtime`` is "openvino" or "tensorflow".

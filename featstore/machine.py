@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,42 @@ def check_device(device: str | None) -> None:
         raise unknown_name("device", device, ("cpu", "gpu", "gpu:0"), "--device")
 
 
+def gpus_named(devices: str) -> tuple[int, ...]:
+    """The numbers of the GPUs that ``--devices`` names: "all", how many ("2"), or a list of them ("0,2").
+
+    Raises InputError if it names none, or one that this machine does not have.
+    """
+    count = len(describe().gpus)
+    if not count:
+        raise InputError(
+            "there is no GPU to share the work out to",
+            where=f"--devices {devices}",
+            expected="GPUs that nvidia-smi lists and $CUDA_VISIBLE_DEVICES does not hide",
+            received="none",
+            todo="leave the option out: one process computes on all cores of the CPU",
+        )
+    if devices.lower() == "all":
+        return tuple(range(count))
+    listed = [int(word) for word in devices.split(",")] if re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", devices) else []
+    if len(listed) == 1:
+        listed = list(range(listed[0]))
+    if not listed or len(set(listed)) < len(listed) or max(listed) >= count:
+        raise InputError(
+            "these GPUs are not to be had",
+            where="--devices",
+            expected=f"all, how many (1 to {count}), or a list of some of 0 to {count - 1}, each once",
+            received=devices,
+            todo="one alone is named by --device, as gpu:0",
+        )
+    return tuple(listed)
+
+
+def gpu_id(number: int) -> str:
+    """What ``$CUDA_VISIBLE_DEVICES`` is where GPU ``number`` of those that are visible here is the only one."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return str(number) if visible is None else visible.split(",")[number].strip()
+
+
 def fastest_safe_precision(runtime: str, device: str | None = None) -> Precision:
     """The fastest precision whose features are as good as float32's here.
 
@@ -136,7 +173,8 @@ def _memory() -> int:
 
 def _gpus() -> tuple[str, ...]:
     """The names of NVIDIA GPUs that ``$CUDA_VISIBLE_DEVICES`` leaves visible; on Macs Apple's own with its plugin."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1"):
         return ()
     if sys.platform == "darwin":
         return ("Apple GPU",) if importlib.util.find_spec("tensorflow-plugins") else ()
@@ -148,4 +186,16 @@ def _gpus() -> tuple[str, ...]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
+    names = [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    return tuple(names if visible is None else _left_visible(names, visible.split(",")))
+
+
+def _left_visible(names: Sequence[str], visible: Sequence[str]) -> Iterator[str]:
+    """As CUDA does it: by number or by UUID, up to the first that is neither."""
+    for word in map(str.strip, visible):
+        if word.isdecimal() and int(word) < len(names):
+            yield names[int(word)]
+        elif names and word.startswith(("GPU-", "MIG-")):
+            yield names[0] if len(set(names)) == 1 else "GPU"
+        else:
+            return

@@ -22,6 +22,10 @@ StorePath = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Devices = Annotated[
+    str | None,
+    typer.Option("--devices", metavar="all|N|LIST", help="Several GPUs at once: all, how many, or which (0,2)."),
+]
 Backbones = Annotated[
     list[str],
     typer.Option(

@@ -12,7 +12,7 @@ import typer
 from featstore import show
 from featstore.arguments import open_data, open_store, print_json, requests
 from featstore.command import Group, with_option_bags
-from featstore.options import Data, DatasetFlags, GraphFlags, Json, StorePath
+from featstore.options import Data, DatasetFlags, Devices, GraphFlags, Json, StorePath
 from featstore.progress import for_stream
 from featstore.whole import write_whole
 from featstore.wording import visible
@@ -91,6 +91,7 @@ def live(
     class_weight: Annotated[
         Literal["none", "balanced"], typer.Option(help="balanced: rare classes weigh as much as frequent ones.")
     ] = "none",
+    devices: Devices = None,
     tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="Write TensorBoard's logs there.")] = None,
     store: StorePath = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="For the head, its base and checkpoints.")] = Path("live"),
@@ -107,7 +108,11 @@ def live(
       featstore live photos/ --image-size 150 --views 4     # the same on stored maps: much faster
 
       featstore live photos/ --way scratch --image-size 150 --epochs 30 --learning-rate 1e-3
+
+      featstore live photos/ --image-size 150 --devices all --batch-size 64     # 64 images a step, shared by all GPUs
     """
+    from featstore import machine
+    from featstore.job import on_gpus
     from heads.live.plan import LiveOptions, LivePlan
     from heads.live.run import train_live
     from heads.report import plots, terminal
@@ -116,6 +121,9 @@ def live(
     show.notes(images)
     on_maps = views > 0
     [request] = requests([backbone], graph)
+    gpus = () if devices is None else tuple(f"GPU:{number}" for number in machine.gpus_named(devices))
+    if gpus:
+        request = on_gpus(request)
     policy = None if augment == "none" else augment
     if on_maps and policy is None and views > 1:
         raise typer.BadParameter("several views of an image need a policy", param_hint="--augment none")
@@ -129,7 +137,9 @@ def live(
         learning_rate=learning_rate,
         tuning_epochs=tuning_epochs,
         tuning_rate=tuning_rate,
-        options=LiveOptions(batch_size, patience, class_weight == "balanced", dataset.seed, tensorboard=tensorboard),
+        options=LiveOptions(
+            batch_size, patience, class_weight == "balanced", dataset.seed, tensorboard=tensorboard, devices=gpus
+        ),
     )
     found = train_live(images, plan, store=open_store(store), out=out, progress=for_stream())
     show.console().print(terminal.live(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from functools import partial
 
 from featstore import rates
@@ -18,13 +18,16 @@ _AHEAD = 4 * BATCH_SIZE
 """Pictures made ahead of the backbone; with the pixels of one this bounds the memory of a run."""
 
 
-def compute(work: Work) -> Generator[Prepared, None, None]:
-    """See :class:`featstore.extraction.engine.Engine`; images come in their order."""
+def compute(work: Work, todo: Iterable[int] | None = None) -> Generator[Prepared, None, None]:
+    """See :class:`featstore.extraction.engine.Engine`; images come in their order.
+
+    ``todo`` are the images, as they become known, in place of the work's own.
+    """
     lanes = Lanes(work.missing, work.store, work.tallies, memory=work.memory)
     read = partial(prepare, work.dataset, wanted=partial(pictures_of, work.missing, work.dataset))
     ahead = max(1, _AHEAD // sum(len(one.job.views) for one in work.missing))
     try:
-        for image in in_order(read, work.todo, workers=work.workers, ahead=ahead):
+        for image in in_order(read, work.todo if todo is None else todo, workers=work.workers, ahead=ahead):
             lanes.take(image)
             yield image
             if image.rejected and work.ends_at_reject:

@@ -22,21 +22,15 @@ from featstore.cloud import joined
 from featstore.dataset import Dataset
 from featstore.errors import FeatstoreError, InputError
 from featstore.extraction import ray_cluster
+from featstore.extraction.blocks import bytes_of_image, parts_of
 from featstore.extraction.engine import Engine, Work
 from featstore.extraction.ray_worker import Block, Computer, Done, Plan, loads, packed, read, token_of, versions
 from featstore.extraction.reader import Prepared
 from featstore.job import Job
-from featstore.runtime import BATCH_SIZE
 from featstore.store import Place, Store
 
 _MOST_CORES = 16
 """Of a slice: on more than these a batch is not computed faster."""
-
-_ROUNDS = 8
-"""Blocks that each actor gets at least, if there are enough images: the last to end is not waited for so long."""
-
-_PIXELS_IN_BLOCK = 64 * 2**20
-"""Bytes of pixels in a block at most, or those of one image."""
 
 _BLOCKS_AHEAD = 2
 """Blocks that wait at an actor beside the one that it computes."""
@@ -75,7 +69,7 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
     jobs = tuple(replace(one.job, device=pool.device) for one in work.missing)
     run, retry = secrets.token_hex(8), work.missing[0].retry_rejected
     plan = Plan(versions(), run, jobs, work.store.location, retry, pool.cores)
-    parts = _parts(work, pool.size)
+    parts = parts_of(work, pool.size)
     with _token(work.store, run) as place, closing(_results(ray, plan, pool, work.dataset, parts)) as results:
         for told in results:
             with suppress(OSError):
@@ -92,7 +86,7 @@ def _results(
     ray: Any, plan: Plan, pool: _Pool, dataset: Dataset, parts: Sequence[Sequence[int]]
 ) -> Generator[Done | FeatstoreError, None, None]:
     rows = [{"block": packed(Block(at, dataset.select(part)))} for at, part in enumerate(parts)]
-    memory = 3 * len(parts[0]) * _bytes_of_image(plan.jobs) + _READER_BYTES
+    memory = 3 * len(parts[0]) * bytes_of_image(plan.jobs) + _READER_BYTES
     by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`ray_remote_args")  # there is no other way yet to limit retries
@@ -148,26 +142,6 @@ def _is_here(dataset: Dataset, path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _parts(work: Work, actors: int) -> list[Sequence[int]]:
-    """The images in their order, by block.
-
-    A block holds full batches of images, as many as are fair to all actors and as their pixels are allowed; fewer than
-    one batch only where that would be more than is allowed.
-    """
-    allowed = max(1, _PIXELS_IN_BLOCK // _bytes_of_image([one.job for one in work.missing]))
-    fair = max(BATCH_SIZE, len(work.todo) // (actors * _ROUNDS))
-    size = min(allowed, fair)
-    if size >= BATCH_SIZE:
-        size -= size % BATCH_SIZE
-    return [work.todo[start : start + size] for start in range(0, len(work.todo), size)]
-
-
-def _bytes_of_image(jobs: Sequence[Job]) -> int:
-    """Of all pictures that may be made of one image, which jobs of the same pixels share."""
-    pictures = {(job.spec.pixels, view, job.spec.augmentation) for job in jobs for view in job.views}
-    return sum(3 * pixels.image_size[0] * pixels.image_size[1] for pixels, _, _ in pictures)
 
 
 @dataclass(frozen=True, slots=True)

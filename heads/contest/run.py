@@ -18,6 +18,7 @@ from featstore import machine, rates
 from featstore.dataset import Dataset, open_dataset, require_trainable
 from featstore.errors import DamageError, InputError
 from featstore.job import resolve_jobs
+from featstore.processes import EndedError, in_a_process
 from featstore.progress import Progress, for_stream, silent
 from featstore.records import SPLITS
 from featstore.scan import digest_all
@@ -33,7 +34,6 @@ from heads.evaluation.metrics import Metrics, measure
 from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
 from heads.live.splits import require_held_out
-from heads.process import EndedError, in_a_process
 from heads.training.train import TrainOptions
 
 LEAST_SECONDS = 20.0

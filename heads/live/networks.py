@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from featstore.backbone import GraphSpec, build
@@ -52,19 +53,38 @@ class Network:
     names: Mapping[str, int] = field(default_factory=dict)
 
 
-def on_every_gpu(devices: Sequence[str] | None = None) -> AbstractContextManager[Any]:
+def shared_by(devices: Sequence[str]) -> AbstractContextManager[Any]:
     """Where networks are built and trained on all of ``devices`` at once, which share every batch (tf.distribute).
 
-    devices : TensorFlow's names; None is this machine's GPUs. With fewer than two there is nothing to share.
+    devices : TensorFlow's names, such as GPU:0; with fewer than two there is nothing to share. Raises InputError for
+    one that it does not have.
     """
+    if len(devices) < 2:
+        return nullcontext()
     import_keras()
     import tensorflow as tf
 
-    names = [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))] if devices is None else devices
-    if len(names) < 2:
-        return nullcontext()
-    scope: AbstractContextManager[Any] = tf.distribute.MirroredStrategy(names).scope()
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    if not set(devices) <= set(there):
+        raise InputError(
+            "TensorFlow does not have these devices",
+            where="--devices",
+            expected=f"some of {', '.join(there)}",
+            received=", ".join(devices),
+            todo="pip install 'tensorflow[and-cuda]', if that is what is missing",
+        )
+    scope: AbstractContextManager[Any] = _strategy(tuple(devices)).scope()
     return scope
+
+
+@cache
+def _strategy(devices: tuple[str, ...]) -> Any:
+    """One for the life of the process: TensorFlow counts sums over devices anew in each, and takes equal counts for the
+    same sum.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def scratch(image_size: tuple[int, int], head: HeadSpec) -> Network:

@@ -42,6 +42,8 @@ class LiveOptions:
     seconds : begin no epoch that would probably end later than so much training, the stages sharing it by their epochs;
         None trains them all. Every stage has at least one.
     tensorboard : a folder for TensorBoard's logs, None writes none.
+    devices : TensorFlow's names of those that share every batch, such as GPU:0; fewer than two train on its default
+        one. They round differently, and each epoch leaves out the images that cannot be shared evenly.
     """
 
     batch_size: int = 20
@@ -50,6 +52,19 @@ class LiveOptions:
     seed: int = 0
     seconds: float | None = None
     tensorboard: Path | None = None
+    devices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse batches that cannot be shared evenly; raises InputError."""
+        shares = max(1, len(self.devices))
+        if self.batch_size % shares:
+            raise InputError(
+                f"a batch cannot be shared evenly by {shares} devices",
+                where="--batch-size",
+                expected=f"a multiple of {shares}",
+                received=self.batch_size,
+                todo=f"take {-(-self.batch_size // shares) * shares}",
+            )
 
 
 Way = Literal["scratch", "frozen", "finetune"]

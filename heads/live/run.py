@@ -32,7 +32,7 @@ from featstore.table import read_tables
 from featstore.wording import counted
 from heads.live.batches import Batches, MapBatches, PictureBatches, Pictures, Views
 from heads.live.keep import keep
-from heads.live.networks import HeadSpec, Network, counts, on_base, on_every_gpu, scratch, tail, unfreeze
+from heads.live.networks import HeadSpec, Network, counts, on_base, scratch, shared_by, tail, unfreeze
 from heads.live.plan import LivePlan, LiveResult
 from heads.live.splits import Splits
 from heads.live.training import Trained, train_network
@@ -71,7 +71,7 @@ def train_live(
     stages = plan.stages
     pictures = Pictures(dataset, pixels)
     splits = Splits.of(dataset, pictures, progress)
-    with on_every_gpu():
+    with shared_by(plan.options.devices):
         network = _network(plan, graph, pixels, len(splits.labels))
         for stage in stages:  # a layer that does not exist is said before any work
             unfreeze(network, stage.unfreeze)
@@ -182,7 +182,7 @@ def _maps(
 
 def _key(plan: LivePlan, graph: GraphSpec | None, pixels: PixelSpec, splits: Splits) -> str:
     """SHA-256 (hex) of everything that the weights depend on; a checkpoint's name, so that no two share a file."""
-    told = replace(plan, options=replace(plan.options, seconds=None, tensorboard=None))
+    told = replace(plan, options=replace(plan.options, seconds=None, tensorboard=None, devices=()))
     base = f"{graph.key()} {graph.precision}" if graph else ""
     words = [repr(told), base, repr(pixels), repr(splits.labels.tolist())]
     hashed = hashlib.sha256("\n".join(words).encode("utf-8", "surrogateescape"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,17 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featstore.errors import InputError, from_os_error
+from featstore.errors import InputError
 from featstore.progress import Progress, silent
 from featstore.weights.keras_io import import_keras
 from heads.kinds.head import Labels
 from heads.kinds.problem import Curve
 from heads.live.batches import Batches, Views, order_of
 from heads.live.checkpoint import Arrays, State, group, read_checkpoint, write_checkpoint
+from heads.live.logs import Logs
 from heads.live.plan import LiveOptions, Stage
 
 _VERSION = 1
 """Rises when an older checkpoint must not be gone on from."""
+
+_MACHINES_OWN = ("seconds", "tensorboard", "devices")
+"""Options that decide where and how long it is trained, not what."""
 
 _Arrays = list[npt.NDArray[Any]]
 
@@ -72,7 +75,7 @@ def train_network(
     run = Run(model, train, held_out, views, options)
     state, kept = read_checkpoint(checkpoint, _key(key, stages, options))
     before = state.epoch
-    total = len(train.y) * (sum(stage.epochs for stage in stages) - state.epoch)
+    total = run.images * (sum(stage.epochs for stage in stages) - state.epoch)
     cut_short = False
     with progress(label, total) as advance:
         for number in range(state.stage, len(stages)):
@@ -88,35 +91,47 @@ def train_network(
                 if checkpoint is not None:
                     write_checkpoint(checkpoint, _key(key, stages, options), state, run.arrays(best))
             cut_short |= state.epochs_of_stage < stage.epochs and not run.is_over(state)
-            advance(len(train.y) * (stage.epochs - state.epochs_of_stage))
+            advance(run.images * (stage.epochs - state.epochs_of_stage))
             if best is not None and options.patience:
                 run.set_weights(best)
             state.stage, state.epochs_of_stage, state.best_loss = number + 1, 0, None
     loss, accuracy, held_loss, held_accuracy = zip(*state.curve, strict=True) if state.curve else ((), (), (), ())
     curve = Curve(loss, accuracy, held_loss, held_accuracy) if held_out is not None else Curve(loss, accuracy)
-    return Trained(curve, tuple(state.seconds), state.epoch * len(train.y), cut_short, before)
+    return Trained(curve, tuple(state.seconds), state.epoch * run.images, cut_short, before)
 
 
 class Run:
-    """A model with what it is trained and judged on; :func:`train_network` takes it through its epochs."""
+    """A model with what it is trained and judged on; :func:`train_network` takes it through its epochs.
+
+    ``images`` are those of an epoch: as many as the devices can share evenly. Keras would weigh those of a batch's
+    smaller share more, and cannot begin with such a batch at all.
+    """
 
     def __init__(
         self, model: Any, train: Batches, held_out: Batches | None, views: Views, options: LiveOptions
     ) -> None:
         self._model, self._train, self._held_out = model, train, held_out
         self._views, self._options = views, options
+        self._shares = model.distribute_strategy.num_replicas_in_sync
+        self.images = len(train.y) - len(train.y) % self._shares
+        if not self.images:
+            raise InputError(
+                "there are fewer images to train on than devices",
+                where="--devices",
+                expected=f"at most {len(train.y)}",
+                received=self._shares,
+            )
         self._binary = model.output_shape[-1] == 1
-        self._logs = _tensorboard(options.tensorboard)
+        self._logs = Logs(options.tensorboard)
 
     def compile(self, stage: Stage) -> None:
         """A fresh optimiser for what is in training now."""
         keras = import_keras()
-        import tensorflow as tf
-
         make = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[stage.optimizer]
         optimizer = make(stage.learning_rate)
         if _in_float16(self._model):
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            scaled = keras.optimizers.LossScaleOptimizer if self._shares == 1 else _scaled_alike()
+            optimizer = scaled(optimizer)
         losses = keras.losses
         self._model.compile(
             optimizer,
@@ -128,7 +143,6 @@ class Run:
                 if self._binary
                 else keras.metrics.SparseCategoricalAccuracy("accuracy")
             ],
-            jit_compile=bool(tf.config.list_physical_devices("GPU")),  # slower on CPUs
         )
         optimizer.build(self._model.trainable_variables)
 
@@ -142,11 +156,12 @@ class Run:
     def epoch(self, state: State, advance: Callable[[int], None]) -> bool:
         """Train one epoch and note it in ``state``; whether its held-out loss is the best of the stage."""
         started = time.perf_counter()
-        count, epoch = len(self._train.y), state.epoch
-        data = self._data(self._train, order_of(count, self._options.seed, epoch), self._views.of(epoch))
+        epoch = state.epoch
+        order = order_of(len(self._train.y), self._options.seed, epoch)[: self.images]
+        data = self._data(self._train, order, self._views.of(epoch))
         history = self._model.fit(
             data, epochs=epoch + 1, initial_epoch=epoch, verbose=0, shuffle=False, class_weight=self._class_weight(),
-            callbacks=[_ticks(advance, self._options.batch_size, count)],
+            callbacks=[_ticks(advance, self._options.batch_size, self.images)],
         ).history  # fmt: skip
         loss, accuracy = float(history["loss"][-1]), float(history["accuracy"][-1])
         held_loss, held_accuracy = self._judge()
@@ -159,7 +174,7 @@ class Run:
         state.curve.append((loss, accuracy, held_loss, held_accuracy))
         state.seconds.append(time.perf_counter() - started)
         state.epoch, state.epochs_of_stage = epoch + 1, state.epochs_of_stage + 1
-        self._log(epoch, state.curve[-1])
+        self._logs.write(epoch, state.curve[-1])
         improved = self._held_out is not None and (state.best_loss is None or held_loss < state.best_loss)
         if improved:
             state.best_loss = held_loss
@@ -203,10 +218,20 @@ class Run:
         return found.apply(tf.data.experimental.assert_cardinality(-(-len(order) // size))).prefetch(2)
 
     def _judge(self) -> tuple[float, float]:
+        """Held-out loss and accuracy. Images left over from even shares are judged apart, each once in every share."""
         if self._held_out is None:
             return 0.0, 0.0
-        data = self._data(self._held_out, np.arange(len(self._held_out.y)), 0)
-        found = self._model.evaluate(data, verbose=0, return_dict=True)
+        rows = np.arange(len(self._held_out.y))
+        even = len(rows) - len(rows) % self._shares
+        parts = (rows[:even], np.repeat(rows[even:], self._shares))
+        judged = [self._evaluate(self._held_out, part) for part in parts]
+        loss, accuracy = np.average(judged, axis=0, weights=(even, len(rows) - even))
+        return float(loss), float(accuracy)
+
+    def _evaluate(self, batches: Batches, rows: Labels) -> tuple[float, float]:
+        if not len(rows):
+            return 0.0, 0.0
+        found = self._model.evaluate(self._data(batches, rows, 0), verbose=0, return_dict=True)
         return float(found["loss"]), float(found["accuracy"])
 
     def _class_weight(self) -> dict[int, float] | None:
@@ -215,43 +240,28 @@ class Run:
         counts = np.bincount(self._train.y)
         return {i: len(self._train.y) / (len(counts) * count) for i, count in enumerate(counts.tolist())}
 
-    def _log(self, epoch: int, row: tuple[float, float, float, float]) -> None:
-        if self._logs is None:
-            return
-        import tensorflow as tf
 
-        with self._logs.as_default():
-            for name, value in zip(("loss", "accuracy", "held_out_loss", "held_out_accuracy"), row, strict=True):
-                tf.summary.scalar(name, value, step=epoch)
-        self._logs.flush()
+def _scaled_alike() -> Any:
+    """Keras's scaling of the loss for float16 (by less, and without a step, where gradients overflow), on all devices
+    alike.
+
+    Keras has each decide about that by its own gradients, before they are added up: where only some overflow, the
+    others would go on, and the weights fall apart.
+    """
+    keras = import_keras()
+    import tensorflow as tf
+
+    class ScaledAlike(keras.optimizers.LossScaleOptimizer):  # type: ignore[misc,name-defined] # Keras has no types
+        def check_finite(self, grads: Any) -> Any:
+            overflowing = tf.cast(tf.logical_not(super().check_finite(grads)), "float32")
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, overflowing) == 0
+
+    return ScaledAlike
 
 
 def _in_float16(model: Any) -> bool:
     """Whether a layer computes in float16, whose least numbers small gradients would fall below."""
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
-
-
-def _tensorboard(folder: Path | None) -> Any:
-    if folder is None:
-        return None
-    try:
-        import tensorboard  # type: ignore[import-untyped] # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "TensorBoard's logs need TensorBoard, which is not installed",
-            where="--tensorboard",
-            received=error,
-            todo="pip install tensorboard",
-        ) from error
-    import tensorflow as tf
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # TensorFlow's own words for it are none
-            pass
-    except OSError as error:
-        raise from_os_error(error, "write TensorBoard's logs", folder) from error
-    return tf.summary.create_file_writer(str(folder))
 
 
 def _ticks(advance: Callable[[int], None], batch_size: int, count: int) -> Any:
@@ -279,6 +289,6 @@ def _in_time(state: State, until: float | None) -> bool:
 
 def _key(key: str, stages: Sequence[Stage], options: LiveOptions) -> str:
     """SHA-256 (hex) of all that the weights depend on but the machine and the time that it was given."""
-    told = {name: value for name, value in asdict(options).items() if name not in ("seconds", "tensorboard")}
+    told = {name: value for name, value in asdict(options).items() if name not in _MACHINES_OWN}
     words = {"version": _VERSION, "key": key, "stages": [asdict(stage) for stage in stages], "options": told}
     return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()

@@ -16,13 +16,13 @@ from featstore.cached import CachedRows, joined
 from featstore.formats import MAX_FILE_BYTES
 from featstore.neighbours import MAX_BYTES, Neighbour, Neighbours, segments_of
 from featstore.online import Busy
+from featstore.processes import EndedError, in_a_process
 from featstore.records import Digests, as_text
 from featstore.scan import known_files
 from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle
 from heads.evaluation.plane import in_the_plane, points_of
-from heads.process import EndedError, in_a_process
 from heads.service.renewed import Renewed
 
 _SEARCH_SECONDS = 60.0

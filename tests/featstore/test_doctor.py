@@ -44,6 +44,12 @@ def test_a_gpu_is_used_in_half_precision(store: Store, monkeypatch: pytest.Monke
     assert examine(store).facts["will run on"] == "tensorflow, float16"
 
 
+def test_several_gpus_are_worth_an_option(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, told in ((1, False), (2, True)):
+        pretend(monkeypatch, gpus=("Some GPU",) * count, runtimes=("openvino", "tensorflow"))
+        assert any("--devices all" in line for line in examine(store).advice) == told
+
+
 def test_a_nearly_full_disk_is_a_warning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featstore.doctor._free_bytes", lambda path: 1000)
     assert any("nearly full" in line for line in examine(store).advice)

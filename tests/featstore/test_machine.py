@@ -107,6 +107,64 @@ def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine._gpus() == ()
 
 
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ("A", "B", "C")),
+        ("2,0", ("C", "A")),
+        ("1", ("B",)),
+        ("0,3,1", ("A",)),
+        ("0, -1, 1", ("A",)),
+        ("GPU-5f2e,2", ("GPU", "C")),
+        ("none", ()),
+    ],
+)
+def test_gpus_are_those_that_cuda_is_left_in_that_order(
+    visible: str | None, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "nvidia-smi")
+    found = subprocess.CompletedProcess([], 0, stdout="A\nB\nC\n")
+    monkeypatch.setattr(machine.subprocess, "run", lambda *given, **named: found)
+    assert machine._gpus() == expected
+
+
+def test_a_gpu_is_shown_alone_by_the_name_that_cuda_knows_it_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [machine.gpu_id(number) for number in (0, 3)] == ["0", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5f2e")
+    assert [machine.gpu_id(number) for number in (0, 1)] == ["2", "GPU-5f2e"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [("all", (0, 1, 2)), ("ALL", (0, 1, 2)), ("2", (0, 1)), ("2,0", (2, 0)), ("3", (0, 1, 2))]
+)
+def test_several_gpus_are_all_so_many_or_a_list(
+    devices: str, expected: tuple[int, ...], cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change(monkeypatch, cpu_only, gpus=("GPU",) * 3)
+    assert machine.gpus_named(devices) == expected
+
+
+@pytest.mark.parametrize("devices", ["0", "4", "0,3", "1,1", "0,", "gpu:1", "two", "", "-1", "٣"])
+def test_gpus_that_are_not_there_are_an_input_error(
+    devices: str, cpu_only: machine.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change(monkeypatch, cpu_only, gpus=("GPU",) * 3)
+    with pytest.raises(InputError, match=r"1 to 3\), or a list of some of 0 to 2") as caught:
+        machine.gpus_named(devices)
+    assert caught.value.received == devices
+
+
+@pytest.mark.parametrize("devices", ["all", "2", "0,1"])
+def test_without_a_gpu_there_is_nothing_to_share_out(devices: str, cpu_only: machine.Machine) -> None:
+    with pytest.raises(InputError, match="no GPU to share"):
+        machine.gpus_named(devices)
+
+
 def test_a_broken_nvidia_smi_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(machine.shutil, "which", lambda _: "nvidia-smi")

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any
 
-import featstore
-from featstore import Request, Store
 from featstore.dataset import Dataset
 from featstore.extraction import on_ray, ray_worker
-from featstore.extraction.engine import Tally, Work
-from featstore.extraction.missing import Missing
+from featstore.extraction.blocks import parts_of
+from featstore.extraction.engine import Work
 from featstore.extraction.ray_worker import Block, Computer, Plan
 from featstore.extraction.reader import Prepared
-from featstore.job import resolve_jobs
 
 RUN = "a-run"
-
-
-def work_on(photos: Path | Sequence[Path], store: Path, *names: str, **settings: Any) -> Work:
-    """All of ``photos`` for the bases called ``names``, of 32 pixels unless said otherwise; into a new store."""
-    opened, dataset = Store.open(store, create=True), featstore.open_dataset(photos)
-    requests = [Request(name, **{"image_size": 32, **settings}) for name in names or ("vgg16",)]
-    jobs = resolve_jobs(requests, opened, dataset)
-    missing = [Missing(job, opened) for job in jobs]
-    return Work(dataset, range(len(dataset)), missing, opened, 1, None, [Tally() for _ in jobs])
 
 
 def plan_of(work: Work, run: str = RUN) -> Plan:
@@ -48,7 +35,7 @@ def compute(computer: Computer, table: Any) -> Any:
 def losing_each_block_once(work: Work) -> Generator[Prepared, None, None]:
     """An engine whose actors compute and commit each block, and die before they can tell."""
     plan = plan_of(work)
-    for number, part in enumerate(on_ray._parts(work, 1)):
+    for number, part in enumerate(parts_of(work, 1)):
         table = read(work.dataset.select(part), plan, number)
         compute(Computer(plan), table)
         yield from on_ray._taken(compute(Computer(plan), table), part, work)

@@ -24,7 +24,7 @@ from featstore.records import Reason
 from featstore.scan import digest_all
 from featstore.store import verify
 from tests.commands import finish, run, segments, start
-from tests.featstore.extraction.ray_blocks import work_on
+from tests.featstore.extraction.works import work_on
 from tests.pictures import class_folders, png
 from tests.reliability.campaign import FULL
 from tests.stubs import Bases
@@ -113,8 +113,8 @@ def test_what_is_in_the_store_is_not_computed_and_not_shipped(
     cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped: list[int] = []
-    real = on_ray._parts
-    monkeypatch.setattr(on_ray, "_parts", lambda work, actors: shipped.append(len(work.todo)) or real(work, actors))
+    real = on_ray.parts_of
+    monkeypatch.setattr(on_ray, "parts_of", lambda work, actors: shipped.append(len(work.todo)) or real(work, actors))
     monkeypatch.setattr("featstore.scan.RACY_NS", 0)
     featstore.extract(photos, SMALL, store=tmp_path / "store")
     done = featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
@@ -284,34 +284,6 @@ def test_gpus_are_taken_where_tensorflow_computes_and_nobody_said_cpu(
         on_ray._pool(two, [ours, replace(ours, runtime="openvino")])
     with pytest.raises(InputError, match="no node of the cluster offers a CPU"):
         on_ray._pool(nodes({}), [ours])
-
-
-@pytest.mark.parametrize(
-    ("images", "actors", "settings", "size"),
-    [
-        (74, 1, {}, 32),
-        (74, 2, {}, 32),
-        (1000, 2, {}, 32),
-        (2000, 2, {}, 96),
-        (100_000, 2, {"image_size": 224}, 416),
-        (100_000, 2, {"image_size": 224, "views": 8}, 32),
-        (100_000, 2, {"image_size": 1000}, 22),
-        (100, 2, {"image_size": 2048, "views": 8}, 1),
-    ],
-)
-def test_blocks_hold_every_image_once_in_order_and_as_many_as_is_fair_and_allowed(
-    photos: Path, tmp_path: Path, bases: Bases, images: int, actors: int, settings: dict[str, Any], size: int
-) -> None:
-    work = replace(work_on(photos, tmp_path / "store", **settings), todo=range(images))
-    parts = on_ray._parts(work, actors)
-    assert [index for part in parts for index in part] == [*range(images)]
-    assert {len(part) for part in parts[:-1]} == {size}
-
-
-def test_jobs_of_the_same_pixels_share_them(photos: Path, tmp_path: Path, bases: Bases) -> None:
-    work = work_on(photos, tmp_path / "store")
-    [job] = [one.job for one in work.missing]
-    assert on_ray._bytes_of_image([job, replace(job, spec=job.spec.but(pooling="map"))]) == 32 * 32 * 3
 
 
 def test_a_run_leaves_no_token_and_one_that_cannot_be_written_is_told(

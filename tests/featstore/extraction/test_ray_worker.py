@@ -16,12 +16,14 @@ from featstore.catalog import Backbone
 from featstore.dataset.sources import FolderSource
 from featstore.errors import DamageError, FeatstoreError, InputError, NoSpaceError, ReadOnlyError, StorageError
 from featstore.extraction import on_ray, ray_worker
+from featstore.extraction.blocks import parts_of
 from featstore.extraction.ray_worker import Computer, Done
 from featstore.job import Job, resolve_jobs
 from featstore.records import Reason
 from featstore.scan import digest_all
 from featstore.store.writer import Writer
-from tests.featstore.extraction.ray_blocks import compute, losing_each_block_once, plan_of, read, work_on
+from tests.featstore.extraction.ray_blocks import compute, losing_each_block_once, plan_of, read
+from tests.featstore.extraction.works import work_on
 from tests.stubs import Bases
 
 pytest.importorskip("pyarrow")
@@ -33,7 +35,7 @@ def test_a_block_is_read_computed_and_committed(photos: Path, tmp_path: Path, ba
     work = work_on(photos, tmp_path / "store")
     plan = plan_of(work)
     computer, seen = Computer(plan), []
-    for number, part in enumerate(on_ray._parts(work, 1)):
+    for number, part in enumerate(parts_of(work, 1)):
         done = compute(computer, read(work.dataset.select(part), plan, number))
         seen += on_ray._taken(done, part, work)
         assert len([*work.store.path.glob("ns/*/seg/*.h5")]) == number + 1, "a block of a commit is one sealed segment"

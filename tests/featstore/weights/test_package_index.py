@@ -17,7 +17,7 @@ from featstore.catalog import find
 from featstore.weights import package_index
 from featstore.weights.published import Unavailable
 from tests.commands import ROOT
-from tests.waiting import until
+from tests.waiting import is_alive, until
 
 
 def _pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, code: int = 0, said: str = "") -> list[list[str]]:
@@ -152,14 +152,7 @@ def test_pip_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
             until(lambda: told.exists() and bool(told.read_text()))
         finally:
             process.kill()
-    until(lambda: not _is_alive(int(told.read_text())))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: not is_alive(int(told.read_text())))
 
 
 def test_a_base_without_a_package_is_unavailable_without_asking(no_network: None) -> None:

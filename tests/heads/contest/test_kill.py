@@ -12,6 +12,7 @@ import pytest
 
 from tests.commands import finish, start
 from tests.pictures import class_folders
+from tests.waiting import is_alive
 
 SECONDS = 120
 
@@ -34,13 +35,6 @@ def worker_of(process: subprocess.Popen[str]) -> int:
                 return int(child)
         time.sleep(0.05)
     pytest.fail(f"no way was run: {finish(process).err}")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def gone(pid: int) -> bool:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ from featstore.backbone import GraphSpec
 from featstore.errors import InputError
 from featstore.weights import resolve
 from heads.live.networks import HeadSpec, Network, counts, on_base, scratch, tail, unfreeze
-from tests.commands import ROOT
 
 
 def graph(name: str = "vgg16", size: int = 32) -> GraphSpec:
@@ -104,43 +101,6 @@ def test_a_base_computes_as_in_inference_even_where_all_of_it_is_trained(name: s
 def test_where_nothing_is_below_but_the_pictures_there_are_no_maps_to_store(vgg16: Network) -> None:
     with pytest.raises(InputError, match="nothing below it"):
         tail(vgg16, "block1_conv1")
-
-
-_MIRRORED = """
-import numpy as np
-from featstore.weights.keras_io import float32_policy, import_keras
-keras = import_keras()
-import tensorflow as tf
-[cpu] = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from heads.live.batches import MapBatches, Views
-from heads.live.networks import on_every_gpu
-from heads.live.plan import LiveOptions, Stage
-from heads.live.training import train_network
-from tests.heads.conftest import make_table
-
-def losses(devices):
-    keras.utils.set_random_seed(0)
-    table = make_table(64, classes=2)
-    with on_every_gpu(devices), float32_policy():
-        inputs = keras.Input((8,))
-        model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        done = train_network(model, lambda stage: None, (Stage(3, 1e-2),), MapBatches(table, table.y, (8,)), None,
-                             Views(), LiveOptions(batch_size=16))
-    return replicas, np.round(done.curve.loss, 5).tolist()
-
-one, two = losses([]), losses(["CPU:0", "CPU:1"])
-assert (one[0], two[0]) == (1, 2), (one, two)
-assert np.allclose(one[1], two[1], atol=1e-4), (one, two)
-print("the same")
-"""
-
-
-def test_two_devices_share_every_batch_and_learn_the_same() -> None:
-    """Two logical CPUs stand for two GPUs."""
-    done = subprocess.run([sys.executable, "-c", _MIRRORED], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stdout.strip() == "the same", done.stderr
 
 
 def test_the_same_seed_gives_the_same_head_and_another_another() -> None:

@@ -16,10 +16,10 @@ import pytest
 from featstore.cached import CachedRows
 from featstore.neighbours import Neighbours
 from featstore.online import Busy
+from featstore.processes import in_a_process
 from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle, read_bundle
-from heads.process import in_a_process
 from heads.service import gallery as module
 from heads.service.gallery import Gallery, label_of, read_picture
 from tests.commands import ROOT, good
