@@ -66,8 +66,8 @@ import json, sys, time
 from featstore import machine
 from featstore.store import Store, compact
 before, started = machine.peak_memory(), time.perf_counter()
-done = compact(Store.open(sys.argv[1]))
-print(json.dumps([time.perf_counter() - started, (machine.peak_memory() - before) / 2**20, done.segments_after]))
+compact(Store.open(sys.argv[1]))
+print(json.dumps([time.perf_counter() - started, (machine.peak_memory() - before) / 2**20]))
 """
 
 
@@ -104,7 +104,7 @@ def steps(count: int) -> Iterator[dict[str, Any]]:
             time.sleep(_SETTLED_SECONDS)
             for look in ("the first look", "a later look", "a look once compacted"):
                 if look.endswith("compacted"):
-                    seconds, memory, files = json.loads(run_python(_COMPACT, place, environment=os.environ))
+                    seconds, memory = json.loads(run_python(_COMPACT, place, environment=os.environ))
                     keep("compacting: s", seconds, segments["a later look: s"][-1])
                     keep("compacting: MiB", memory, segments["a later look: s"][-1])
                     time.sleep(_SETTLED_SECONDS)

@@ -45,15 +45,18 @@ class _Index:
     @classmethod
     def of(cls, digests: Digests, rows: npt.NDArray[np.intp]) -> _Index:
         """Of digests (N, 32) and their rows (N,); of equal ones the first counts."""
-        keys, heads = as_text(digests), _heads(digests)
+        heads = _heads(digests)
         order = np.argsort(heads, kind="stable")
-        distinct = _changes(keys[order])
-        if (distinct & ~_changes(heads[order])).any():
-            order = np.argsort(keys, kind="stable")
-            kept = order[_changes(keys[order])]
-            return cls(keys[kept], rows[kept], None)
-        kept = order[distinct]
-        return cls(keys[kept], rows[kept], heads[kept])
+        keys, heads = as_text(digests)[order], heads[order]
+        distinct = _changes(keys)
+        if (distinct & ~_changes(heads)).any():
+            order = np.argsort(as_text(digests), kind="stable")
+            keys = as_text(digests)[order]
+            kept = _changes(keys)
+            return cls(keys[kept], rows[order[kept]], None)
+        if not distinct.all():  # a copy of all keys less where no row is there twice, as nearly always
+            keys, heads, order = keys[distinct], heads[distinct], order[distinct]
+        return cls(keys, rows[order], heads)
 
     def find(self, digests: Digests) -> npt.NDArray[np.intp]:
         """The row that serves each digest (N, 32), -1 if there is none: (N,)."""
@@ -226,12 +229,11 @@ class Snapshot:
 
     def _make_index(self, view: int) -> _Index:
         rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(s.views == view for s in self._segments)]))
-        rows = rows[np.argsort(self._status[rows] != 0, kind="stable")]  # features first, then by segment name
-        return _Index.of(self._digests[rows], rows)
-
-    @cached_property
-    def _digests(self) -> Digests:
-        return np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *(s.digests for s in self._segments)])
+        digests = np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *(s.digests for s in self._segments)])
+        if len(rows) < len(digests) or self.rejects:
+            rows = rows[np.argsort(self._status[rows] != 0, kind="stable")]  # features first, then by segment name
+            digests = digests[rows]
+        return _Index.of(digests, rows)
 
     @cached_property
     def _status(self) -> npt.NDArray[np.uint8]:
