@@ -45,6 +45,17 @@ def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
     assert [case.split()[0] for case in found] == ["opening", "planning", "reading", "peak"]
 
 
+@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+def test_a_large_store_is_found_whole_before_and_after_a_compaction() -> None:
+    found = cases("simulate.py", "--rows", "20000")
+    assert len(found) == 10
+
+
+@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+def test_the_driver_lists_and_extracts_every_image_within_its_memory() -> None:
+    assert len(cases("driver.py", "--images", "400", "--engine", "local")) == 8
+
+
 @pytest.mark.real
 @pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")

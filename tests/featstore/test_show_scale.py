@@ -1,0 +1,47 @@
+"""What very many images would need, as people read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from featstore import show, show_scale
+from featstore.scale import Features, Images, Prices, needs
+
+LIKE = Images(1399, 20.0, 25_000.0, 2e-5, 1e-5, 4e-4)
+VGG16 = Features("vgg16", "avg", "float32", 1.0, 512, 16, 40.0, "measured in an earlier run")
+
+
+def lines(
+    capsys: pytest.CaptureFixture[str], features: Features = VGG16, like: Images = LIKE, prices: Prices | None = None
+) -> list[str]:
+    show_scale.needs(needs(14_400_000, like, (features,), 24 * 2**30, prices or Prices()), show.console())
+    return [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_time_bytes_and_memory_are_told_with_what_they_rest_on(capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(capsys)
+    assert "14,400,000 images like these 1,399 images" in found
+    assert "vgg16 14,400,000 40.0 100.0 h 10.0 h 1.0 h 0.1 h" in found
+    assert "vgg16 avg, max float32 (asked for) 2,083 B 27.9 GiB 75,000 1,758" in found
+    assert "vgg16 map, flatten float16 16,419 B 220.2 GiB 75,000 14,063" in found
+    assert "listing the files 4 min 48 s" in found
+    assert "reading them once, digests 1 h 36 min 335.3 GiB" in found
+    assert "vgg16: the rate is measured in an earlier run" in found
+    assert any(line.startswith("limit what is known of files") for line in found)
+
+
+def test_costs_are_shown_at_the_prices_that_were_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(capsys, prices=Prices(1.006, 0.023))
+    assert "vgg16 14,400,000 40.0 100.0 h 10.0 h 1.0 h 0.1 h 100.60" in found
+    assert "vgg16 avg, max float32 (asked for) 2,083 B 27.9 GiB 75,000 1,758 0.64" in found
+
+
+def test_what_is_not_known_is_said_with_what_would_tell_it(capsys: pytest.CaptureFixture[str]) -> None:
+    strange = replace(VGG16, area=None, images_per_second=None, basis="not known before the first run")
+    found = lines(capsys, strange, replace(LIKE, read_seconds=None))
+    assert "vgg16 map, flatten ? until the store holds one" in found
+    assert "vgg16 14,400,000 ?" in found
+    assert any("`featstore extract` of some hundred images measures it" in line for line in found)
+    assert any("--rehash does" in line for line in found)
