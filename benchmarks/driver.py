@@ -15,10 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +44,21 @@ listed = time.perf_counter() - started
 report = featstore.extract(dataset, base, image_size=int(size), precision="float32", store=store, engine=engine).report
 [spec] = report.specs
 seconds = time.perf_counter() - started
-print(json.dumps([len(dataset), spec.computed, spec.hits, listed, seconds, machine.peak_memory() / 2**20]))
+found = {"images": len(dataset), "computed": spec.computed, "hits": spec.hits, "listing": listed, "seconds": seconds}
+print(json.dumps({**found, "peak": machine.peak_memory() / 2**20}))
 """
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a process told: numbers of images, seconds, and its peak in MiB."""
+
+    images: int
+    computed: int
+    hits: int
+    listing: float
+    seconds: float
+    peak: float
 
 
 def draw(folder: Path, count: int) -> None:
@@ -72,19 +88,20 @@ def part(whole: Path, count: int, share: int) -> Path:
 def growth(count: int, engines: list[str], size: int) -> Iterator[dict[str, Any]]:
     """The rows of each engine."""
     count -= count % _folders(count)
-    sizes = [count // 4, count // 2, count]
+    shares = (1, 2, 4)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "XDG_CACHE_HOME": place}
         run_python(STUB_BASE, folder / "stub.keras", environment=environment)
         draw(folder / "images", count)
         draw(folder / "few", 32)
-        parts = [part(folder / "images", count, share) for share in (4, 2, 1)]
+        parts = [part(folder / "images", count, share) for share in shares]
         time.sleep(_SETTLED_SECONDS)
 
-        def run(images: Path, engine: str) -> list[float]:
+        def run(images: Path, engine: str) -> Run:
             words = (images, folder / "stub.keras", folder / f"store-{engine}-{images.name}", engine, size)
-            found: list[float] = json.loads(run_python(_EXTRACT, *words, environment=environment))
+            found = Run(**json.loads(run_python(_EXTRACT, *words, environment=environment)))
+            print(images.name, engine, found, file=sys.stderr)
             return found
 
         run(folder / "few", "local")  # converts the base
@@ -95,22 +112,25 @@ def growth(count: int, engines: list[str], size: int) -> Iterator[dict[str, Any]
                 if engine == "local":  # where nothing is to be computed, no engine is asked
                     time.sleep(_SETTLED_SECONDS)
                     known.append(run(images, engine))
-            yield from _rows(f"{engine}, all new", sizes, new, [one[1] for one in new])
+                shutil.rmtree(folder / f"store-{engine}-{images.name}")
+            yield from _rows(f"{engine}, all new", new, [count // share for share in shares])
             if known:
-                yield from _rows("all known", sizes, known, [one[2] for one in known])
+                yield from _rows("all known", known, [0] * len(shares))
 
 
-def _rows(about: str, sizes: list[int], runs: list[list[float]], done: list[float]) -> Iterator[dict[str, Any]]:
+def _rows(about: str, runs: list[Run], computed: list[int]) -> Iterator[dict[str, Any]]:
     """The peak against what is allowed; its last step, and the time, against twice the step or run before."""
-    *_, listed, seconds, peak = zip(*runs, strict=True)
-    quarter, half, whole = sizes
-    same = done == sizes and max(peak) <= _ALLOWED_MIB
-    allowed = f"{about}: peak memory of the driver, {whole:,} images, against what is allowed"
-    yield row(allowed, [peak[2]], [_ALLOWED_MIB], "MiB", same)
-    step = f"{about}: memory from {half:,} to {whole:,} images, against twice that from {quarter:,} to {half:,}"
-    yield row(step, [peak[2] - peak[1]], [2 * (peak[1] - peak[0])], "MiB", same)
-    for name, taken in (("listing", listed), ("a whole run of", seconds)):
-        yield row(f"{about}: {name} {whole:,} images, against twice {half:,}", [taken[2]], [2 * taken[1]], "s", same)
+    whole, half, quarter = runs
+    same = [one.computed for one in runs] == computed and all(one.computed + one.hits == one.images for one in runs)
+    same &= max(one.peak for one in runs) <= _ALLOWED_MIB
+    more = {"images": whole.images, "peaks": {one.images: one.peak for one in runs}}
+    allowed = f"{about}: peak memory of the driver, {whole.images:,} images, against what is allowed"
+    yield row(allowed, [whole.peak], [_ALLOWED_MIB], "MiB", same, **more)
+    step = f"from {half.images:,} to {whole.images:,} images, against twice that from {quarter.images:,}"
+    yield row(f"{about}: memory {step}", [whole.peak - half.peak], [2 * (half.peak - quarter.peak)], "MiB", same)
+    twice = f"{whole.images:,} images, against twice {half.images:,}"
+    yield row(f"{about}: listing {twice}", [whole.listing], [2 * half.listing], "s", same)
+    yield row(f"{about}: a whole run of {twice}", [whole.seconds], [2 * half.seconds], "s", same)
 
 
 def main() -> None:

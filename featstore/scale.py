@@ -30,13 +30,13 @@ MACHINES = (1, 10, 100, 1000)
 """How many of this machine the hours are told of."""
 
 DRIVER_BYTES = 128 * 2**20
-DRIVER_BYTES_A_FILE = 600
-DRIVER_BYTES_A_LETTER = 4
+DRIVER_BYTES_A_FILE = 550
+DRIVER_BYTES_A_LETTER = 3
 """Memory of the process that a run is started in: without images, of each listed one, and of each byte of its path
 (benchmarks/driver.py)."""
 
 INDEX_BYTES_A_ROW = 140
-COMPACT_BYTES_A_ROW = 200
+COMPACT_BYTES_A_ROW = 150
 """Memory of a process that looks rows up, and of one that compacts them (benchmarks/simulate.py)."""
 
 OPEN_SECONDS = 0.004

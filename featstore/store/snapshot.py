@@ -30,6 +30,10 @@ _WORTH_THREADS = 2**24
 """Bytes of features from which on segments are read side by side."""
 
 
+_AT_ONCE = 2**20
+"""Rows that are looked up at a time: bounds the memory of that."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """Distinct digests in ascending order, S32 (K,), and the row of the snapshot that serves each, (K,).
@@ -60,12 +64,18 @@ class _Index:
 
     def find(self, digests: Digests) -> npt.NDArray[np.intp]:
         """The row that serves each digest (N, 32), -1 if there is none: (N,)."""
+        found = np.full(len(digests), -1, np.intp)
         if not len(self.keys):
-            return np.full(len(digests), -1, np.intp)
-        wanted = as_text(digests)
-        at = np.searchsorted(*((self.keys, wanted) if self.heads is None else (self.heads, _heads(digests))))
-        at = np.minimum(at, len(self.keys) - 1)
-        return np.where(self.keys[at] == wanted, self.rows[at], -1)
+            return found
+        heads = _heads(digests)
+        order = np.argsort(heads)  # neighbours are found side by side: keys of millions of rows fit no cache
+        for start in range(0, len(order), _AT_ONCE):
+            part = order[start : start + _AT_ONCE]
+            wanted = as_text(digests[part])
+            at = np.searchsorted(*((self.keys, wanted) if self.heads is None else (self.heads, heads[part])))
+            at = np.minimum(at, len(self.keys) - 1)
+            found[part] = np.where(self.keys[at] == wanted, self.rows[at], -1)
+        return found
 
 
 def _heads(digests: Digests) -> npt.NDArray[np.uint64]:

@@ -110,6 +110,25 @@ def test_any_number_of_images_at_once_gives_about_the_same_rows(few_photographs:
     assert len(cases("batch.py", few_photographs, *words)) == 2
 
 
+def test_a_table_takes_the_place_of_the_one_below_its_mark_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    harness = importlib.import_module("harness")
+    page = "above\n\n<!-- table: a -->\n\n| old |\n| old |\n\nbelow\n\n| other |\n"
+    new = harness.with_text(page, "<!-- table: a -->\n", "| new |")
+    assert new == "above\n\n<!-- table: a -->\n\n| new |\n\nbelow\n\n| other |\n"
+    assert harness.with_text(new, "<!-- table: a -->\n", "| new |") == new
+    assert harness.with_text("<!-- table: a -->\n", "<!-- table: a -->\n", "| new |").endswith("\n\n| new |\n")
+
+
+def test_what_many_images_need_is_told_of_every_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    needs = importlib.import_module("needs")
+    for lines in needs.TABLES.values():
+        head, _, *rows = lines()
+        assert len(rows) > 4
+        assert {line.count("|") for line in (head, *rows)} == {head.count("|")}
+
+
 def test_rows_that_are_swapped_or_stretched_are_not_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     found = importlib.import_module("cases")

@@ -157,6 +157,7 @@ def test_memory_of_the_driver_is_half_of_the_machines_at_most() -> None:
     a_file = DRIVER_BYTES_A_FILE + 31 * DRIVER_BYTES_A_LETTER
     memory = 2 * (DRIVER_BYTES + 1_000_000 * a_file)
     assert of(1_000_000, memory=memory).datasets == 1
+    assert of(1_000_001, memory=memory).datasets == 2
     found = of(4_000_000, memory=memory)
     assert found.datasets == 4
     assert "more than half of this machine's memory" in found.limits[0]
