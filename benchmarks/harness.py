@@ -19,7 +19,8 @@ from featstore import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCS = ROOT / "docs" / "benchmarks.md"
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "SCALE.md")
+"""Where tables are shown."""
 _FIGURES = "<!-- figures -->\n"
 
 
@@ -47,7 +48,7 @@ def row(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every benchmark."""
     parser.add_argument("--json", action="store_true", help="print the rows and the machine as JSON")
-    parser.add_argument("--save", action="store_true", help="keep them, and write their table into docs/benchmarks.md")
+    parser.add_argument("--save", action="store_true", help="keep them, and write their table into the docs")
 
 
 def report(
@@ -60,7 +61,8 @@ def report(
     found = {"benchmark": benchmark, "machine": where, "peak_bytes": peak, "rows": list(rows)}
     if save:
         (RESULTS / f"{benchmark}.json").write_text(json.dumps(found, indent=2) + "\n")
-        DOCS.write_text(with_tables(DOCS.read_text()))
+        for page in PAGES:
+            page.write_text(with_tables(page.read_text()))
     if not as_json:
         for one in rows:
             same = "the same result" if one["same_result"] else "ANOTHER RESULT"
@@ -99,29 +101,29 @@ def with_tables(page: str) -> str:
     """The ``page`` with the table of every kept benchmark below its mark, ``<!-- table: NAME -->``."""
     for mark in re.findall(r"^<!-- table: [a-z]+ -->\n", page, re.MULTILINE):
         name = mark.split()[2]
-        before, _, after = page.partition(mark)
-        rest = after.lstrip("\n")
-        while rest.startswith("|"):
-            rest = rest.partition("\n")[2]
-        kept = json.loads((RESULTS / f"{name}.json").read_text())
-        end = "\n\n" if rest else "\n"
-        page = before + mark + "\n" + table(kept["rows"]) + end + rest.lstrip("\n")
+        page = with_text(page, mark, table(json.loads((RESULTS / f"{name}.json").read_text())["rows"]))
     return page
+
+
+def with_text(page: str, mark: str, lines: str) -> str:
+    """The ``page`` with ``lines``, a table, in the place of the one below the ``mark``, or of none."""
+    before, _, after = page.partition(mark)
+    rest = after.lstrip("\n")
+    while rest.startswith("|"):
+        rest = rest.partition("\n")[2]
+    rest = rest.lstrip("\n")
+    return before + mark + "\n" + lines + "\n" + ("\n" + rest if rest else "")
 
 
 def with_figures(page: str) -> str:
     """The ``page`` with the table of the kept figures below its mark."""
-    before, _, after = page.partition(_FIGURES)
-    rest = after.lstrip("\n")
-    while rest.startswith("|"):
-        rest = rest.partition("\n")[2]
     kept = json.loads((RESULTS / "reliability.json").read_text())["figures"]
     lines = ["| tried | how often, and what came of it | test |", "|---|---|---|"]
     for one in kept:
         counts = ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in one["counts"].items())
         file, _, test = one["test"].partition("::")
         lines.append(f"| {one['tried']} | {counts} | [{test}](../{file}) |")
-    return before + _FIGURES + "\n" + "\n".join(lines) + "\n" + ("\n" if rest.strip() else "") + rest.lstrip("\n")
+    return with_text(page, _FIGURES, "\n".join(lines))
 
 
 def _plain(value: float | str) -> str:

@@ -39,7 +39,7 @@ from featstore.weights import resolve
 _COLUMNS = 64
 _OLD = Stamp(1, 1, 1, 1)
 
-_MAKE = """
+STUB_BASE = """
 import sys, keras
 image = keras.Input((None, None, 3))
 keras.Model(image, keras.layers.Conv2D(64, 3, strides=4)(image), name="stub").save(sys.argv[1])
@@ -132,21 +132,22 @@ def memory(count: int, repeats: int) -> dict[str, Any]:
         folder = Path(place)
         base = folder / "stub.keras"
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "XDG_CACHE_HOME": place}
-        _python(_MAKE, base, environment=environment)
+        run_python(STUB_BASE, base, environment=environment)
         sizes = {count // 10: theirs, count: mine}
         for size in sizes:
             _draw(folder / str(size), size)
         for repeat in range(repeats + 1):  # the first converts the base
             for size, peaks in sizes.items():
                 words = (folder / str(size), base, folder / f"store-{size}-{repeat}")
-                computed, peak = json.loads(_python(_EXTRACT, *words, environment=environment))
+                computed, peak = json.loads(run_python(_EXTRACT, *words, environment=environment))
                 same &= computed == size
                 if repeat:
                     peaks.append(peak / 2**20)
     return row(f"peak memory of extracting {count:,} images, against {count // 10:,}", mine, theirs, "MiB", same)
 
 
-def _python(code: str, *words: Path, environment: Mapping[str, str]) -> str:
+def run_python(code: str, *words: object, environment: Mapping[str, str]) -> str:
+    """What a process of its own prints that runs ``code``; ``words`` are its argv[1:]."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True, text=True, env=environment
     )

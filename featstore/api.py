@@ -18,6 +18,7 @@ from featstore.job import Job, Request, on_gpus, resolve_jobs
 from featstore.planning import Plan
 from featstore.planning import plan as make_plan
 from featstore.progress import Progress, silent
+from featstore.scale import Prices
 from featstore.scan import digest_all
 from featstore.shuffling import BUFFER_BYTES, Batches
 from featstore.spec import Spec
@@ -77,12 +78,23 @@ def plan(
     *,
     store: StoreLike = None,
     rehash: bool = False,
+    scale: int | None = None,
+    prices: Prices | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Plan:
-    """What :func:`extract` would do with the same arguments, and why. Computes no features."""
+    """What :func:`extract` would do with the same arguments, and why. Computes no features.
+
+    ``scale`` is a number of images: the plan then tells what so many like these would need, and at ``prices`` cost.
+    """
+    if scale is None and prices is not None and prices != Prices():
+        raise InputError(
+            "prices are of what very many images need",
+            where="--per-hour, --per-gib-month",
+            todo="say how many: --scale 100M",
+        )
     dataset, jobs, where = _prepare(data, _requests(backbone, settings), store, progress)
-    return make_plan(dataset, jobs, where, rehash=rehash, progress=progress)
+    return make_plan(dataset, jobs, where, rehash=rehash, scale=scale, prices=prices, progress=progress)
 
 
 def load_tables(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import featstore
-from featstore import show
+from featstore import show, show_scale
 from featstore.arguments import open_data, open_store, print_json, requests, results
 from featstore.command import Group, with_option_bags
 from featstore.options import Backbones, Data, DatasetFlags, Devices, Json, SpecFlags, StorePath, ViewFlags
@@ -99,18 +99,40 @@ def plan(
     backbone: Backbones = ["vgg16"],  # noqa: B006
     store: StorePath = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every file, trusting no time stamp.")] = False,
+    scale: Annotated[
+        str | None, typer.Option(metavar="N", help="What N images like these would need: 1000000, 100M, 1B.")
+    ] = None,
+    per_hour: Annotated[
+        float | None, typer.Option(metavar="PRICE", min=0, help="Of an hour of a machine like this one, for --scale.")
+    ] = None,
+    per_gib_month: Annotated[
+        float | None, typer.Option(metavar="PRICE", min=0, help="Of a GiB kept for a month, for --scale.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what extract would do, and why: hits, misses with their reason, bytes, time.
 
-    Example: featstore plan photos/ -b vgg16 --image-size 224
+    Examples:
+      featstore plan photos/ -b vgg16 --image-size 224
+
+      featstore plan photos/ -b vgg16 -b xception --scale 100M --per-hour 1.006 --per-gib-month 0.023
     """
+    from featstore.scale import Prices, parse_count
+
     images = open_data(data, dataset)
     show.notes(images)
     result = featstore.plan(
-        images, requests(backbone, spec, views), store=open_store(store), rehash=rehash, progress=for_stream()
+        images,
+        requests(backbone, spec, views),
+        store=open_store(store),
+        rehash=rehash,
+        scale=None if scale is None else parse_count(scale),
+        prices=Prices(per_hour, per_gib_month),
+        progress=for_stream(),
     )
     show.plan(result, results(as_json))
+    if result.scale:
+        show_scale.needs(result.scale, results(as_json))
     if as_json:
         print_json(result.to_json())
 

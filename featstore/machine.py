@@ -19,7 +19,7 @@ from featstore.errors import InputError, unknown_name
 from featstore.spec import Precision
 
 RUNTIMES = ("openvino", "tensorflow")
-_LARGE_SHARE = 8
+LARGE_SHARE = 8
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -55,7 +55,7 @@ def describe() -> Machine:
 def is_large(count: int) -> bool:
     """Whether so many bytes are more than an eighth of this machine's memory: too many to hold beside all else."""
     memory = describe().memory
-    return bool(memory) and count > memory // _LARGE_SHARE
+    return bool(memory) and count > memory // LARGE_SHARE
 
 
 def peak_memory() -> int:

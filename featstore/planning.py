@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featstore import rates
+from featstore import machine, rates
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset
 from featstore.job import Job
 from featstore.progress import Progress, silent
 from featstore.records import Digests
-from featstore.scan import digest_all
+from featstore.scale import Features, Images, Needs, Prices, needs
+from featstore.scan import Pace, digest_all
 from featstore.spec import Spec
-from featstore.store import Store
+from featstore.store import KEY_BYTES, Store
 
 _UNREADABLE = "cannot be read"
 _NEW = "new image"
@@ -46,14 +48,18 @@ class SpecPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What :func:`featstore.extract` would do; ``unreadable`` counts the files that cannot be opened."""
+    """What :func:`featstore.extract` would do; ``unreadable`` counts the files that cannot be opened. ``scale`` is what
+    another number of such images would need, if that was asked for.
+    """
 
     images: int
     unreadable: int
     specs: tuple[SpecPlan, ...]
+    scale: Needs | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``featstore plan --json`` prints."""
+        scale = {} if self.scale is None else {"scale": self.scale.to_json()}
         return {
             "images": self.images,
             "unreadable": self.unreadable,
@@ -75,16 +81,77 @@ class Plan:
                 }
                 for part in self.specs
             ],
+            **scale,
         }
 
 
 def plan(
-    dataset: Dataset, jobs: Sequence[Job], store: Store, *, rehash: bool = False, progress: Progress = silent
+    dataset: Dataset,
+    jobs: Sequence[Job],
+    store: Store,
+    *,
+    rehash: bool = False,
+    scale: int | None = None,
+    prices: Prices | None = None,
+    progress: Progress = silent,
 ) -> Plan:
-    """Look up every image of ``dataset`` for every job; reads the files whose content is not known yet."""
+    """Look up every image of ``dataset`` for every job; reads the files whose content is not known yet.
+
+    ``scale`` is a number of images like these of which to tell what they would need, and what that costs at ``prices``.
+    """
     scan = digest_all(dataset, store.scan_folder, rehash=rehash, progress=progress)
     specs = tuple(_plan_spec(job, store, scan.values, scan.known, job.asks(dataset, scan.values)) for job in jobs)
-    return Plan(len(dataset), int((~scan.known).sum()), specs)
+    found = Plan(len(dataset), int((~scan.known).sum()), specs)
+    if scale is None:
+        return found
+    features = tuple(_features(part, len(dataset), store) for part in specs)
+    asked = needs(scale, _images(dataset, scan.pace), features, machine.describe().memory, prices or Prices())
+    return replace(found, scale=asked)
+
+
+def _images(dataset: Dataset, pace: Pace) -> Images:
+    """What was learnt of one image of ``dataset``, on average."""
+    count = len(dataset)
+    return Images(
+        count=count,
+        name_bytes=sum(len(os.fsencode(path)) for path in dataset.paths) / count,
+        file_bytes=pace.bytes / count,
+        list_seconds=dataset.seconds / count,
+        look_seconds=pace.looking / count,
+        read_seconds=pace.reading / pace.read if pace.read else None,
+    )
+
+
+def _features(part: SpecPlan, images: int, store: Store) -> Features:
+    """What is known of a spec: the rows for each image, how large they are, and how fast they are computed."""
+    spec, rate = part.job.spec, rates.estimate(part.job, store)
+    channels = part.job.base.layer(spec.layer).channels
+    numbers = _map_numbers(spec, store)
+    return Features(
+        backbone=spec.backbone,
+        pooling=spec.pooling,
+        dtype=spec.dtype,
+        rows_an_image=(part.hits + part.rejected + sum(part.misses.values())) / images,
+        channels=channels,
+        area=numbers // channels if numbers else None,
+        images_per_second=rate.images_per_second if rate else None,
+        basis=rate.basis if rate else "not known before the first run",
+    )
+
+
+def _map_numbers(spec: Spec, store: Store) -> int | None:
+    """How many numbers a map has that differs from those of ``spec`` in nothing that changes its shape; None if the
+    store holds none, flattened or not.
+    """
+    for namespace in store.namespaces():
+        other = namespace.spec
+        if other.pooling in ("map", "flatten") and all(
+            getattr(other, name) == getattr(spec, name) for name in ("backbone", "layer", "image_size")
+        ):
+            shape = namespace.snapshot(read_data=False).feature_shape
+            if shape is not None:
+                return int(np.prod(shape))
+    return None
 
 
 def _plan_spec(
@@ -149,4 +216,4 @@ def _row_bytes(job: Job, store: Store, rows: int) -> int | None:
         shape = (job.base.layer(job.spec.layer).channels,)
     if shape is None:
         return None
-    return rows * (35 + int(np.prod(shape)) * np.dtype(job.spec.dtype).itemsize)
+    return rows * (KEY_BYTES + int(np.prod(shape)) * np.dtype(job.spec.dtype).itemsize)

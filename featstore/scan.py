@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,13 @@ from featstore.zips import check_directory
 _ENTRY = np.dtype(
     [("size", "<i8"), ("mtime", "<i8"), ("ctime", "<i8"), ("inode", "<u8"), ("digest", f"V{DIGEST_BYTES}")]
 )
+ENTRY_BYTES = _ENTRY.itemsize
+"""What the stat cache keeps of a file, beside its path and the byte after it."""
+
 _STAMP = struct.Struct("<qqqQ")  # the first four
 _VERSION = 1
 _NAME = re.compile(r"[0-9a-f]{64}\.npz")
-_MAX_BYTES = 2**29
+MAX_CACHE_BYTES = 2**29
 """Of the cache of one place: some four million files."""
 
 _MEMBERS, _MAX_LIST_BYTES = 3, 2**10
@@ -133,7 +136,7 @@ def _packed(stamp: Stamp) -> bytes:
 def _read(file: Path) -> tuple[str, dict[str, bytes]]:
     """The place and the entries that a cache holds. The memory that this takes follows from the file's size alone."""
     with open_regular(file) as opened:
-        if opened.seek(0, os.SEEK_END) > _MAX_BYTES:
+        if opened.seek(0, os.SEEK_END) > MAX_CACHE_BYTES:
             raise ValueError("larger than any stat cache")
         check_directory(opened, _MEMBERS, _MAX_LIST_BYTES)
         with zipfile.ZipFile(opened) as archive:
@@ -167,20 +170,35 @@ def _write(file: Path, location: str, entries: Mapping[str, bytes]) -> None:
     )
 
 
+@dataclass(slots=True)
+class Pace:
+    """How long a scan took, in seconds: to look at all files, whose sizes add up to ``bytes``, and to read ``read`` of
+    them and take their digests.
+    """
+
+    looking: float = 0.0
+    bytes: int = 0
+    reading: float = 0.0
+    read: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Digests:
     """Digests of a dataset's N images: ``values`` uint8 (N, 32), ``known`` bool (N,), ``rejects`` by index.
 
-    A row that is not known is zeros. A rejected image (it cannot be read, or is too large) has no digest.
+    A row that is not known is zeros. A rejected image (it cannot be read, or is too large) has no digest. ``pace`` is
+    how long it took to find out.
     """
 
     values: records.Digests
     known: npt.NDArray[np.bool_]
     rejects: dict[int, Rejected]
+    pace: Pace = field(default_factory=Pace)
 
 
 def known_digests(dataset: Dataset, cache: StatCache, rehash: bool = False) -> Digests:
     """What can be said without reading a file: one stat a file. ``rehash`` knows nothing beforehand."""
+    started = time.perf_counter()
     found = Digests(np.zeros((len(dataset), DIGEST_BYTES), np.uint8), np.zeros(len(dataset), np.bool_), {})
     for i, path in enumerate(dataset.paths):
         try:
@@ -188,9 +206,11 @@ def known_digests(dataset: Dataset, cache: StatCache, rehash: bool = False) -> D
         except Rejected as reject:
             found.rejects[i] = reject
             continue
+        found.pace.bytes += stamp.size
         digest = None if rehash else cache.get(path, stamp)
         if digest is not None:
             _set(found, i, digest)
+    found.pace.looking = time.perf_counter() - started
     return found
 
 
@@ -216,6 +236,7 @@ def hash_dataset(
     def read(i: int) -> tuple[Stamp, bytes] | Rejected:
         return _hash(dataset, dataset.paths[i])
 
+    started = time.perf_counter()
     with progress("reading", len(unread)) as advance, ThreadPoolExecutor(_THREADS) as threads:
         for start in range(0, len(unread), _CHUNK):
             chunk = unread[start : start + _CHUNK]
@@ -226,6 +247,7 @@ def hash_dataset(
                     _set(found, i, result[1])
                     cache.put(dataset.paths[i], *result)
                 advance(1)
+    found.pace.read, found.pace.reading = len(unread), time.perf_counter() - started
     return found
 
 

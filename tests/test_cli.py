@@ -72,6 +72,14 @@ PLAN = {
     *("images", "unreadable", "specs[]"),
     *members("specs[]", SPEC | {"hits", "rejected", "to_compute", "misses", "bytes", "seconds", "estimate"}),
 }
+SCALE = members("scale", {"count", "like", "list_seconds", "look_seconds", "read_seconds", "file_bytes"}) | {
+    *members("scale", {"driver_bytes", "cache_bytes", "specs[]", "datasets", "stores", "limits"}),
+    *members("scale.like", {"name_bytes", "file_bytes", "count", "list_seconds", "look_seconds", "read_seconds"}),
+    *members("scale.specs[]", {"features", "rows", "seconds", "hours", "forms[]", "asked", "key_bytes", "index_bytes"}),
+    *members("scale.specs[]", {"compact_bytes", "open_seconds", "table_bytes", "cost", "cost_a_month"}),
+    *members("scale.specs[].features", {"rows_an_image", "channels", "area", "images_per_second", "basis"}),
+    *members("scale.specs[].forms[]", {"pooling", "dtype", "row_bytes", "bytes", "committed", "compacted"}),
+}
 RESULT = {
     *("results[]", "pairs[]", "leaks", "notes", "report"),
     *members("results[]", {"backbone", "fingerprints", "pooling", "head", "params", "chosen_on", "held_out", "test"}),
@@ -110,7 +118,7 @@ TOP5 = {
 WEIGHTS = {"weights[]", *members("weights[]", {"backbone", "origin", "digest", "source", "path", "bytes"})}
 VERDICTS = {"weights[]", *members("weights[]", {"name", "path", "problem"})}
 
-_MAPS = "reasons|misses|params|probabilities|splits|facts|unknown_classes|spec|versions|files"
+_MAPS = "reasons|hours|misses|params|probabilities|splits|facts|unknown_classes|spec|versions|files"
 MAPS = re.compile(rf"((?:^|[.\]])(?:{_MAPS}))\..*")
 """Places below these are names of classes, splits and the like: any may be there."""
 
@@ -210,6 +218,21 @@ def test_plan_names_the_field_that_makes_every_image_a_miss(
     assert "; " not in reason, "one field differs"
     assert count == ROWS
     assert len(bases.opened) == 1, "planning opened a base"
+
+
+def test_plan_tells_what_many_images_would_need(photos: Path, bases: Bases) -> None:
+    words = ("--image-size", "64", "--scale", "100M", "--per-hour", "2", "--per-gib-month", "1")
+    found = good("plan", photos, *words)
+    assert "100,000,000 images like these 36" in found.out
+    assert "a rough guess before the first run" in found.out
+    assert "limit" in found.out
+    value = good("plan", photos, *words, "--json").json
+    check("plan", value, PLAN | SCALE)
+    [spec] = value["scale"]["specs"]
+    assert spec["cost"] == pytest.approx(2 * spec["hours"]["1"])
+    assert spec["asked"]["bytes"] == 10**8 * (35 + 6 * 4)
+    for option in (("--scale", "many"), ("--per-hour", "2")):
+        assert run("plan", photos, *option).code == 2
 
 
 def test_plan_tells_new_images_from_copies_and_writes_no_row(photos: Path, bases: Bases) -> None:

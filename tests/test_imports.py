@@ -27,11 +27,11 @@ LADDER = [
     ["runtime", "store"],
     ["cached", "calibration"],
     ["known", "table", "job"],
-    ["rates", "keeping", "shuffling"],
+    ["rates", "keeping", "shuffling", "scale"],
     ["planning", "extraction"],
     ["api", "features", "fetch", "garbage", "neighbours", "online", "recompute", "top5"],
     ["transformer", "doctor", "show", "command", "options"],
-    ["arguments"],
+    ["arguments", "show_scale"],
     ["cli"],
 ]
 
@@ -104,7 +104,14 @@ OWNERS = {
     },
     "matplotlib": {"heads.contest.show", "heads.report.canvas", "heads.report.contact", "heads.report.plots"},
     "jinja2": {"heads.report.html"},
-    "rich": {"featstore.arguments", "featstore.show", "featstore.progress", "heads.contest.show", "heads.report."},
+    "rich": {
+        "featstore.arguments",
+        "featstore.show",
+        "featstore.show_scale",
+        "featstore.progress",
+        "heads.contest.show",
+        "heads.report.",
+    },
     "skimage": {"heads.demo_images"},
 }
 

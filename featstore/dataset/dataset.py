@@ -67,7 +67,8 @@ class Dataset:
     before cat.10); bytes that are not UTF-8 are kept as surrogates. ``ids`` are the paths, or the number of a numbered
     file without label. ``labels`` int64 (N,) index into the sorted ``classes``, -1 if unlabelled. ``splits`` int8 (N,)
     index into ``records.SPLITS``, or are :data:`BY_DIGEST`. An image is in the split "unlabelled" if, and only if, it
-    has no label. ``layout`` says how labels and splits were found, ``notes`` what a person should be told.
+    has no label. ``layout`` says how labels and splits were found, ``notes`` what a person should be told, and
+    ``seconds`` how long it took to list them.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Dataset:
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Make the arrays read-only: a dataset is shared between stages."""

@@ -10,19 +10,32 @@ array([ 0,  0, -1], dtype=int16)
 Cheap to import: HDF5 is loaded once a segment is opened or written. Exporting is in :mod:`featstore.store.export`.
 """
 
-from featstore.store.compact import CompactReport, compact
+from featstore.store.checked import MAX_CHECKED
+from featstore.store.compact import SEGMENT_BYTES, CompactReport, compact
 from featstore.store.namespace import Namespace, Summary
 from featstore.store.place import Place
-from featstore.store.rows import FORMAT_VERSION, ROWS_PER_COMMIT, SECONDS_PER_COMMIT, Damage, Rows
+from featstore.store.rows import (
+    BYTES_PER_COMMIT,
+    FORMAT_VERSION,
+    KEY_BYTES,
+    ROWS_PER_COMMIT,
+    SECONDS_PER_COMMIT,
+    Damage,
+    Rows,
+)
 from featstore.store.snapshot import Snapshot
 from featstore.store.store import Store
 from featstore.store.verify import VerifyReport, verify
 from featstore.store.writer import Writer
 
 __all__ = [
+    "BYTES_PER_COMMIT",
     "FORMAT_VERSION",
+    "KEY_BYTES",
+    "MAX_CHECKED",
     "ROWS_PER_COMMIT",
     "SECONDS_PER_COMMIT",
+    "SEGMENT_BYTES",
     "CompactReport",
     "Damage",
     "Namespace",

@@ -18,8 +18,11 @@ from featstore.store.commit import write_text
 from featstore.store.rows import FileStamp
 from featstore.whole import read_small
 
+MAX_CHECKED = 100_000
+"""Segments of a namespace that are remembered for certain: each takes some 150 bytes."""
+
 _MAX_BYTES = 2**24
-"""A hundred thousand segments."""
+"""Of all of them."""
 
 _TRUSTED_NS = 24 * 3600 * 10**9
 

@@ -169,9 +169,16 @@ class Namespace:
             with ThreadPoolExecutor(workers, thread_name_prefix="featstore-open") as pool:
                 results = list(pool.map(lambda path: self._open(path, read_data, lookups_only, checked), paths))
         checked.save({path.stem for path in paths})
+        self._forget_all_but({*paths})
         damaged = [r for r in results if isinstance(r, Damage)]
         segments = [r for r in results if r is not None and not isinstance(r, Damage)]
         return segments, damaged
+
+    def _forget_all_but(self, present: set[Path]) -> None:
+        """Let go of segments that are not there any more: their keys take 35 bytes a row."""
+        for path in list(self._opened):
+            if path not in present and path.parent == self.segment_folder:
+                self._opened.pop(path, None)
 
     def _open(self, path: Path, read_data: bool, lookups_only: bool, checked: Checked) -> Segment | Damage | None:
         """What is at ``path``, None if nothing is; asked of the disk again only if the file has changed."""

@@ -22,6 +22,9 @@ SECONDS_PER_COMMIT = 5.0
 BYTES_PER_COMMIT = 2**26
 """Features of a batch: bounds the memory of a writer where a row is large (maps of early layers take megabytes)."""
 
+KEY_BYTES = DIGEST_BYTES + 3
+"""Of a row beside its features: digest, view and status."""
+
 MAX_ROW_BYTES = 2**28
 MAX_SEGMENT_BYTES = 2**30
 MAX_ATTRIBUTE_BYTES = 2**16

@@ -30,6 +30,10 @@ _WORTH_THREADS = 2**24
 """Bytes of features from which on segments are read side by side."""
 
 
+_AT_ONCE = 2**20
+"""Rows that are looked up at a time: bounds the memory of that."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """Distinct digests in ascending order, S32 (K,), and the row of the snapshot that serves each, (K,).
@@ -45,24 +49,33 @@ class _Index:
     @classmethod
     def of(cls, digests: Digests, rows: npt.NDArray[np.intp]) -> _Index:
         """Of digests (N, 32) and their rows (N,); of equal ones the first counts."""
-        keys, heads = as_text(digests), _heads(digests)
+        heads = _heads(digests)
         order = np.argsort(heads, kind="stable")
-        distinct = _changes(keys[order])
-        if (distinct & ~_changes(heads[order])).any():
-            order = np.argsort(keys, kind="stable")
-            kept = order[_changes(keys[order])]
-            return cls(keys[kept], rows[kept], None)
-        kept = order[distinct]
-        return cls(keys[kept], rows[kept], heads[kept])
+        keys, heads = as_text(digests)[order], heads[order]
+        distinct = _changes(keys)
+        if (distinct & ~_changes(heads)).any():
+            order = np.argsort(as_text(digests), kind="stable")
+            keys = as_text(digests)[order]
+            kept = _changes(keys)
+            return cls(keys[kept], rows[order[kept]], None)
+        if not distinct.all():  # a copy of all keys less where no row is there twice, as nearly always
+            keys, heads, order = keys[distinct], heads[distinct], order[distinct]
+        return cls(keys, rows[order], heads)
 
     def find(self, digests: Digests) -> npt.NDArray[np.intp]:
         """The row that serves each digest (N, 32), -1 if there is none: (N,)."""
+        found = np.full(len(digests), -1, np.intp)
         if not len(self.keys):
-            return np.full(len(digests), -1, np.intp)
-        wanted = as_text(digests)
-        at = np.searchsorted(*((self.keys, wanted) if self.heads is None else (self.heads, _heads(digests))))
-        at = np.minimum(at, len(self.keys) - 1)
-        return np.where(self.keys[at] == wanted, self.rows[at], -1)
+            return found
+        heads = _heads(digests)
+        order = np.argsort(heads)  # neighbours are found side by side: keys of millions of rows fit no cache
+        for start in range(0, len(order), _AT_ONCE):
+            part = order[start : start + _AT_ONCE]
+            wanted = as_text(digests[part])
+            at = np.searchsorted(*((self.keys, wanted) if self.heads is None else (self.heads, heads[part])))
+            at = np.minimum(at, len(self.keys) - 1)
+            found[part] = np.where(self.keys[at] == wanted, self.rows[at], -1)
+        return found
 
 
 def _heads(digests: Digests) -> npt.NDArray[np.uint64]:
@@ -229,12 +242,11 @@ class Snapshot:
 
     def _make_index(self, view: int) -> _Index:
         rows = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(s.views == view for s in self._segments)]))
-        rows = rows[np.argsort(self._status[rows] != 0, kind="stable")]  # features first, then by segment name
-        return _Index.of(self._digests[rows], rows)
-
-    @cached_property
-    def _digests(self) -> Digests:
-        return np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *(s.digests for s in self._segments)])
+        digests = np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *(s.digests for s in self._segments)])
+        if len(rows) < len(digests) or self.rejects:
+            rows = rows[np.argsort(self._status[rows] != 0, kind="stable")]  # features first, then by segment name
+            digests = digests[rows]
+        return _Index.of(digests, rows)
 
     @cached_property
     def _status(self) -> npt.NDArray[np.uint8]:

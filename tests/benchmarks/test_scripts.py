@@ -45,6 +45,17 @@ def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
     assert [case.split()[0] for case in found] == ["opening", "planning", "reading", "peak"]
 
 
+@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+def test_a_large_store_is_found_whole_before_and_after_a_compaction() -> None:
+    found = cases("simulate.py", "--rows", "20000")
+    assert len(found) == 10
+
+
+@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+def test_the_driver_lists_and_extracts_every_image_within_its_memory() -> None:
+    assert len(cases("driver.py", "--images", "400", "--engine", "local")) == 8
+
+
 @pytest.mark.real
 @pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
 @pytest.mark.usefixtures("linked_cache")
@@ -97,6 +108,25 @@ def test_every_side_of_extraction_computes_the_same_features(few_photographs: Pa
 def test_any_number_of_images_at_once_gives_about_the_same_rows(few_photographs: Path) -> None:
     words = ("--case", "vgg16:64", "--sizes", "8", "40", "--images", "8", "--repeats", "1")
     assert len(cases("batch.py", few_photographs, *words)) == 2
+
+
+def test_a_table_takes_the_place_of_the_one_below_its_mark_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    harness = importlib.import_module("harness")
+    page = "above\n\n<!-- table: a -->\n\n| old |\n| old |\n\nbelow\n\n| other |\n"
+    new = harness.with_text(page, "<!-- table: a -->\n", "| new |")
+    assert new == "above\n\n<!-- table: a -->\n\n| new |\n\nbelow\n\n| other |\n"
+    assert harness.with_text(new, "<!-- table: a -->\n", "| new |") == new
+    assert harness.with_text("<!-- table: a -->\n", "<!-- table: a -->\n", "| new |").endswith("\n\n| new |\n")
+
+
+def test_what_many_images_need_is_told_of_every_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    needs = importlib.import_module("needs")
+    for lines in needs.TABLES.values():
+        head, _, *rows = lines()
+        assert len(rows) > 4
+        assert {line.count("|") for line in (head, *rows)} == {head.count("|")}
 
 
 def test_rows_that_are_swapped_or_stretched_are_not_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

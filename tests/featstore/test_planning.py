@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 import featstore
 from featstore import Store
+from featstore.errors import InputError
+from featstore.scale import Prices
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
@@ -98,6 +101,57 @@ def test_the_bytes_of_maps_are_unknown_until_one_is_stored(photos: Path, bases: 
     (photos / "train" / "cats" / "new.png").write_bytes(png(seed=77))
     [part] = featstore.plan(photos, pooling="map").specs
     assert part.bytes == 35 + 2 * 2 * 6 * 4
+
+
+def test_what_many_would_need_goes_by_what_these_are(tmp_path: Path, bases: Bases) -> None:
+    photos = class_folders(tmp_path / "many", count=22)
+    found = featstore.plan(photos, pooling="map", scale=10**6).scale
+    assert found is not None
+    images = featstore.open_dataset(photos)
+    files = [photos / path for path in images.paths]
+    assert found.like.count == len(images)
+    assert found.like.name_bytes * len(images) == pytest.approx(sum(map(len, images.paths)))
+    assert found.like.file_bytes * len(images) == pytest.approx(sum(file.stat().st_size for file in files))
+    assert found.like.list_seconds > 0
+    assert found.like.read_seconds is not None, "all of them were read"
+    [spec] = found.specs
+    assert (spec.rows, spec.features.channels, spec.features.area, spec.asked) == (10**6, 6, None, None)
+    assert spec.features.basis == "a rough guess before the first run"
+
+
+def test_once_extracted_the_rate_is_measured_and_a_map_has_a_size(tmp_path: Path, bases: Bases) -> None:
+    photos = class_folders(tmp_path / "many", count=22)
+    run = featstore.extract(photos, pooling="map", precision="float32").report.specs[0]
+    found = featstore.plan(photos, pooling="avg", dtype="float16", precision="float32", scale=1000).scale
+    assert found is not None
+    [spec] = found.specs
+    assert spec.features.area == 4
+    assert spec.features.images_per_second == pytest.approx(run.images_per_second)
+    assert spec.features.basis == "measured in an earlier run"
+    assert spec.asked is not None
+    assert spec.asked.bytes == 1000 * (35 + 6 * 2)
+    assert {form.row_bytes for form in spec.forms} == {35 + n * size for n in (6, 24) for size in (2, 4)}
+
+
+def test_of_files_that_are_known_none_is_read_and_no_reading_is_measured(photos: Path, bases: Bases) -> None:
+    time.sleep(2.1)
+    featstore.extract(photos)
+    known, read = (featstore.plan(photos, scale=100, rehash=rehash).scale for rehash in (False, True))
+    assert known is not None
+    assert read is not None
+    assert known.read_seconds is None
+    assert read.read_seconds is not None
+
+
+def test_views_of_training_images_are_counted_among_the_rows(photos: Path, bases: Bases) -> None:
+    found = featstore.plan(photos, views=3, scale=3000).scale
+    assert found is not None
+    assert [spec.rows for spec in found.specs] == [3000, 2000]  # a third of the images is to train on
+
+
+def test_prices_without_a_number_of_images_are_refused(photos: Path) -> None:
+    with pytest.raises(InputError, match="prices are of what very many images need"):
+        featstore.plan(photos, prices=Prices(per_hour=1.0))
 
 
 def test_the_plan_is_what_extract_then_does(photos: Path, bases: Bases) -> None:

@@ -274,7 +274,7 @@ class TestStatCache:
         cache.save()
         (file,) = tmp_path.iterdir()
         for limit, known in ((file.stat().st_size, DIGEST), (file.stat().st_size - 1, None)):
-            monkeypatch.setattr(module, "_MAX_BYTES", limit)
+            monkeypatch.setattr(module, "MAX_CACHE_BYTES", limit)
             assert StatCache.load(tmp_path, "/data").get("a", OLD) == known
 
     def test_a_place_that_cannot_be_written_is_no_error(self, tmp_path: Path) -> None:

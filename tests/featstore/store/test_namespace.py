@@ -215,6 +215,16 @@ def test_files_are_read_once_in_a_process(
     assert store.namespace(spec).snapshot(read_data=False).rows == 8
 
 
+def test_a_segment_that_is_gone_is_let_go_of(
+    namespace: Namespace, segment_path: Path, make_rows: Any, write: Any
+) -> None:
+    write(namespace, make_rows(3, seed=9))
+    assert namespace.snapshot().rows == 11
+    segment_path.unlink()
+    assert namespace.snapshot().rows == 3
+    assert [path.exists() for path in namespace._opened] == [True], "keys of rows that are gone are in memory"
+
+
 def test_a_file_that_changed_is_checked_again(namespace: Namespace, segment_path: Path) -> None:
     assert namespace.snapshot().damaged == ()
     content = segment_path.read_bytes()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from featstore.errors import DamageError, InputError
 from featstore.spec import Spec
 from featstore.store import Namespace, Snapshot
+from featstore.store import snapshot as snapshot_module
 from featstore.store.segment import Segment
 
 SPEC = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
@@ -134,6 +135,18 @@ def test_an_array_that_does_not_fit_is_refused(namespace: Namespace, make_rows: 
 def test_what_is_no_digest_is_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match="no digests"):
         Snapshot(SPEC, [], []).lookup(wrong)
+
+
+def test_more_rows_than_are_looked_up_at_a_time_are_found(
+    namespace: Namespace, make_rows: Any, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(8, rejects=[5])
+    write(namespace, rows)
+    asked = np.concatenate([rows.digests[::-1], make_rows(3, seed=99).digests, rows.digests[:2]])
+    expected = [0, 0, rows.status[5], 0, 0, 0, 0, 0, -1, -1, -1, 0, 0]
+    for at_once in (1, 3, 13, 100):
+        monkeypatch.setattr(snapshot_module, "_AT_ONCE", at_once)
+        assert namespace.snapshot().lookup(asked).tolist() == expected
 
 
 def test_views_are_rows_of_their_own(namespace: Namespace) -> None:
