@@ -147,6 +147,7 @@ def test_the_resnet_stack_runs_with_any_weights(recipes: ModuleType, tmp_path: P
 
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_kaggles_recipe_submits_a_line_for_every_image_of_the_contest(few_photographs: Path, tmp_path: Path) -> None:
     data = tmp_path / "kaggle"
     for folder in ("train", "test1"):

@@ -79,12 +79,14 @@ def test_the_service_answers_known_and_new_pictures(few_photographs: Path) -> No
 
 
 @pytest.mark.real
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_all_decoders_see_about_the_same(few_photographs: Path) -> None:
     assert len(cases("decode.py", few_photographs, "--repeats", "1")) >= 4
 
 
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_every_side_of_extraction_computes_the_same_features(few_photographs: Path) -> None:
     rows = run("extract.py", few_photographs, "--case", "vgg16:150", "--images", "8", "--repeats", "1")["rows"]
     found = [row["case"] for row in rows]
@@ -141,6 +143,7 @@ def test_rows_that_are_swapped_or_stretched_are_not_the_same(monkeypatch: pytest
 
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_backbones_have_a_row_each_and_only_the_best_is_tested(few_photographs: Path) -> None:
     words = ("--backbone", "vgg16:64", "--backbone", "vgg16:96", "--backbone", "nobody", "--heads", "logreg")
     first, second, unknown = run("backbones.py", few_photographs, *words)["rows"]

@@ -102,6 +102,7 @@ def test_the_rows_of_tensorflow_are_those_of_one_process_to_the_bit_where_the_ba
     assert one.tobytes() == two.tobytes()
 
 
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_a_report_is_that_of_one_process_and_a_zip_is_read_by_all(photos: Path, tmp_path: Path, doing: Doing) -> None:
     doing(device_work.stubbed)
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)

@@ -11,6 +11,7 @@ from featstore.errors import InputError
 from featstore.runtime import BATCH_SIZE, GraphSpec, open_runtime
 from featstore.weights import Base, read_tensors, resolve
 from featstore.weights.keras_io import architecture, import_keras, set_tensors
+from tests.reliability.campaign import FULL
 
 RUNTIMES = ["openvino", "tensorflow"]
 
@@ -97,7 +98,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"] if FULL else ["bilinear"])
 @pytest.mark.parametrize(
     ("name", "weights"), [("vgg16", "imagenet"), ("xception", "imagenet"), ("resnet50", "random:0")]
 )

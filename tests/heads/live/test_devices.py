@@ -26,6 +26,7 @@ def _run(*words: object) -> None:
     assert "INFO" not in done.stderr
 
 
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_two_devices_share_every_batch_and_learn_what_one_learns(tmp_path: Path) -> None:
     _run("small", tmp_path)
 
