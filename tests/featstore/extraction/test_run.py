@@ -231,7 +231,7 @@ def test_a_slow_base_commits_after_every_batch(tmp_path: Path, bases: Bases, mon
     photos = class_folders(tmp_path / "many", count=14)
     monkeypatch.setattr(lane_module, "SECONDS_PER_COMMIT", 0)
     report = featstore.extract(photos).report
-    assert len(list((report.store / "ns").rglob("*.h5"))) == 3
+    assert len(list((Path(report.store) / "ns").rglob("*.h5"))) == 3
 
 
 def test_a_base_that_cannot_be_opened_leaves_no_namespace_behind(
@@ -288,7 +288,7 @@ def test_what_comes_before_the_run_is_a_stage_of_it(
 
 def test_damaged_segments_are_set_aside_by_a_run_that_computes_nothing(photos: Path, bases: Bases) -> None:
     done = featstore.extract(photos)
-    folder = done.report.store / "ns" / done.report.specs[0].fingerprint / "seg"
+    folder = Path(done.report.store) / "ns" / done.report.specs[0].fingerprint / "seg"
     (folder / f"{'0' * 64}.h5").write_bytes(b"nothing that anybody needs")
     again = featstore.extract(photos)
     assert (again.report.specs[0].computed, again.report.quarantined) == (0, 1)
@@ -298,7 +298,7 @@ def test_damaged_segments_are_set_aside_by_a_run_that_computes_nothing(photos: P
 def test_damaged_segments_are_set_aside_and_only_their_rows_computed_again(photos: Path, bases: Bases) -> None:
     done = featstore.extract(photos)
     before = featstore.load_table(photos)
-    [segment] = (done.report.store / "ns").rglob("*.h5")
+    [segment] = (Path(done.report.store) / "ns").rglob("*.h5")
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 0xFF
     segment.write_bytes(data)
@@ -306,7 +306,7 @@ def test_damaged_segments_are_set_aside_and_only_their_rows_computed_again(photo
     again = featstore.extract(photos)
     assert counts(again) == (0, ROWS + 1, 0)
     assert again.report.quarantined == 1
-    assert len(list((done.report.store / "ns").rglob("quarantine/*.h5"))) == 1
+    assert len(list((Path(done.report.store) / "ns").rglob("quarantine/*.h5"))) == 1
     np.testing.assert_array_equal(featstore.load_table(photos).X[: len(before)].shape, before.X.shape)
 
 
