@@ -243,7 +243,7 @@ def test_plan_tells_new_images_from_copies_and_writes_no_row(photos: Path, bases
         [spec] = good("plan", photos, "--json").json["specs"]
         assert spec["misses"] == {"new image": 1, "copy of another new image": 1}
         assert (spec["hits"], spec["to_compute"]) == (ROWS, 1)
-    assert segments(default_store()) == 1
+    assert segments(Path(default_store())) == 1
 
 
 def test_train_prints_what_the_documentation_says(photos: Path, tmp_path: Path, bases: Bases) -> None:
@@ -436,7 +436,7 @@ def test_store_ls_prints_what_the_documentation_says(photos: Path, bases: Bases)
 
 
 def damage_a_segment() -> Path:
-    [segment] = default_store().glob("ns/*/seg/*.h5")
+    [segment] = Path(default_store()).glob("ns/*/seg/*.h5")
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
@@ -445,7 +445,7 @@ def damage_a_segment() -> Path:
 
 def test_what_is_not_part_of_a_store_is_named_without_commanding_the_terminal(photos: Path, bases: Bases) -> None:
     good("extract", photos)
-    folder = next((default_store() / "ns").rglob("seg"))
+    folder = next((Path(default_store()) / "ns").rglob("seg"))
     (folder / "odd\n\x1b[31m").write_bytes(b"x")
     done = run("store", "verify")
     assert (done.code, "\x1b" in done.out) == (1, False)
@@ -579,7 +579,7 @@ def refused(code: int, *arguments: object, says: tuple[str, ...]) -> None:
 def no_store() -> Iterator[None]:
     """Nothing may have been written to the store when the test ends."""
     yield
-    assert not default_store().exists()
+    assert not Path(default_store()).exists()
 
 
 def empty(folder: Path) -> Path:

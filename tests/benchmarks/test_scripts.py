@@ -40,6 +40,7 @@ def test_the_store_gives_back_what_was_written() -> None:
     assert len(found) == 6
 
 
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
     found = cases("scale.py", "--rows", "400", "--images", "40", "--repeats", "1")
     assert [case.split()[0] for case in found] == ["opening", "planning", "reading", "peak"]

@@ -139,6 +139,7 @@ def test_rejects_are_tried_again_only_if_asked(cluster: str, photos: Path, tmp_p
     assert counts(again) == [(72, 1, 1)]
 
 
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_workers_that_are_killed_while_they_compute_cost_no_row(cluster: str, many: Path, tmp_path: Path) -> None:
     process = begun(many, tmp_path / "store", cluster)
     victims = actors()

@@ -6,10 +6,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.commands import finish, spawn, start
 from tests.pictures import class_folders
+from tests.reliability.campaign import FULL
 
 
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, shared_cache: Path) -> None:
     photos = class_folders(tmp_path / "photos")
     words = (

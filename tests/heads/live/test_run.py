@@ -23,6 +23,7 @@ from heads.live.plan import LiveOptions, LivePlan, LiveResult
 from heads.live.run import train_live
 from tests.commands import good, run
 from tests.pictures import class_folders, png
+from tests.reliability.campaign import FULL
 
 VGG = Request("vgg16", weights="random:0", image_size=32, precision="float32")
 FEW = {"epochs": 2, "tuning_epochs": 2, "hidden": (8,), "options": LiveOptions(batch_size=8)}
@@ -160,6 +161,7 @@ def test_images_without_finite_features_are_left_out_of_training_and_of_scores(
     assert found.held_out.n == len(found.paths) == len(found.answers) == 11
 
 
+@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
 def test_maps_larger_than_memory_stay_in_the_store_and_train_the_same(
     photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
