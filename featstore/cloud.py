@@ -24,9 +24,10 @@ from featstore.records import Stamp
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
-_OPTIONS: Mapping[str, Mapping[str, object]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 0}}}
+_S3: Mapping[str, object] = {
+    "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 0}}
 }
+_OPTIONS = {"s3": _S3, "s3a": _S3}
 """How long an answer is waited for (seconds) before s3fs asks again, which it does five times: by itself it would wait
 for half an hour.
 """
@@ -177,8 +178,8 @@ class Bucket:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    """A full disk, say: fsspec's own errors are OSErrors too, but have no number."""
-    return isinstance(error, OSError) and error.errno is not None and error.filename is not None
+    """A full disk, say: the errors of the libraries may be OSErrors, too, but name no file."""
+    return isinstance(error, OSError) and error.filename is not None
 
 
 def _line(error: Exception) -> str:

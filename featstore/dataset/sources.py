@@ -13,7 +13,6 @@ from typing import Protocol
 
 from featstore.cloud import Bucket
 from featstore.dataset.listing import list_zip
-from featstore.errors import ReadOnlyError
 from featstore.records import Reason, Rejected, Stamp
 from featstore.zips import refused_method
 
@@ -169,7 +168,9 @@ class BucketSource:
         return self._stamps.get(path) or self.bucket.stamp(path)
 
     def read(self, path: str, limit: int) -> bytes:
-        """The object's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE), or StorageError if nothing answers."""
+        """The object's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE), and what :meth:`Bucket.read` raises: keys
+        that have expired must not make rejects of all images.
+        """
         if path in self._stamps:
             _check_size(self._stamps[path].size, limit)
         data = self.first(path, limit + 1)
@@ -177,13 +178,11 @@ class BucketSource:
         return data
 
     def first(self, path: str, count: int) -> bytes:
-        """The first bytes; raises Rejected (UNREADABLE), or StorageError if nothing answers."""
+        """The first bytes; raises Rejected (UNREADABLE), and the rest as :meth:`read`."""
         try:
             return self.bucket.read(path, count)
         except FileNotFoundError as error:
             raise Rejected(Reason.UNREADABLE, "no such object") from error
-        except ReadOnlyError as error:
-            raise Rejected(Reason.UNREADABLE, error.what) from error
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ from featstore.whole import open_regular
 
 SEGMENT_ENDING = ".h5"
 
-_LEFTOVER_SECONDS = 24 * 3600
+LEFTOVER_SECONDS = 24 * 3600
 _TRIED_AGAIN = {errno.EIO, errno.ENOENT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
@@ -129,7 +129,7 @@ def leftovers(folder: Path, named: Callable[[str], bool] = lambda _: True) -> li
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             with suppress(OSError):
-                old = entry.is_file(follow_symlinks=False) and _age(entry) > _LEFTOVER_SECONDS
+                old = entry.is_file(follow_symlinks=False) and _age(entry) > LEFTOVER_SECONDS
                 if old and named(entry.name):
                     found.append(Path(entry.path))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -113,10 +114,11 @@ class Mirror(Place):
         """What is listed there is durable."""
 
     def probe(self) -> None:
-        """See :meth:`Place.probe`."""
-        name = f"tmp/probe-{secrets.token_hex(8)}"
-        self.bucket.replace(name, bytes(1))
-        self.bucket.remove(name)
+        """See :meth:`Place.probe`; and clear away the tokens that killed runs left there."""
+        self.bucket.replace("tmp/probe", bytes(1))
+        for name, stamp in self.bucket.folder("tmp").items():
+            if name == "probe" or (stamp and time.time() - stamp.mtime_ns / 1e9 > commit.LEFTOVER_SECONDS):
+                self.bucket.remove(f"tmp/{name}")
         super().probe()
 
     def holds(self, target: Path, text: str) -> bool:

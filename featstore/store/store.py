@@ -143,9 +143,10 @@ class Store:
 
     def read_spec(self, fingerprint: str) -> Spec | None:
         """The spec that the namespace ``fingerprint`` says it has; None if it says none that gives this fingerprint."""
+        file = self.path / "ns" / fingerprint / "spec.json"
+        self.place.fetch([file])
         try:
-            self.place.fetch([self.path / "ns" / fingerprint / "spec.json"])
-            text = read_small(self.path / "ns" / fingerprint / "spec.json", _MAX_SPEC_BYTES)
+            text = read_small(file, _MAX_SPEC_BYTES)
             spec = Spec.from_json(text.decode("ascii"))
         except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None

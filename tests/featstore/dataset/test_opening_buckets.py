@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featstore import cloud
 from featstore.dataset import open_dataset
-from featstore.errors import InputError, StorageError
+from featstore.errors import InputError, ReadOnlyError, StorageError
 from featstore.records import Reason, Rejected
 from featstore.scan import digest_all, lost_caches
 from tests.buckets import connected, go_by
@@ -73,6 +74,10 @@ def test_an_object_that_changes_is_read_again_and_others_are_not(photos: str, tm
     assert lost_caches(folder) == []
 
 
+def expired(*_: object, **__: object) -> None:
+    raise PermissionError("the keys have expired")
+
+
 def test_what_is_gone_is_a_reject_and_who_does_not_answer_an_error(
     photos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +89,10 @@ def test_what_is_gone_is_a_reject_and_who_does_not_answer_an_error(
     with pytest.raises(Rejected) as rejected:
         found.source.read(found.paths[1], 10)
     assert rejected.value.reason is Reason.FILE_TOO_LARGE
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud._connected(photos)[0], "cat_file", expired)
+        with pytest.raises(ReadOnlyError, match="the keys have expired"):
+            found.source.read(found.paths[1], 10**6)
     go_by(monkeypatch, 1)
     with pytest.raises(StorageError):
         found.source.read(found.paths[1], 10**6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,3 +232,16 @@ def test_others_rows_are_noticed_by_who_looks_often(
     assert namespace.state() == before
     write(elsewhere().namespace(spec), make_rows(2, seed=5))
     assert namespace.state() != before
+
+
+def test_what_killed_runs_left_there_goes_with_the_next_writer_a_day_later(
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create()
+    store.place.leave_token("run-killed")
+    store.place.probe()
+    assert store.place.has_token("run-killed")
+    now = time.time()
+    monkeypatch.setattr("featstore.store.mirror.time.time", lambda: now + 24 * 3600 + 5)
+    store.place.probe()
+    assert not [name for name in names(url) if name.startswith("tmp/")]
