@@ -48,7 +48,8 @@ def examine(store: Store) -> Examination:
         "weights here": ", ".join(weights) or "none yet",
         "weights cache": str(cache_folder() / "weights"),
         "network": "forbidden by $FEATSTORE_OFFLINE" if is_offline() else "allowed for weights",
-        "store": f"{store.location} ({'there' if store.exists else 'not made yet'}), {free / 2**30:.1f} GiB free",
+        "store": f"{store.location} ({'there' if store.exists else 'not made yet'}), {free / 2**30:.1f} GiB free"
+        + ("" if store.location == str(store.path) else f" here, for copies in {store.path}"),
     }
     return Examination(facts, tuple(_advice(about, runtime, free, bool(weights))))
 
