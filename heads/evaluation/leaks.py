@@ -28,6 +28,12 @@ nearest reach 0.69 (VGG16) and 0.87 (Xception); copies of lower JPEG quality or 
 mirrored, cropped (8 %) and brighter ones as well.
 """
 
+_EQUAL = 1e-5
+"""Cosines that differ by less are equal: a row's product has other last bits at another place of a matrix.
+
+Of equally similar images the first one is named, and of splits the earlier.
+"""
+
 _CHUNK_NUMBERS = 2**24
 """Features held at a time: bounds the memory of the search, and of tables that stay in the store."""
 
@@ -70,7 +76,7 @@ def find_leaks(tables: Mapping[str, Table], threshold: float = THRESHOLD) -> tup
         for earlier in present[:place]:
             for leak in _between(earlier, tables[earlier], split, tables[split], mean, scale, threshold):
                 known = found.get(leak.path)
-                if known is None or (leak.exact, leak.cosine) > (known.exact, known.cosine):
+                if known is None or (leak.exact, leak.cosine) > (known.exact, known.cosine + _EQUAL):
                     found[leak.path] = leak
         leaks += [found[path] for path in tables[split].paths if path in found]
     return tuple(leaks)
@@ -99,9 +105,9 @@ def _nearest(train: Any, X: Any, mean: _Wide, scale: _Wide) -> tuple[npt.NDArray
         directions = _directions(train[known], mean, scale)
         for asked in _parts(X):
             cosines = _directions(X[asked], mean, scale) @ directions.T
-            places = cosines.argmax(axis=1)
-            found = cosines[np.arange(len(places)), places]
-            better = found > best[asked]
+            found = cosines.max(axis=1)
+            places = (cosines >= found[:, None] - _EQUAL).argmax(axis=1)  # the first one
+            better = found > best[asked] + _EQUAL
             nearest[asked] = np.where(better, known.start + places, nearest[asked])
             best[asked] = np.where(better, found, best[asked])
     return nearest, best
