@@ -88,7 +88,7 @@ def test_readers_see_right_rows_while_others_write_compact_and_collect(
         assert repeat < amount(5, 20), f"nothing was joined, or nothing collected, amid writing: {joined}, {dropped}"
         repeat += 1
         store = tmp_path / f"store-{repeat}"
-        env = {"ROWS": 8, "BASE_SECONDS": amount(2, 3) / 10}
+        env = {"ROWS": 8, "BASE_SECONDS": amount(2, 3) / 10 * repeat}  # longer each time
         with ExitStack() as stack:
             writers = [start_program("extract", part, *SMALL, "--store", store, env=env) for part in (data, unwanted)]
             for process in writers:
