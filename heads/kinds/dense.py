@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
-from heads.kinds.head import Arrays, Features, Logits, in_blocks
+from heads.kinds.head import Arrays, Features, Logits, in_blocks, product
 
 _MOST_LAYERS = 100
 
@@ -60,13 +60,12 @@ class DenseHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
-        layers = [(w.astype(np.float64), b) for w, b in zip(self.weights, self.biases, strict=True)]
+        *hidden, last = zip(map(product, self.weights), self.biases, strict=True)
 
-        def of_rows(rows: Features) -> Logits:
-            values = rows.astype(np.float64)
-            for weights, bias in layers[:-1]:
-                values = np.maximum(values @ weights + bias, 0.0)
-            return values @ layers[-1][0] + layers[-1][1]
+        def of_rows(rows: npt.NDArray[np.floating]) -> Logits:
+            for products, bias in hidden:
+                rows = np.maximum(products(rows) + bias, 0.0)
+            return last[0](rows) + last[1]
 
         return in_blocks(of_rows, X, self)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from heads.kinds.head import Features
+from heads.kinds.head import Features, product
 
 _Floats = npt.NDArray[np.float64]
 
@@ -16,15 +16,13 @@ def squared_distances(rows: npt.NDArray[np.float32], mean: _Floats, scale: _Floa
     """A function from features (n, D) to their squared Euclidean distances (n, N), float64, from ``rows``.
 
     rows : float32 (N, D), standardised by ``mean`` and ``scale`` (D,), as the features will be.
-
-    Products are of float64: in float32 some libraries round a row otherwise in another place of the same block.
     """
     remembered = rows.astype(np.float64)
-    norms = np.einsum("ij,ij->i", remembered, remembered)
+    products, norms = product(remembered.T), np.einsum("ij,ij->i", remembered, remembered)
 
     def of(X: Features) -> _Floats:
         asked = ((X - mean) / scale).astype(np.float32).astype(np.float64)
         own = np.einsum("ij,ij->i", asked, asked)
-        return np.asarray(np.maximum(own[:, None] - 2 * (asked @ remembered.T) + norms, 0.0))
+        return np.asarray(np.maximum(own[:, None] - 2 * products(asked) + norms, 0.0))
 
     return of

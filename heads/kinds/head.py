@@ -33,6 +33,9 @@ Params = Mapping[str, Any]
 BLOCK = 64
 """Rows of every product of matrices that leads to a logit."""
 
+_COLUMNS = 16
+"""What their number of columns is a multiple of."""
+
 READ_NUMBERS = 2**24
 """Features read at a time from a table that stays in the store: 64 MiB."""
 
@@ -91,6 +94,19 @@ def in_blocks(
             found[start : start + count] = logits(part)[:count]
         out[rows] = found
     return out
+
+
+def product(matrix: npt.NDArray[np.floating]) -> Callable[[npt.NDArray[np.floating]], npt.NDArray[np.float64]]:
+    """A function from rows (n, D) to rows · ``matrix`` (D, K), float64 (n, K), that rounds every row of a block alike.
+
+    So that a row's place in a block does not matter either, products are of float64 and have columns of zeros up to a
+    multiple of 16: OpenBLAS (0.3.31) rounds in float32, and in columns that are left over, some rows otherwise than
+    others, by the kind of CPU.
+    """
+    depth, count = matrix.shape
+    wide = np.zeros((depth, -(-count // _COLUMNS) * _COLUMNS))
+    wide[:, :count] = matrix
+    return lambda rows: (rows.astype(np.float64) @ wide)[:, :count]
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 from heads.kinds.distances import squared_distances
-from heads.kinds.head import Arrays, Features, Logits, Params, in_blocks
+from heads.kinds.head import Arrays, Features, Logits, Params, in_blocks, product
 from heads.kinds.problem import Fit, Problem
 
 _Floats = npt.NDArray[np.float64]
@@ -67,9 +67,10 @@ class KernelHead:
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
         distances = squared_distances(self.rows, self.mean, self.scale)
+        products = product(self.coefficients.T)
 
         def of_rows(rows: Features) -> Logits:
-            return np.asarray(np.exp(-self.gamma * distances(rows)) @ self.coefficients.T + self.bias)
+            return products(np.exp(-self.gamma * distances(rows))) + self.bias
 
         return in_blocks(of_rows, X, self)
 

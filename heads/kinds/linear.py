@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.errors import InputError
-from heads.kinds.head import Arrays, Features, Logits, in_blocks
+from heads.kinds.head import Arrays, Features, Logits, in_blocks, product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,4 +69,5 @@ class LinearHead:
 
     def logits(self, X: Features) -> Logits:
         """float64 (N, K) for features (N, D); raises InputError if D is not the head's."""
-        return in_blocks(lambda rows: rows.astype(np.float64) @ self.weights.T + self.bias, X, self)
+        products = product(self.weights.T)
+        return in_blocks(lambda rows: products(rows) + self.bias, X, self)

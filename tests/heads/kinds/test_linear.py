@@ -41,7 +41,7 @@ def test_a_decision_of_exactly_zero_is_the_first_class_as_in_scikit_learn() -> N
     assert head.logits(np.zeros((1, 1), np.float32)).argmax(axis=1).tolist() == [0]
 
 
-@pytest.mark.parametrize("classes", [2, 3, 37])
+@pytest.mark.parametrize("classes", [2, 3, 37, 150])
 @pytest.mark.parametrize("width", [512, 2048, 2560])
 def test_a_rows_logits_do_not_depend_on_its_company_to_the_last_bit(width: int, classes: int) -> None:
     random = np.random.default_rng(width)
