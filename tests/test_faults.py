@@ -27,6 +27,7 @@ from featstore.scan import StatCache
 from featstore.spec import Spec
 from tests.commands import Done, finish, good, run, segments, spawn, start, wait_for
 from tests.pictures import class_folders, png
+from tests.reliability.campaign import takes_long
 from tests.stubs import Bases
 
 SPEC = ("--weights", "random:0", "--image-size", "32", "--precision", "float32")
@@ -92,6 +93,7 @@ def assert_whole(photos: Path, store: Path, expected: dict[str, Table]) -> None:
 # ---- kill and interrupt ----------------------------------------------------------------------------------------------
 
 
+@takes_long
 def test_killed_again_and_again_a_run_ends_with_the_same_table(
     photos: Path, tmp_path: Path, reference: dict[str, Table]
 ) -> None:

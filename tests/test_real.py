@@ -23,7 +23,7 @@ from featstore.weights import read_tensors, resolve
 from featstore.weights.keras_io import import_keras
 from heads.bundles.bundle import read_bundle
 from tests.commands import Done, good, spawn
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import FULL, takes_long
 
 pytestmark = pytest.mark.real
 
@@ -85,7 +85,7 @@ def plain_keras(name: str, weights: str, files: list[Path], size: int, interpola
     return np.asarray(keras.layers.GlobalAveragePooling2D()(maps))
 
 
-@pytest.mark.parametrize("resize", ["nearest", "bilinear"])
+@pytest.mark.parametrize("resize", ["nearest", "bilinear"] if FULL else ["bilinear"])
 @pytest.mark.parametrize(
     ("name", "weights"), [("vgg16", "imagenet"), ("xception", "imagenet"), ("resnet50", "random:0")]
 )
@@ -306,7 +306,7 @@ def test_predict_computes_for_an_unknown_store_the_very_same_rows(
     ]
 
 
-@pytest.mark.skipif(not FULL, reason="over a minute of forward passes; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_the_tutorials_network_does_as_the_tutorials_say_and_logistic_regression_better(
     photographs: Path, cached: Cached, tmp_path: Path
 ) -> None:

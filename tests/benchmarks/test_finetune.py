@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="a minute of training; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("linked_cache")
 def test_both_sides_have_the_same_losses(few_photographs: Path) -> None:
     done = subprocess.run(

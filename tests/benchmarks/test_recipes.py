@@ -20,7 +20,7 @@ from featstore import Store, open_dataset
 from featstore.scan import digest_all
 from tests.conftest import ROOT
 from tests.pictures import class_folders, png
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 SCRIPT = ROOT / "benchmarks" / "recipes.py"
 
@@ -119,7 +119,7 @@ def _run(data: Path, out: Path, *more: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("linked_cache")
 def test_chollets_recipe_runs_on_photographs(few_photographs: Path, tmp_path: Path) -> None:
     cached, frozen, tuned = _run(few_photographs, tmp_path / "out", "--recipe", "chollet-vgg16", "--epoch-scale", "0")
@@ -130,7 +130,7 @@ def test_chollets_recipe_runs_on_photographs(few_photographs: Path, tmp_path: Pa
     assert (cached["train_images"], cached["validation_images"]) == (32, 16)
 
 
-@pytest.mark.skipif(not FULL, reason="over a minute of converting ResNet50; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("own_cache")
 def test_the_resnet_stack_runs_with_any_weights(recipes: ModuleType, tmp_path: Path) -> None:
     place = recipes.Place(
@@ -147,7 +147,7 @@ def test_the_resnet_stack_runs_with_any_weights(recipes: ModuleType, tmp_path: P
 
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_kaggles_recipe_submits_a_line_for_every_image_of_the_contest(few_photographs: Path, tmp_path: Path) -> None:
     data = tmp_path / "kaggle"
     for folder in ("train", "test1"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 
 def run(script: str, *words: object) -> dict[str, Any]:
@@ -40,39 +40,39 @@ def test_the_store_gives_back_what_was_written() -> None:
     assert len(found) == 6
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_scale_finds_and_reads_every_row_and_extracts_every_image() -> None:
     found = cases("scale.py", "--rows", "400", "--images", "40", "--repeats", "1")
     assert [case.split()[0] for case in found] == ["opening", "planning", "reading", "peak"]
 
 
-@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_a_large_store_is_found_whole_before_and_after_a_compaction() -> None:
     found = cases("simulate.py", "--rows", "20000")
     assert len(found) == 10
 
 
-@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_the_driver_lists_and_extracts_every_image_within_its_memory() -> None:
     assert len(cases("driver.py", "--images", "400", "--engine", "local")) == 8
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("linked_cache")
 def test_a_second_extraction_finds_all_there(few_photographs: Path) -> None:
     assert len(cases("warm.py", few_photographs, "--files", "300", "--others", "300", "--repeats", "1")) == 5
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="a minute or more; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("linked_cache")
 def test_a_base_computes_the_same_whether_its_graph_was_there_or_not_and_as_keras(few_photographs: Path) -> None:
     assert len(cases("startup.py", few_photographs, "--backbone", "vgg16", "--repeats", "1")) == 2
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("linked_cache")
 def test_the_service_answers_known_and_new_pictures(few_photographs: Path) -> None:
     words = ("--images", "4", "--seconds", "0.2", "--repeats", "1")
@@ -80,14 +80,14 @@ def test_the_service_answers_known_and_new_pictures(few_photographs: Path) -> No
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_all_decoders_see_about_the_same(few_photographs: Path) -> None:
     assert len(cases("decode.py", few_photographs, "--repeats", "1")) >= 4
 
 
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_every_side_of_extraction_computes_the_same_features(few_photographs: Path) -> None:
     rows = run("extract.py", few_photographs, "--case", "vgg16:150", "--images", "8", "--repeats", "1")["rows"]
     found = [row["case"] for row in rows]
@@ -106,7 +106,7 @@ def test_every_side_of_extraction_computes_the_same_features(few_photographs: Pa
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.usefixtures("linked_cache")
 def test_any_number_of_images_at_once_gives_about_the_same_rows(few_photographs: Path) -> None:
     words = ("--case", "vgg16:64", "--sizes", "8", "40", "--images", "8", "--repeats", "1")
@@ -144,7 +144,7 @@ def test_rows_that_are_swapped_or_stretched_are_not_the_same(monkeypatch: pytest
 
 @pytest.mark.real
 @pytest.mark.usefixtures("linked_cache")
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_backbones_have_a_row_each_and_only_the_best_is_tested(few_photographs: Path) -> None:
     words = ("--backbone", "vgg16:64", "--backbone", "vgg16:96", "--backbone", "nobody", "--heads", "logreg")
     first, second, unknown = run("backbones.py", few_photographs, *words)["rows"]

@@ -28,6 +28,9 @@ from tests.commands import ROOT
 FULL = os.environ.get("FEATSTORE_RELIABILITY") == "full"
 """Whether the whole campaign was asked for."""
 
+takes_long = pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+"""Marks a test of which others, that run every time, show most."""
+
 
 def amount(quick: int, full: int) -> int:
     """How many to try."""

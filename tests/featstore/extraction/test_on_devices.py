@@ -28,13 +28,13 @@ from tests.commands import run
 from tests.featstore.extraction import device_work
 from tests.featstore.extraction.works import work_on
 from tests.pictures import class_folders
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 from tests.stubs import Bases
 
 SMALL = Request("mobilenetv2", weights="random:7", image_size=32)
 TWO = ("gpu:0", "gpu:1")
 
-_IN_FULL = pytest.mark.skipif(not FULL, reason="new processes take seconds; FEATSTORE_RELIABILITY=full runs it")
+_IN_FULL = takes_long
 
 Doing = Callable[[Callable[[Connection], None]], None]
 
@@ -102,7 +102,7 @@ def test_the_rows_of_tensorflow_are_those_of_one_process_to_the_bit_where_the_ba
     assert one.tobytes() == two.tobytes()
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_a_report_is_that_of_one_process_and_a_zip_is_read_by_all(photos: Path, tmp_path: Path, doing: Doing) -> None:
     doing(device_work.stubbed)
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)

@@ -26,13 +26,13 @@ from featstore.store import verify
 from tests.commands import finish, run, segments, start
 from tests.featstore.extraction.works import work_on
 from tests.pictures import class_folders, png
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 from tests.stubs import Bases
 from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
-_IN_FULL = pytest.mark.skipif(not FULL, reason="a cluster takes long; FEATSTORE_RELIABILITY=full runs it")
+_IN_FULL = takes_long
 
 SMALL = Request("mobilenetv2", weights="random:7", image_size=32)
 LARGER = replace(SMALL, image_size=128)
@@ -139,7 +139,7 @@ def test_rejects_are_tried_again_only_if_asked(cluster: str, photos: Path, tmp_p
     assert counts(again) == [(72, 1, 1)]
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_workers_that_are_killed_while_they_compute_cost_no_row(cluster: str, many: Path, tmp_path: Path) -> None:
     process = begun(many, tmp_path / "store", cluster)
     victims = actors()

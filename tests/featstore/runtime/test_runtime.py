@@ -11,7 +11,7 @@ from featstore.errors import InputError
 from featstore.runtime import BATCH_SIZE, GraphSpec, open_runtime
 from featstore.weights import Base, read_tensors, resolve
 from featstore.weights.keras_io import architecture, import_keras, set_tensors
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import FULL, takes_long
 
 RUNTIMES = ["openvino", "tensorflow"]
 
@@ -100,7 +100,8 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.real
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"] if FULL else ["bilinear"])
 @pytest.mark.parametrize(
-    ("name", "weights"), [("vgg16", "imagenet"), ("xception", "imagenet"), ("resnet50", "random:0")]
+    ("name", "weights"),
+    [("vgg16", "imagenet"), ("xception", "imagenet"), pytest.param("resnet50", "random:0", marks=takes_long)],
 )
 def test_golden_features_equal_plain_keras(name: str, weights: str, interpolation: str, photographs: Path) -> None:
     """Keras's own way (load_img, preprocess_input, model(x, training=False), pooling) on real photographs."""

@@ -16,7 +16,7 @@ from featstore.weights import list_weights, published
 from featstore.weights.base import tensor_digest
 from featstore.weights.full import full_model, with_top
 from featstore.weights.keras_io import import_keras
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 MOBILE = find("mobilenet")
 
@@ -139,7 +139,7 @@ def test_no_package_is_taken_for_the_whole_network(monkeypatch: pytest.MonkeyPat
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_an_efficientnet_saved_from_kerass_imagenet_model_sees_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

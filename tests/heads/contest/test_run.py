@@ -20,7 +20,7 @@ from heads.contest.run import compare_ways
 from heads.contest.standing import Standing
 from heads.live.plan import LivePlan
 from tests.pictures import class_folders, png
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 from tests.stubs import Bases
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -74,7 +74,7 @@ def test_a_budget_that_is_used_up_leaves_networks_out(photos: Path, tmp_path: Pa
     assert any(note.startswith("left out for want of time: network (it would get") for note in found.notes)
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_a_class_that_only_validation_has_does_not_mix_up_the_images(
     photos: Path, tmp_path: Path, few_ways: None
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_way_whose_process_is_killed_is_left_out_and_the_others_go_on(
     assert any("network: its process was ended from outside" in note for note in found.notes)
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_a_dataset_without_test_images_has_no_test_score_and_no_note_of_one(tmp_path: Path, few_ways: None) -> None:
     found = compared(class_folders(tmp_path / "p", splits=("train", "validation")), tmp_path)
     assert [line.test for line in found.lines] == [None, None]

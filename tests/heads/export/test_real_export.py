@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands import good
+from tests.reliability.campaign import takes_long
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
@@ -36,7 +37,9 @@ def real_bundle(some_photographs: Path, tmp_path_factory: pytest.TempPathFactory
     return Path(result["bundle"])
 
 
-@pytest.mark.parametrize("to", ["pets.keras", "pets.onnx", "pets.xml", "pets"])
+@pytest.mark.parametrize(
+    "to", [*(pytest.param(to, marks=takes_long) for to in ("pets.keras", "pets")), "pets.onnx", "pets.xml"]
+)
 def test_a_vgg16_head_predicts_the_same_as_a_file_of_any_kind(
     to: str, real_bundle: Path, some_photographs: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from heads.live import run as run_module
 from heads.live.plan import LiveOptions, LivePlan
 from tests.commands import ROOT, run
 from tests.pictures import class_folders
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 
 def _run(*words: object) -> None:
@@ -26,12 +26,12 @@ def _run(*words: object) -> None:
     assert "INFO" not in done.stderr
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_two_devices_share_every_batch_and_learn_what_one_learns(tmp_path: Path) -> None:
     _run("small", tmp_path)
 
 
-@pytest.mark.skipif(not FULL, reason="it takes a minute; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 @pytest.mark.parametrize("what", ["stopped", "whole"])
 def test_a_checkpoint_and_a_whole_live_run_are_those_of_one_device(what: str, tmp_path: Path) -> None:
     _run(what, tmp_path)

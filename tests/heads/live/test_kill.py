@@ -6,14 +6,12 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.commands import finish, spawn, start
 from tests.pictures import class_folders
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, shared_cache: Path) -> None:
     photos = class_folders(tmp_path / "photos")
     words = (

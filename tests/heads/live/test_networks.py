@@ -9,6 +9,7 @@ from featstore.backbone import GraphSpec
 from featstore.errors import InputError
 from featstore.weights import resolve
 from heads.live.networks import HeadSpec, Network, counts, on_base, scratch, tail, unfreeze
+from tests.reliability.campaign import takes_long
 
 
 def graph(name: str = "vgg16", size: int = 32) -> GraphSpec:
@@ -83,7 +84,7 @@ def test_a_place_that_several_paths_lead_to_cannot_be_cut(vgg16: Network) -> Non
         tail(network, "block13_sepconv2")
 
 
-@pytest.mark.parametrize(("name", "size"), [("mobilenetv2", 32), ("efficientnetb0", 32)])
+@pytest.mark.parametrize(("name", "size"), [("mobilenetv2", 32), pytest.param("efficientnetb0", 32, marks=takes_long)])
 def test_a_base_computes_as_in_inference_even_where_all_of_it_is_trained(name: str, size: int) -> None:
     network = on_base(graph(name, size), HeadSpec(2, "avg", (), 0.0))
     unfreeze(network, "all")

@@ -12,6 +12,7 @@ from heads.live import run as module
 from heads.live.batches import Views
 from heads.live.plan import LiveOptions, LivePlan
 from heads.live.run import train_live
+from tests.reliability.campaign import takes_long
 
 pytestmark = pytest.mark.real
 
@@ -21,6 +22,7 @@ def private_cache(linked_cache: None) -> None:
     """With the ImageNet weights."""
 
 
+@takes_long
 def test_fine_tuning_vgg16_on_stored_maps_is_fine_tuning_it_on_the_pictures(
     few_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

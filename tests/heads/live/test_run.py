@@ -23,7 +23,7 @@ from heads.live.plan import LiveOptions, LivePlan, LiveResult
 from heads.live.run import train_live
 from tests.commands import good, run
 from tests.pictures import class_folders, png
-from tests.reliability.campaign import FULL
+from tests.reliability.campaign import takes_long
 
 VGG = Request("vgg16", weights="random:0", image_size=32, precision="float32")
 FEW = {"epochs": 2, "tuning_epochs": 2, "hidden": (8,), "options": LiveOptions(batch_size=8)}
@@ -83,7 +83,7 @@ def test_two_classes_or_three_and_a_broken_image_are_no_trouble(photos: Path, st
     assert read_bundle(found.bundle).card.rows == 15
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_maps_and_pictures_of_the_same_views_train_the_same_network(
     photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +162,7 @@ def test_images_without_finite_features_are_left_out_of_training_and_of_scores(
     assert found.held_out.n == len(found.paths) == len(found.answers) == 11
 
 
-@pytest.mark.skipif(not FULL, reason="it takes long; FEATSTORE_RELIABILITY=full runs it")
+@takes_long
 def test_maps_larger_than_memory_stay_in_the_store_and_train_the_same(
     photos: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

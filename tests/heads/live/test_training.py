@@ -15,6 +15,7 @@ from heads.live.batches import MapBatches, Views
 from heads.live.plan import LiveOptions, Stage
 from heads.live.training import Trained, train_network
 from tests.heads.conftest import make_table, with_views
+from tests.reliability.campaign import takes_long
 
 STAGES = (Stage(3, 1e-2), Stage(4, 1e-3, "adam", unfreeze="all"))
 
@@ -84,7 +85,9 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("epoch", "patience"), [(1, 0), (3, 0), (4, 2), (6, 0)])
+@pytest.mark.parametrize(
+    ("epoch", "patience"), [(1, 0), (4, 2), *(pytest.param(epoch, 0, marks=takes_long) for epoch in (3, 6))]
+)
 def test_training_that_was_killed_ends_as_if_it_had_not_been(
     epoch: int, patience: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

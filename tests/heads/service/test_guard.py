@@ -14,6 +14,7 @@ from heads.service.guard import HEADERS
 from heads.service.limits import CONNECTIONS, Limits
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
+from tests.reliability.campaign import takes_long
 from tests.stubs import hold
 from tests.waiting import until
 
@@ -219,6 +220,7 @@ def test_headers_that_trickle_are_given_up(serve: Serve) -> None:
         assert connection.recv(65536) == b""  # closed by the server, and not by the time limit of this socket
 
 
+@takes_long
 def test_headers_that_trickle_after_a_first_request_are_given_up_too(serve: Serve) -> None:
     running = serve()
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:

@@ -15,6 +15,7 @@ from tests.commands import good
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
 from tests.reliability.attacks import png_bomb
+from tests.reliability.campaign import takes_long
 
 CHROMIUM = shutil.which("chromium")
 _TOKEN = "0123456789abcdef-token"
@@ -297,6 +298,7 @@ def test_a_head_opens_with_what_it_confuses_and_its_mistakes(serve: Serve, opene
     assert focused(page) == running.head
 
 
+@takes_long
 def test_an_open_head_is_told_anew_when_its_bundle_changes_and_closed_when_it_goes(serve: Serve, opened: Any) -> None:
     running = serve()
     another = with_another(running, "another")
@@ -510,6 +512,7 @@ def test_the_store_tells_how_often_it_helped_and_why_pictures_were_rejected(serv
     page.locator(".reasons li", has_text="1 truncated").wait_for()
 
 
+@takes_long
 def test_the_store_is_asked_again_until_it_has_told(serve: Serve, opened: Any) -> None:
     page = opened(serve(), failing=["/v1/stores"])
     page.route("**/v1/stores", lambda route: route.abort())
@@ -525,6 +528,7 @@ def test_the_store_is_asked_again_until_it_has_told(serve: Serve, opened: Any) -
     page.locator("#problem").wait_for(state="hidden")
 
 
+@takes_long
 def test_a_service_that_hangs_is_asked_by_one_request_at_a_time(serve: Serve, opened: Any) -> None:
     page = opened(serve(), failing=["/v1/heads"])
     page.locator("#namespaces tbody tr").first.wait_for()
@@ -582,6 +586,7 @@ def test_a_look_that_began_without_the_token_does_not_ask_for_it_again(serve: Se
     page.locator("#access").wait_for(state="hidden")
 
 
+@takes_long
 def test_a_token_is_no_longer_asked_for_when_the_service_answers_again(serve: Serve, opened: Any) -> None:
     page = opened(serve(), failing=["/v1/heads"])
     page.route("**/v1/heads", lambda route: route.fulfill(status=401, json={"detail": "this needs the token"}))
