@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,12 +24,11 @@ from featstore.records import Stamp
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 
-_S3: Mapping[str, object] = {
-    "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 0}}
-}
+_RETRIES = {"mode": "standard", "total_max_attempts": 3}
+_S3: Mapping[str, object] = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": _RETRIES}}
 _OPTIONS = {"s3": _S3, "s3a": _S3}
-"""How long an answer is waited for (seconds) before s3fs asks again, which it does five times: by itself it would wait
-for half an hour.
+"""How long an answer is waited for (seconds), and how often it is asked for: three times where a connection cannot be
+had or the storage is in trouble, by s3fs five times as often where one breaks. By itself it would wait half an hour.
 """
 
 _STAMP_TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
@@ -72,27 +71,37 @@ class Bucket:
         return bucket
 
     def folder(self, name: str = "") -> dict[str, Stamp | None]:
-        """What lies right below the folder ``name``: objects with their stamps, folders with None; all by name."""
+        """What lies right below the folder ``name``: objects with their stamps, folders with None; all by name.
+
+        Objects whose names no path of a file system can be (``a//b``, ``a/``) are below a folder without a name.
+        """
         system, root = _connected(self.url)
         place = f"{root}/{name}".rstrip("/")
+        found: dict[str, Stamp | None] = {}
         with self._reached("list", name):
             try:
-                found = system.ls(place, detail=True)
+                for page in _pages(system, place):
+                    found.update(_below(place, page))
             except FileNotFoundError:
                 return {}
-        return dict(_below(place, found))
+        return found
 
     def files(self) -> Iterator[tuple[str, Stamp]]:
-        """All objects, folder by folder, of which one at a time is held; without those that stand for folders."""
+        """All objects, folder by folder, of which one at a time is held; without those that stand for folders.
+
+        In the place of what a folder without a name holds comes that folder.
+        """
         waiting = [""]
         while waiting:
             folder = waiting.pop()
             for name, stamp in self.folder(folder).items():
                 path = f"{folder}/{name}" if folder else name
-                if stamp is None:
+                if stamp is not None:
+                    yield path, stamp
+                elif name:
                     waiting.append(path)
                 else:
-                    yield path, stamp
+                    yield f"{path}/", Stamp(0, 0, 0, 0)
 
     def stamp(self, name: str) -> Stamp:
         """What is known of an object without reading it."""
@@ -122,9 +131,11 @@ class Bucket:
             system.get_file(f"{root}/{name}", str(to))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object; False, and nothing is written, if there is one of this name."""
+        """Write an object; False, and nothing is written, if there is one of this name. Raises InputError, too: there
+        is no such bucket.
+        """
         system, root = _connected(self.url)
-        with self._reached("write", name):
+        with self._reached("write", name), self._in_a_bucket():
             try:
                 system.pipe_file(f"{root}/{name}", data, mode="create")
             except FileExistsError:
@@ -132,9 +143,9 @@ class Bucket:
             return True
 
     def replace(self, name: str, data: bytes) -> None:
-        """Write an object, in the place of one that is there."""
+        """Write an object, in the place of one that is there; errors as in :meth:`create`."""
         system, root = _connected(self.url)
-        with self._reached("write", name):
+        with self._reached("write", name), self._in_a_bucket():
             system.pipe_file(f"{root}/{name}", data)
 
     def copy(self, name: str, to: str) -> None:
@@ -151,6 +162,17 @@ class Bucket:
                 system.rm_file(f"{root}/{name}")
             except FileNotFoundError:
                 return
+
+    @contextmanager
+    def _in_a_bucket(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise InputError(
+                f"there is no such bucket: {_line(error)}",
+                where=self.url,
+                todo="correct the address, or make the bucket",
+            ) from error
 
     @contextmanager
     def _reached(self, doing: str, name: str, leave: Callable[[Exception], bool] = lambda _: False) -> Iterator[None]:
@@ -215,17 +237,45 @@ def _connected_in(_: int, url: str) -> tuple[Any, str]:
 
 
 def _lacking(url: str, package: str) -> InputError:
-    return InputError(f"this place needs {package}, which is not installed", where=url, todo=f"pip install {package}")
+    return InputError(
+        f"this place needs {package}, which is not installed",
+        where=url,
+        todo=f'pip install {package} (the extra "cloud" has it)',
+    )
 
 
-def _below(place: str, found: list[dict[str, Any]]) -> Iterator[tuple[str, Stamp | None]]:
+def _pages(system: Any, place: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """What lies right below a place. Of S3 a page at a time: s3fs would hold a kilobyte an object until the last."""
+    if "s3" not in system.protocol:
+        yield system.ls(place, detail=True)
+        return
+    bucket, folder, _ = system.split_path(place)
+    asked = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", "Delimiter": "/"}
+    while True:
+        page = system.call_s3("list_objects_v2", **asked)
+        folders = ({"name": f"{bucket}/{one['Prefix']}", "type": "directory"} for one in page.get("CommonPrefixes", ()))
+        files = (
+            {**one, "name": f"{bucket}/{one['Key']}", "type": "file", "size": one["Size"]}
+            for one in page.get("Contents", ())
+        )
+        yield [*folders, *files]
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _below(place: str, found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Stamp | None]]:
     prefix = place.strip("/") + "/"
     for about in found:
         whole = about["name"].lstrip("/")
-        name = whole.removeprefix(prefix).rstrip("/")
-        if not whole.startswith(prefix) or not name or "/" in name:  # the object that stands for the folder itself
-            continue
-        yield name, _stamp(about) if about["type"] == "file" else None
+        name, is_file = whole.removeprefix(prefix), about["type"] == "file"
+        inner = name.rstrip("/")
+        if not whole.startswith(prefix) or "/" in inner or (not name and not (is_file and about["size"])):
+            continue  # of another place; the place itself, or the empty object that stands for it
+        if not inner or (is_file and inner != name):
+            yield "", None
+        else:
+            yield inner, _stamp(about) if is_file else None
 
 
 def _stamp(about: Mapping[str, Any]) -> Stamp:
@@ -234,6 +284,8 @@ def _stamp(about: Mapping[str, Any]) -> Stamp:
     tag = next((str(about[name]) for name in _STAMP_TAGS if about.get(name) is not None), "")
     number = int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest())
     changed = _nanoseconds(time)
+    if tag:
+        changed -= changed % 10**9  # some storages list milliseconds, and say seconds of one object
     return Stamp(int(about["size"]), changed, changed, number)
 
 

@@ -21,12 +21,12 @@ def default_store() -> str:
 
 def mirror_folder(url: str) -> Path:
     """Where copies of what a store at ``url`` holds are kept, below ``$FEATSTORE_MIRRORS``, else in the cache folder;
-    nothing is lost if they go.
+    nothing is lost if they go. Behind another ``$AWS_ENDPOINT_URL`` a URL is another place.
     """
     home = os.environ.get("FEATSTORE_MIRRORS")
-    return (Path(home).expanduser() if home else cache_folder() / "mirrors") / hashlib.sha256(url.encode()).hexdigest()[
-        :32
-    ]
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    name = hashlib.sha256("\n".join(filter(None, (url, endpoint))).encode()).hexdigest()[:32]
+    return (Path(home).expanduser() if home else cache_folder() / "mirrors") / name
 
 
 def is_offline() -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +53,7 @@ def collect(
     wanted = _Kept(store, keep, progress) if keep else None
     quarantined, unfinished, caches = store.quarantined(), store.leftovers(), lost_caches(store.scan_folder)
     files = [*quarantined, *unfinished, *caches]
-    freed = sum(map(_bytes_of, files))
+    freed = sum(map(store.place.bytes_of, files))
     rows = 0
     if not dry_run:
         for file in files:  # first: on a full disk it makes room for what follows
@@ -68,16 +65,6 @@ def collect(
         done = compact(store, wanted=wanted, progress=progress)
         rows, freed = done.dropped, freed + done.bytes_before - done.bytes_after
     return GarbageReport(len(quarantined), len(unfinished), len(caches), rows, freed, dry_run)
-
-
-def _bytes_of(path: Path) -> int:
-    """Of a file, of a link itself, or of all files in a folder; what is gone meanwhile has none."""
-    inside = [] if path.is_symlink() else [Path(top, name) for top, _, names in os.walk(path) for name in names]
-    total = 0
-    for file in inside or [path]:
-        with suppress(FileNotFoundError):
-            total += file.lstat().st_size
-    return total
 
 
 class _Kept:

@@ -24,9 +24,6 @@ MEMORY_BYTES = 64 * 2**20
 _ENTRY_BYTES = 256
 """About what a row takes beside its numbers: its digest, and the objects that hold it."""
 
-_LOOK_SECONDS = 1.0
-"""How often it is looked up whether others have added rows to the store."""
-
 
 class KnownRows:
     """The rows of one spec that need not be computed. Safe in threads.
@@ -87,13 +84,13 @@ class KnownRows:
         """The rows of now, if others may have added some since the last look."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked < _LOOK_SECONDS:
+            if now - self._looked < self._store.place.look_seconds:
                 return None
             self._looked = now
-            state = self._store.namespace(self._spec).state()
-            if state == self._state:
-                return None
-            self._state = state
+        state = self._store.namespace(self._spec).state()  # may take long; meanwhile others go on with what is known
+        if state is None or state == self._state:
+            return None
+        self._state = state
         self._cached = CachedRows(self._store, self._spec)
         return self._cached
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from featstore.errors import InputError, unknown_name
 from featstore.spec import Precision
@@ -165,10 +165,34 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def _memory() -> int:
+    """What the machine has, or what a container or a service manager leaves of it, if that is less."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 0
+        there = 0
+    return min([limit for limit in (there, *_memory_limits()) if limit], default=0)
+
+
+def _memory_limits(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """The limits of this process's control groups, of Linux (version 2 and 1): its own, and those of the groups above.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+    """
+    try:
+        lines = own.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = (groups / "memory", "memory.limit_in_bytes") if controllers else (groups, "memory.max")
+        inside = PurePosixPath(place.lstrip("/"))
+        for folder in (inside, *inside.parents):  # in a container its own group is the root
+            try:
+                yield int((root / folder / name).read_text(encoding="ascii"))
+            except (OSError, ValueError):  # none there, or "max"
+                continue
 
 
 def _gpus() -> tuple[str, ...]:

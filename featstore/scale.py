@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 
 from featstore.dataset import MAX_LINES
@@ -23,7 +24,7 @@ from featstore.store import (
     MAX_CHECKED,
     ROWS_PER_COMMIT,
     SECONDS_PER_COMMIT,
-    SEGMENT_BYTES,
+    segments_after,
 )
 
 MACHINES = (1, 10, 100, 1000)
@@ -44,7 +45,7 @@ OPEN_SECONDS = 0.004
 
 _MOST = 10**12
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
-_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgGbB]?)")
+_COUNT = re.compile(r"((?:[0-9]+|[0-9]{1,3}(?:[,_][0-9]{3})+)(?:\.[0-9]+)?)([kKmMgGbB]?)")
 _SHARE = 2  # of the memory, for one thing
 
 
@@ -159,8 +160,8 @@ class _Limit:
 
 def parse_count(text: str) -> int:
     """``1000000``, ``1_000_000``, ``1M``, ``2.5M``, ``1B`` → a number of images. Raises InputError."""
-    found = _COUNT.fullmatch(text.replace("_", "").replace(",", ""))
-    count = float(found[1]) * _UNITS[found[2].upper()] if found else 0
+    found = _COUNT.fullmatch(text)
+    count = Decimal(re.sub("[,_]", "", found[1])) * _UNITS[found[2].upper()] if found else 0
     if not 1 <= count <= _MOST or count != int(count):
         raise InputError(
             "this is no number of images", where="--scale", expected="1000000, 1_000_000, 100M or 1B", received=text
@@ -235,13 +236,14 @@ def _forms(features: Features, rows: int) -> Iterator[Stored]:
                 if features.images_per_second:
                     batches = math.ceil(SECONDS_PER_COMMIT * features.images_per_second / BATCH_SIZE)
                     at_once = min(at_once, batches * BATCH_SIZE)
+                committed = math.ceil(rows / at_once)
                 yield Stored(
                     pooling=pooling,
                     dtype=dtype,
                     row_bytes=KEY_BYTES + taken,
                     bytes=rows * (KEY_BYTES + taken),
-                    committed=math.ceil(rows / at_once),
-                    compacted=math.ceil(rows / max(1, SEGMENT_BYTES // taken)),
+                    committed=committed,
+                    compacted=segments_after(committed, at_once * taken),
                 )
 
 
@@ -266,7 +268,7 @@ def _limits_of_files(count: int, driver: int, cache: int, memory: int) -> Iterat
 
 def _limits_of_rows(spec: SpecNeeds, memory: int) -> Iterator[_Limit]:
     name = spec.features.backbone
-    if spec.asked and spec.asked.committed > MAX_CHECKED:
+    if spec.asked and spec.asked.committed > max(MAX_CHECKED, spec.asked.compacted):
         yield _Limit(
             1, True, f"{name}: {spec.asked.committed:,} segments as they are committed take "
             f"{spec.asked.committed * OPEN_SECONDS / 60:,.0f} minutes to open, and of more than {MAX_CHECKED:,} every "
@@ -288,7 +290,7 @@ def _limits_of_rows(spec: SpecNeeds, memory: int) -> Iterator[_Limit]:
     if memory and spec.table_bytes and spec.table_bytes > memory // LARGE_SHARE:
         yield _Limit(
             1, True, f"{name}: a table of all rows takes {_gib(spec.table_bytes)} as float32 and stays in the store: "
-            "dense heads train on it all the same, the others on a part of the images",
+            "logreg, linear-svm and dense heads train on it all the same, the others on a part of the images",
         )  # fmt: skip
 
 

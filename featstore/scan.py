@@ -269,10 +269,7 @@ def _hash(dataset: Dataset, path: str) -> tuple[Stamp, bytes] | Rejected:
 
 
 def _checked_stamp(dataset: Dataset, path: str) -> Stamp:
-    try:
-        stamp = dataset.source.stamp(path)
-    except OSError as error:
-        raise Rejected(Reason.UNREADABLE, error.strerror or str(error)) from error
+    stamp = dataset.source.stamp(path)
     if stamp.size > MAX_FILE_BYTES:
         raise Rejected(Reason.FILE_TOO_LARGE, f"{stamp.size} bytes, the limit is {MAX_FILE_BYTES}")
     return stamp

@@ -24,7 +24,7 @@ from heads.apply import jobs_of, joined_features
 from heads.bundles.bundle import Bundle, read_bundle
 from heads.evaluation.compare import compare
 from heads.evaluation.evaluated import Evaluated, Evaluation, Seen
-from heads.evaluation.leaks import THRESHOLD, find_leaks
+from heads.evaluation.leaks import THRESHOLD, find_leaks, unsearched
 from heads.evaluation.metrics import Metrics, measure
 from heads.kinds.head import Labels, Logits, softmax
 
@@ -44,6 +44,7 @@ class _Answers:
 
     reasons : why it cannot use an image, M of them. logits : float64 (M, K), zeros where it cannot.
     seen : the images that it was fitted on, by row; searched : the fitted images that near ones were looked for among.
+    missed : what is to be said of images for which none were looked for.
     """
 
     bundle: Bundle
@@ -51,6 +52,7 @@ class _Answers:
     logits: Logits
     seen: Mapping[int, Seen]
     searched: int
+    missed: tuple[str, ...]
 
 
 def evaluate_on(
@@ -174,13 +176,14 @@ def _answers(
     rest = np.array([row for row in np.flatnonzero(usable) if row not in seen], np.intp)
     train = _fitted_table(first, store)
     judged = _table(first, features.values[rest], digests[rest], list(map(str, rest.tolist())))
-    for row, (key, cosine) in _near(train, judged, threshold).items():
+    for row, (key, cosine) in _near(train, judged, threshold, progress).items():
         seen[row] = Seen(chosen.paths[row], paths.get(key), cosine, exact=False)
+    missed = tuple(unsearched({"train": train, "test": judged}))
     for head in heads:
         logits = np.zeros((len(chosen), len(head.card.classes)))
         if usable.any():
             logits[usable] = head.head.logits(features.values[usable])
-        yield _Answers(head, features.reasons, logits, seen, len(train))
+        yield _Answers(head, features.reasons, logits, seen, len(train), missed)
 
 
 def _usable(reasons: tuple[Reason, ...]) -> npt.NDArray[np.bool_]:
@@ -205,11 +208,11 @@ def _table(bundle: Bundle, X: StoredRows | npt.NDArray[np.floating], digests: Di
     return Table(X, y, named, named, (), digests, "", bundle.card.specs, bundle.card.widths, views)
 
 
-def _near(train: Table, judged: Table, threshold: float) -> Mapping[int, tuple[bytes, float]]:
+def _near(train: Table, judged: Table, threshold: float, progress: Progress) -> Mapping[int, tuple[bytes, float]]:
     """For rows of ``judged``, named by number, that are nearly an image of ``train``: its digest, and the cosine."""
     if not len(train) or not len(judged):
         return {}
-    found = find_leaks({"train": train, "test": judged}, threshold)
+    found = find_leaks({"train": train, "test": judged}, threshold, progress)
     return {int(leak.path): (bytes.fromhex(leak.original), leak.cosine) for leak in found}
 
 
@@ -236,6 +239,7 @@ def _evaluated(given: _Answers, chosen: Dataset, usable: npt.NDArray[np.bool_]) 
         without_seen=scored(probabilities, fresh) if seen and fresh.any() else None,
         fitted=len(given.bundle.fitted.digests),
         searched=given.searched,
+        missed=given.missed,
         right=probabilities.argmax(axis=1) == y,
     )
 

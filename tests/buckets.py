@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -84,22 +85,27 @@ def go_by(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 
 @contextmanager
-def way(port: int, treat: Callable[[int, bytes], bytes | None]) -> Iterator[int]:
+def way(port: int, treat: Callable[[int, bytes], bytes | None], *, resets: int = 0) -> Iterator[int]:
     """The port of a way to ``port`` on which every piece that comes back goes through ``treat``.
 
-    It gets the number of the connection and the piece, and returns what is passed on; None breaks the connection.
+    It gets the number of the connection and the piece, and returns what is passed on; None breaks the connection. The
+    first ``resets`` connections are reset at once.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=_serve, args=(listening, port, treat), daemon=True).start()
+        threading.Thread(target=_serve, args=(listening, port, treat, resets), daemon=True).start()
         yield listening.getsockname()[1]
 
 
-def _serve(listening: socket.socket, port: int, treat: Callable[[int, bytes], bytes | None]) -> None:
-    for number in count():
+def _serve(listening: socket.socket, port: int, treat: Callable[[int, bytes], bytes | None], resets: int) -> None:
+    for number in count(-resets):
         try:
             client, _ = listening.accept()
         except OSError:  # the way is closed
             return
+        if number < 0:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            continue
         try:
             server = socket.create_connection(("127.0.0.1", port))
         except OSError:
@@ -117,6 +123,23 @@ def _pass(source: socket.socket, target: socket.socket, treat: Callable[[bytes],
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
     source.close()  # the other one is closed by whoever reads it
+
+
+def troubled(times: int) -> Callable[[int, bytes], bytes | None]:
+    """A way whose first connections end in an answer of a storage that has trouble of its own: 500, 503 and so on."""
+
+    def treat(number: int, piece: bytes) -> bytes | None:
+        if number >= times:
+            return piece
+        if number in answered:
+            return None
+        answered.add(number)
+        return (b"HTTP/1.1 500 Internal Server Error", b"HTTP/1.1 503 Service Unavailable")[number % 2] + (
+            b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+
+    answered: set[int] = set()
+    return treat
 
 
 def slowly(seconds: float) -> Callable[[int, bytes], bytes]:

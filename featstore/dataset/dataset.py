@@ -114,13 +114,19 @@ class Dataset:
     def select(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Dataset:
         """The images at ``indices``, in that order; classes and notes stay."""
         chosen = np.asarray(indices, dtype=np.int64)
+        paths = tuple(self.paths[i] for i in chosen)
         return replace(
             self,
-            paths=tuple(self.paths[i] for i in chosen),
+            source=self.source.only(paths),
+            paths=paths,
             ids=tuple(self.ids[i] for i in chosen),
             labels=self.labels[chosen],
             splits=self.splits[chosen],
         )
+
+    def unlabelled(self) -> Dataset:
+        """The same images with no more than reading them takes: without labels, classes and notes."""
+        return replace(self, ids=self.paths, labels=np.full(len(self), -1), classes=(), notes=())
 
 
 def split_by_digest(digests: Digests, seed: int, fractions: Sequence[float]) -> npt.NDArray[np.int8]:

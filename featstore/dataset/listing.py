@@ -33,6 +33,10 @@ _NOWHERE = ("link that leads nowhere", "links that lead nowhere")
 _LOOP = ("link that leads in a loop", "links that lead in a loop")
 _SPECIAL = ("special file (FIFO, socket or device)", "special files (FIFOs, sockets, devices)")
 _UNSAFE = ("entry with an unsafe name (absolute or with ..)", "entries with unsafe names (absolute or with ..)")
+_NO_PATH = (
+    "place with an object whose name is no path (with //, . or ..)",
+    "places with objects whose names are no paths (with //, . or ..)",
+)
 _NO_FILE = ("link or special file", "links and special files")
 _TWICE = ("entry whose name comes again", "entries whose names come again")
 
@@ -70,7 +74,7 @@ def list_bucket(bucket: Bucket) -> tuple[Listing, dict[str, Stamp]]:
     for path, stamp in bucket.files():
         parts = path.split("/")
         if "" in parts or "." in parts or ".." in parts:
-            passed_over[_UNSAFE] += 1
+            passed_over[_NO_PATH] += 1
         elif not any(map(is_clutter, parts)):
             stamps[path] = stamp
     folders = {folder for path in stamps for folder in _folders_above(path)}

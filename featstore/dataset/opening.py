@@ -287,7 +287,7 @@ def _check_listed(arrangement: Arrangement, source: Source, options: DatasetOpti
 def _is_there(source: Source, path: str) -> bool:
     try:
         source.stamp(path)
-    except OSError:
+    except Rejected:
         return False
     return True
 

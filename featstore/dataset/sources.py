@@ -6,19 +6,26 @@ import os
 import stat
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from io import FileIO
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from featstore.cloud import Bucket
 from featstore.dataset.listing import list_zip
+from featstore.errors import ReadOnlyError
 from featstore.records import Reason, Rejected, Stamp
 from featstore.zips import refused_method
 
+_Answer = TypeVar("_Answer")
+
 
 class Source(Protocol):
-    """Reads files by the paths that a dataset lists. Safe in threads."""
+    """Reads files by the paths that a dataset lists. Safe in threads.
+
+    What is wrong with one file is Rejected. Where nothing can be read any more, a FeatstoreError ends the run: a
+    storage that does not answer must not make rejects of all images.
+    """
 
     @property
     def location(self) -> str:
@@ -26,7 +33,7 @@ class Source(Protocol):
         ...
 
     def stamp(self, path: str) -> Stamp:
-        """What is known of the file without reading it; raises OSError."""
+        """What is known of the file without reading it; raises Rejected (UNREADABLE)."""
         ...
 
     def read(self, path: str, limit: int) -> bytes:
@@ -34,7 +41,11 @@ class Source(Protocol):
         ...
 
     def first(self, path: str, count: int) -> bytes:
-        """The first ``count`` bytes of the file; raises Rejected."""
+        """The first ``count`` bytes of the file, read anew; raises Rejected."""
+        ...
+
+    def only(self, paths: Sequence[str]) -> Source:
+        """The same, for some of the files: what another process is sent, with what is known of these and no others."""
         ...
 
 
@@ -49,11 +60,11 @@ class FolderSource:
         self.location = location
 
     def stamp(self, path: str) -> Stamp:
-        """What the file system says, following links; raises OSError."""
+        """What the file system says, following links; raises Rejected (UNREADABLE)."""
         try:
             found = os.stat(os.path.join(self.location, path))
-        except ValueError as error:  # a NUL in the name
-            raise OSError(str(error)) from error
+        except (OSError, ValueError) as error:  # a NUL in the name
+            raise _unreadable(error) from error
         return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def read(self, path: str, limit: int) -> bytes:
@@ -63,6 +74,10 @@ class FolderSource:
     def first(self, path: str, count: int) -> bytes:
         """The first bytes; raises Rejected (UNREADABLE)."""
         return self._first(path, count)
+
+    def only(self, paths: Sequence[str]) -> FolderSource:
+        """The same: nothing is known of files beforehand."""
+        return self
 
     def _first(self, path: str, count: int, largest: int | None = None) -> bytes:
         """The first ``count`` bytes; Rejected if the file is known, or found, to have more than ``largest``."""
@@ -77,7 +92,7 @@ class FolderSource:
                 _check_size(len(data), largest)  # a file can grow, and some have no size (/proc)
                 return data
         except (OSError, ValueError) as error:
-            raise Rejected(Reason.UNREADABLE, getattr(error, "strerror", None) or str(error)) from error
+            raise _unreadable(error) from error
 
 
 def _read_up_to(file: FileIO, count: int) -> bytes:
@@ -107,10 +122,10 @@ class ZipSource:
         return _opened_again, (self.location, self._times)
 
     def stamp(self, path: str) -> Stamp:
-        """Size, CRC and the archive's times; raises OSError if there is no such entry."""
+        """Size, CRC and the archive's times; raises Rejected (UNREADABLE) if there is no such entry."""
         entry = self._entries.get(path)
         if entry is None:
-            raise FileNotFoundError(2, "no such entry in the zip", path)
+            raise Rejected(Reason.UNREADABLE, "no such entry in the zip")
         return Stamp(entry.file_size, *self._times, entry.CRC)
 
     def read(self, path: str, limit: int) -> bytes:
@@ -120,6 +135,10 @@ class ZipSource:
     def first(self, path: str, count: int) -> bytes:
         """The first bytes, unchecked if there are more; raises Rejected (UNREADABLE)."""
         return self._first(path, count)
+
+    def only(self, paths: Sequence[str]) -> ZipSource:
+        """The same: another process lists the archive itself."""
+        return self
 
     def _first(self, path: str, count: int, largest: int | None = None) -> bytes:
         """Inflate at most ``count`` bytes, whatever sizes the archive claims; no other method is opened."""
@@ -148,15 +167,14 @@ class ZipSource:
 class BucketSource:
     """Objects below a URL, by their names. What is known of them is ``stamps``, of when they were listed; if one has
     changed since, its old stamp is with its new digest, and so it is read once more.
+
+    The stamps go to other processes, too: a storage may say a time otherwise of one object than in a listing.
     """
 
     def __init__(self, bucket: Bucket, stamps: Mapping[str, Stamp] | None = None) -> None:
         self.bucket = bucket
         self._stamps = stamps or {}
-
-    def __reduce__(self) -> tuple[type[BucketSource], tuple[Bucket]]:
-        """Another process asks for what it needs to know."""
-        return type(self), (self.bucket,)
+        self._readable: str | None = None
 
     @property
     def location(self) -> str:
@@ -164,12 +182,12 @@ class BucketSource:
         return self.bucket.url
 
     def stamp(self, path: str) -> Stamp:
-        """What is known of an object; raises OSError."""
-        return self._stamps.get(path) or self.bucket.stamp(path)
+        """What is known of an object; raises Rejected (UNREADABLE), and the rest as :meth:`read`."""
+        return self._stamps.get(path) or self._asked(path, self.bucket.stamp)
 
     def read(self, path: str, limit: int) -> bytes:
-        """The object's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE), and what :meth:`Bucket.read` raises: keys
-        that have expired must not make rejects of all images.
+        """The object's bytes; raises Rejected (FILE_TOO_LARGE, UNREADABLE), and StorageError if the storage does not
+        answer, or ReadOnlyError if it no longer accepts the keys.
         """
         if path in self._stamps:
             _check_size(self._stamps[path].size, limit)
@@ -179,10 +197,28 @@ class BucketSource:
 
     def first(self, path: str, count: int) -> bytes:
         """The first bytes; raises Rejected (UNREADABLE), and the rest as :meth:`read`."""
+        data = self._asked(path, lambda name: self.bucket.read(name, count))
+        self._readable = path
+        return data
+
+    def only(self, paths: Sequence[str]) -> BucketSource:
+        """With the stamps of these."""
+        return BucketSource(self.bucket, {path: self._stamps[path] for path in paths if path in self._stamps})
+
+    def _asked(self, path: str, ask: Callable[[str], _Answer]) -> _Answer:
+        """An object that is refused while another one is still read is refused for itself: archived, or not ours."""
         try:
-            return self.bucket.read(path, count)
+            return ask(path)
         except FileNotFoundError as error:
             raise Rejected(Reason.UNREADABLE, "no such object") from error
+        except ReadOnlyError as error:
+            if self._readable is None:
+                raise
+            try:
+                self.bucket.read(self._readable, 1)
+            except FileNotFoundError:
+                raise error from None
+            raise Rejected(Reason.UNREADABLE, error.what) from error
 
 
 @lru_cache(maxsize=1)
@@ -190,6 +226,10 @@ def _opened_again(location: str, times: tuple[int, int]) -> ZipSource:
     """The source of a zip that another process has opened; listed once, unless it has changed since."""
     _, archive, entries = list_zip(location)
     return ZipSource(location, archive, entries)
+
+
+def _unreadable(error: OSError | ValueError) -> Rejected:
+    return Rejected(Reason.UNREADABLE, getattr(error, "strerror", None) or str(error))
 
 
 def _check_size(size: int, largest: int | None) -> None:

@@ -54,6 +54,7 @@ def compute_share(connection: Connection) -> None:
     if share is None:  # it is over before it began
         return
     os.environ["CUDA_VISIBLE_DEVICES"] = share.visible  # before TensorFlow looks
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts; else the fastest is 0
     tallies = [Tally() for _ in share.jobs]
     error: Exception | None = None
     try:

@@ -11,6 +11,7 @@ lost is started again and its block with it; what it had committed is not comput
 from __future__ import annotations
 
 import secrets
+import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -27,7 +28,11 @@ from featstore.extraction.engine import Engine, Work
 from featstore.extraction.ray_worker import Block, Computer, Done, Plan, loads, packed, read, token_of, versions
 from featstore.extraction.reader import Prepared
 from featstore.job import Job
+from featstore.records import Rejected
 from featstore.store import Place, Store
+
+_TOKEN_SECONDS = 3600.0
+"""How often the run's token is left anew: one of yesterday would be swept away."""
 
 _MOST_CORES = 16
 """Of a slice: on more than these a batch is not computed faster."""
@@ -71,9 +76,12 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
     plan = Plan(versions(), run, jobs, work.store.location, retry, pool.cores)
     parts = parts_of(work, pool.size)
     with _token(work.store, run) as place, closing(_results(ray, plan, pool, work.dataset, parts)) as results:
+        left = time.monotonic()
         for told in results:
-            with suppress(OSError):
-                place.leave_token(token_of(run))  # one of yesterday would be swept away
+            if time.monotonic() - left > _TOKEN_SECONDS:
+                left = time.monotonic()
+                with suppress(OSError):
+                    place.leave_token(token_of(run))
             if isinstance(told, FeatstoreError):
                 raise told
             for image in _taken(told, parts[told.number], work):
@@ -85,7 +93,8 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
 def _results(
     ray: Any, plan: Plan, pool: _Pool, dataset: Dataset, parts: Sequence[Sequence[int]]
 ) -> Generator[Done | FeatstoreError, None, None]:
-    rows = [{"block": packed(Block(at, dataset.select(part)))} for at, part in enumerate(parts)]
+    bare = dataset.unlabelled()
+    rows = [{"block": packed(Block(at, bare.select(part)))} for at, part in enumerate(parts)]
     memory = 3 * len(parts[0]) * bytes_of_image(plan.jobs) + _READER_BYTES
     by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     with warnings.catch_warnings():
@@ -119,7 +128,7 @@ def _retried(option: str) -> dict[str, Any]:
 def _taken(done: Done, indices: Sequence[int], work: Work) -> Iterator[Prepared]:
     """Count what was done of a block, and yield its images as those of the run, which are at ``indices``.
 
-    Raises InputError if a file that this machine sees was not there for the node.
+    Raises InputError if a file that this machine reads was not there for the node.
     """
     for index, why in done.unseen.why.items():
         path = work.dataset.paths[indices[index]]
@@ -138,8 +147,8 @@ def _taken(done: Done, indices: Sequence[int], work: Work) -> Iterator[Prepared]
 
 def _is_here(dataset: Dataset, path: str) -> bool:
     try:
-        dataset.source.stamp(path)
-    except OSError:
+        dataset.source.first(path, 1)
+    except Rejected:
         return False
     return True
 

@@ -79,14 +79,16 @@ def _stdout_left_alone() -> Iterator[None]:
 def translated(ray: Any) -> Iterator[None]:
     """Ray's errors as ours: StorageError if the cluster fails or stands still. A fault of ours stays what it is.
 
-    Progress and errors are told by the run itself, and no longer by Ray.
+    Progress and errors are told by the run itself, and meanwhile not by Ray.
     """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = _STALLED_SECONDS
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    told = {"enable_progress_bars": False, "print_on_execution_start": False}
+    wanted = {**told, "execution_no_progress_timeout_s": _STALLED_SECONDS}
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = {name: getattr(context, name) for name in wanted}, logger.level
     try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
+        logger.setLevel(logging.CRITICAL)
         yield
     except ray.exceptions.UserCodeException:
         raise
@@ -97,6 +99,10 @@ def translated(ray: Any) -> Iterator[None]:
             received=_essence(ray, error),
             todo="run the same command again: it goes on from the rows that were committed",
         ) from error
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def _essence(ray: Any, error: Exception) -> str | None:
@@ -141,7 +147,9 @@ def _resolved(address: str | None) -> tuple[str, str]:
 
 def _not_installed() -> InputError:
     return InputError(
-        "this engine needs Ray, which is not installed", where="--engine ray", todo=f'pip install "{_REQUIREMENT}"'
+        "this engine needs Ray, which is not installed",
+        where="--engine ray",
+        todo=f'pip install "{_REQUIREMENT}" (the extra "ray")',
     )
 
 

@@ -23,7 +23,7 @@ from featstore.extraction.lanes import Lanes, pictures_of
 from featstore.extraction.missing import Missing
 from featstore.extraction.reader import Picture, Prepared, prepare
 from featstore.job import Job, job_for
-from featstore.records import DIGEST_BYTES, Reason
+from featstore.records import DIGEST_BYTES, Reason, Rejected
 from featstore.store import Store
 from featstore.versions import installed_versions
 
@@ -141,12 +141,13 @@ def read(table: Any, plan: Plan) -> Any:
         block: Block = loads(table["block"][0].as_py())
         wanted = partial(pictures_of, missing, block.dataset)
         images = [prepare(block.dataset, index, wanted) for index in range(len(block.dataset))]
+        unseen = _unseen(block.dataset, images)
     except FeatstoreError as error:
         return _row(images=packed(_at_this_node(error)), pixels=b"")
     orders = [sorted(image.pixels, key=repr) for image in images]
     pixels = [image.pixels[picture] for image, order in zip(images, orders, strict=True) for picture in order]
     bare = [replace(image, pixels={}) for image in images]
-    told = _Read(block.number, bare, orders, _unseen(block.dataset, images))
+    told = _Read(block.number, bare, orders, unseen)
     return _row(images=packed(told), pixels=b"".join(part.data for part in pixels))
 
 
@@ -161,9 +162,9 @@ def _unseen(dataset: Dataset, images: Iterable[Prepared]) -> Unseen:
     for image in images:
         if image.digest is None:
             try:
-                dataset.source.stamp(dataset.paths[image.index])
-            except OSError as error:
-                why[image.index] = error.strerror or str(error)
+                dataset.source.first(dataset.paths[image.index], 1)
+            except Rejected as error:
+                why[image.index] = error.detail
     return Unseen(_node(), why)
 
 

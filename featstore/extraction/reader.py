@@ -66,8 +66,6 @@ def prepare(dataset: Dataset, index: int, wanted: Wanted) -> Prepared:
         data = dataset.source.read(path, MAX_FILE_BYTES)
     except Rejected as unreadable:
         return Prepared(index, rejected=unreadable)
-    except OSError as error:
-        return Prepared(index, rejected=Rejected(Reason.UNREADABLE, error.strerror or str(error)))
     digest = hashlib.sha256(data).digest()
     read = time.perf_counter()
     pictures = wanted(index, digest)

@@ -43,11 +43,23 @@ class TensorFlowRuntime:
         self.feature_shape: tuple[int, ...] = tuple(self._function.structured_outputs.shape)[1:]
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        """Features float32 (n, *feature_shape) of images uint8 (n, H, W, 3), n ≤ BATCH_SIZE."""
+        """Features float32 (n, *feature_shape) of images uint8 (n, H, W, 3), n ≤ BATCH_SIZE.
+
+        Raises InputError if the device has too little memory for a batch.
+        """
         import tensorflow as tf
 
-        with tf.device(self.device):
-            result = self._function(tf.constant(padded(images, self._image_size))).numpy()
+        try:
+            with tf.device(self.device):
+                result = self._function(tf.constant(padded(images, self._image_size))).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            raise InputError(
+                "this device has too little memory for a batch of this base",
+                where=f"--device {self.device}",
+                expected=f"room for {BATCH_SIZE} images of {self._image_size[0]} x {self._image_size[1]} pixels",
+                received=str(error.message).split("\n", 1)[0],
+                todo="end what else uses the device, take smaller images (--image-size), or --device cpu",
+            ) from error
         return np.array(result[: len(images)], np.float32)
 
 

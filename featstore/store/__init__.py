@@ -11,7 +11,7 @@ Cheap to import: HDF5 is loaded once a segment is opened or written. Exporting i
 """
 
 from featstore.store.checked import MAX_CHECKED
-from featstore.store.compact import SEGMENT_BYTES, CompactReport, compact
+from featstore.store.compact import CompactReport, compact, segments_after
 from featstore.store.namespace import Namespace, Summary
 from featstore.store.place import Place
 from featstore.store.rows import (
@@ -35,7 +35,6 @@ __all__ = [
     "MAX_CHECKED",
     "ROWS_PER_COMMIT",
     "SECONDS_PER_COMMIT",
-    "SEGMENT_BYTES",
     "CompactReport",
     "Damage",
     "Namespace",
@@ -47,5 +46,6 @@ __all__ = [
     "VerifyReport",
     "Writer",
     "compact",
+    "segments_after",
     "verify",
 ]

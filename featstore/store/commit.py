@@ -29,11 +29,13 @@ _NO_FOLDER_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextmanager
-def explained(doing: str, where: Path) -> Iterator[None]:
-    """Turn an OSError of the block into the typed error for ``doing`` (an infinitive) at ``where``."""
+def explained(doing: str, where: Path, leave: type[Exception] = FeatstoreError) -> Iterator[None]:
+    """Turn an OSError of the block, but for those to ``leave``, into the typed error for ``doing`` (an infinitive) at
+    ``where``.
+    """
     try:
         yield
-    except FeatstoreError:
+    except (FeatstoreError, leave):
         raise
     except OSError as error:
         raise from_os_error(error, doing, where) from error

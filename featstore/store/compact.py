@@ -10,6 +10,7 @@ name first: whichever copy answers in between, it is the same bits.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -32,6 +33,17 @@ SEGMENT_BYTES = 2**24
 """Features of a compacted segment, at most, unless one row is larger: small enough for all cores to check the segments
 of a table at once, large enough for HDF5's overhead to vanish; a third of the memory that making it takes.
 """
+
+
+def _is_small(size: int) -> bool:
+    """Whether a segment with so many bytes of features is joined with others."""
+    return size < SEGMENT_BYTES // 2
+
+
+def segments_after(segments: int, size: int) -> int:
+    """How many a compaction leaves of so many equal ones with ``size`` bytes of features."""
+    return math.ceil(segments / (SEGMENT_BYTES // size)) if _is_small(size) else segments
+
 
 _Part = tuple["Segment", npt.NDArray[np.bool_]]
 """A segment, and which of its rows stay, bool (N,)."""
@@ -126,7 +138,7 @@ class _Compaction:
             self._write(group, advance)
         for part in sorted(loose, key=lambda part: part[0].name, reverse=True):
             self._remove([part])
-        small = [part for part in self._parts() if self._bytes(part) < SEGMENT_BYTES // 2]
+        small = [part for part in self._parts() if _is_small(self._bytes(part))]
         for group in self._groups(small):
             if len(group) > 1:
                 self._write(group, advance)

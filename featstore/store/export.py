@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import write_array, write_array_header_1_0
 
+from featstore.cloud import is_url
 from featstore.errors import InputError, unknown_name
-from featstore.store.commit import explained, fsync_folder
+from featstore.store.commit import explained
+from featstore.store.draft import drafted
 from featstore.store.parquet import write_parquet, write_parquet_folder
 from featstore.store.tables import EXPORT_VERSION, TableLike, Tables, printable_names, rows_at_once
 
@@ -46,11 +46,17 @@ def export(tables: Tables, to: str | Path) -> Path:
     Raises InputError (an unknown ending, tables that do not belong together, something in the way, pyarrow missing),
     NoSpaceError, ReadOnlyError or StorageError.
     """
+    if is_url(str(to)):
+        raise InputError("an export is written to a disk", where=to, todo="name a place there, and copy it from there")
     path = Path(to)
     as_folder = str(to).endswith(os.sep) or not path.suffix
     write = _FORMATS.get(path.suffix.lower())
     if write is None and not as_folder:
-        raise unknown_name("file ending", path.suffix, _FORMATS, where=str(path))
+        raise unknown_name("file ending", path.suffix, (*_FORMATS, "none (a folder of Parquet)"), where=str(path))
+    if not as_folder and path.is_dir():
+        raise InputError(
+            "there is a folder of this name", where=path, expected="nothing, or a file", todo="name another file"
+        )
     if not tables or len({(t.spec, t.classes, t.X.shape[1]) for t in tables.values()}) != 1:
         raise InputError(
             "these tables do not make one file",
@@ -66,18 +72,10 @@ def export(tables: Tables, to: str | Path) -> Path:
 
 
 def _write_file(write: _Write, tables: Tables, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with explained("write the exported file", path):
-        try:
-            with open(temporary, "x+b") as file:
-                write(tables, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-        fsync_folder(path.absolute().parent)
+    with explained("write the exported file", path), drafted(path) as draft, open(draft, "x+b") as file:
+        write(tables, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_hdf5(tables: Tables, file: BinaryIO) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from featstore.cloud import Bucket
 from featstore.errors import FeatstoreError
@@ -43,10 +44,14 @@ class Mirror(Place):
     Beside the copies, ``root`` holds what is this machine's own: the stat caches, the ledgers, private files.
     """
 
+    look_seconds: ClassVar[float] = 15.0
+    """It takes a listing: a thousand segments each request."""
+
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(mirror_folder(bucket.url))
         self.bucket = bucket
         self._listed: dict[Path, Stamp] = {}
+        self._damaged: dict[Path, Stamp] = {}
 
     @property
     def location(self) -> str:
@@ -97,14 +102,27 @@ class Mirror(Place):
         wanted = [path for path in paths if anew or not os.path.lexists(path)]
         if not wanted:
             return
+        secrets.SystemRandom().shuffle(wanted)  # of several processes that begin at once each fetches others first
         for folder in {self.private, *(path.parent for path in wanted)}:
             super().make_folder(folder)
         with (
             progress("fetch", len(wanted), "segments") as advance,
             ThreadPoolExecutor(min(len(wanted), _AT_ONCE), "featstore-fetch") as threads,
         ):
-            for _ in threads.map(self._fetch, wanted):
+            for _ in threads.map(lambda path: self._fetch(path, anew), wanted):
                 advance(1)
+
+    def renew(self, paths: Iterable[Path]) -> None:
+        """See :meth:`Place.renew`. What was damaged there is fetched again once it is something else."""
+        self.fetch((path for path in paths if self._damaged.get(path) != self._listed.get(path)), anew=True)
+
+    def bytes_of(self, path: Path) -> int:
+        """See :meth:`Place.bytes_of`; of what is there, as it was listed."""
+        if not self._is_shared(path):
+            return super().bytes_of(path)
+        if path in self._listed:
+            return self._listed[path].size
+        return sum(stamp.size for _, stamp in Bucket(f"{self.bucket.url}/{self._name(path)}").files())
 
     def size(self) -> int:
         """Bytes of all objects there."""
@@ -137,8 +155,11 @@ class Mirror(Place):
         """See :meth:`Place.commit`. It is there when this returns; a copy here is kept if there is room."""
         name = name_of(data)
         target = folder / (name + commit.SEGMENT_ENDING)
-        if not self.bucket.create(self._name(target), data) and not self._is_sound(target):
-            self.bucket.replace(self._name(target), data)
+        while not self.bucket.create(self._name(target), data):
+            with suppress(FileNotFoundError):  # it has been compacted away since: create it
+                if not self._is_sound(target):
+                    self.bucket.replace(self._name(target), data)
+                break
         with suppress(FeatstoreError):
             super().commit(data, folder)
         return name
@@ -148,6 +169,10 @@ class Mirror(Place):
         for path in paths:
             if self._is_shared(path):
                 self.bucket.remove(self._name(path))
+                if path not in self._listed:  # a folder, perhaps
+                    inside = Bucket(f"{self.bucket.url}/{self._name(path)}")
+                    for name, _ in inside.files():
+                        inside.remove(name)
         if folder.is_dir():
             super().remove(paths, folder)
 
@@ -183,11 +208,15 @@ class Mirror(Place):
         with suppress(FeatstoreError):
             self.bucket.remove(f"tmp/{name}")
 
-    def _fetch(self, path: Path) -> None:
-        """A copy of one object, under its name once it is whole; none if it is gone."""
-        with suppress(FileNotFoundError), commit.explained("keep a copy of a segment", path):
+    def _fetch(self, path: Path, anew: bool) -> None:
+        """A copy of one object, under its name once it is whole; none if it is gone, or another process has made it."""
+        if not anew and os.path.lexists(path):
+            return
+        with commit.explained("keep a copy of a segment", path), suppress(FileNotFoundError):
             stamp = self._listed.get(path) or self.bucket.stamp(self._name(path))
             temporary = self._downloaded(path, stamp)
+            if _SEGMENT.fullmatch(path.name) and not _is_sound(temporary, path.stem):
+                self._damaged[path] = stamp
             try:
                 os.utime(temporary, ns=(stamp.mtime_ns, stamp.mtime_ns))
                 os.replace(temporary, path)
@@ -215,8 +244,9 @@ class Mirror(Place):
     def _is_sound(self, path: Path) -> bool:
         """Whether what is there now holds what its name promises. Raises FileNotFoundError if nothing is."""
         super().make_folder(self.private)
-        with commit.explained("check a segment", path):
-            temporary = self._downloaded(path, self.bucket.stamp(self._name(path)))
+        stamp = self.bucket.stamp(self._name(path))
+        with commit.explained("check a segment", path, leave=FileNotFoundError):
+            temporary = self._downloaded(path, stamp)
             try:
                 return _is_sound(temporary, path.stem)
             finally:

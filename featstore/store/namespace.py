@@ -107,6 +107,9 @@ class Namespace:
             paths = self._paths()
             self._place.fetch(paths, self._store.progress)
             segments, damaged = self._open_all(paths, read_data, lookups_only)
+            if damaged:
+                self._place.renew(damage.path for damage in damaged)
+                segments, damaged = self._open_all(paths, read_data, lookups_only)
             complete = len(segments) + len(damaged) == len(paths)
             # a listing is no moment: it may miss an old segment, and the new one that has its rows now, but not twice
             if complete and {*self._paths()} <= {*paths}:

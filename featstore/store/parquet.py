@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +19,12 @@ import numpy.typing as npt
 
 from featstore.errors import InputError
 from featstore.store.commit import explained, fsync_folder
+from featstore.store.draft import drafted
 from featstore.store.tables import EXPORT_VERSION, TableLike, Tables, printable_names, rows_at_once
 from featstore.whole import read_small
 
 ABOUT = "_featstore.json"
+_OURS = re.compile(r"split=[a-z]+(/part-[0-9]+\.parquet)?")
 
 _PART_BYTES = 2**28
 """Features of a file of a folder."""
@@ -52,19 +52,13 @@ def write_parquet_folder(tables: Tables, folder: Path) -> None:
     """
     _pyarrow()
     _check_place(folder)
-    with explained("write the exported folder", folder):
-        private = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=".featstore-"))
-        try:
-            draft = private / "new"
-            draft.mkdir()
-            for split, table in tables.items():
-                _write_split(table, draft / f"split={split}")
-            _put(draft / ABOUT, lambda file: file.write(_about(tables)))
-            fsync_folder(draft)
-            _publish(draft, folder, private / "old")
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
-        fsync_folder(folder.absolute().parent)
+    with explained("write the exported folder", folder), drafted(folder) as draft:
+        draft.mkdir()
+        for split, table in tables.items():
+            _write_split(table, draft / f"split={split}")
+        _put(draft / ABOUT, lambda file: file.write(_about(tables)))
+        fsync_folder(draft)
+        _check_place(folder)
 
 
 def _write_split(table: TableLike, folder: Path) -> None:
@@ -154,8 +148,14 @@ def _about(tables: Tables) -> bytes:
 
 
 def _check_place(folder: Path) -> None:
-    """Raise InputError unless there is nothing, an empty folder, or one that an export wrote."""
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())) or _is_ours(folder):
+    """Raise InputError unless there is nothing, an empty folder, or one that an export wrote, with nothing else in it.
+
+    Nor may it be a link, or a mounted disk: neither can be replaced.
+    """
+    if not os.path.lexists(folder):
+        return
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if (empty or _is_ours(folder)) and not folder.is_symlink() and not folder.is_mount():
         return
     raise InputError(
         "there is something else already",
@@ -168,21 +168,12 @@ def _check_place(folder: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        return not folder.is_symlink() and "export_version" in json.loads(read_small(folder / ABOUT, 2**24))
+        if "export_version" not in json.loads(read_small(folder / ABOUT, 2**24)):
+            return False
+        inside = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _publish(draft: Path, folder: Path, old: Path) -> None:
-    """Move the new folder into place; the one that was there goes to ``old``, and comes back if that fails."""
-    if os.path.lexists(folder):
-        os.rename(folder, old)
-    try:
-        os.rename(draft, folder)
-    except OSError:
-        with suppress(OSError):
-            os.rename(old, folder)
-        raise
+    return all(name == ABOUT or _OURS.fullmatch(name) for name in inside)
 
 
 def _pyarrow() -> tuple[Any, Any]:

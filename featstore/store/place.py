@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from featstore.errors import from_os_error
 from featstore.progress import Progress, silent
@@ -24,6 +25,9 @@ _MAY_NOT_WRITE = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 class Place:
     """The folder ``root`` of a store on a disk. Safe in threads; other processes may use it at the same time."""
+
+    look_seconds: ClassVar[float] = 1.0
+    """How often it is worth a look whether others have added rows."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,7 +59,7 @@ class Place:
             raise from_os_error(error, "list the store", folder) from error
 
     def state(self, folder: Path) -> object:
-        """Something else once files have come to a folder or gone from it."""
+        """Something else once files have come to a folder or gone from it; None if that cannot be told now."""
         try:
             return os.stat(folder).st_mtime_ns
         except OSError:
@@ -66,6 +70,20 @@ class Place:
 
         Raises NoSpaceError, ReadOnlyError or StorageError.
         """
+
+    def renew(self, paths: Iterable[Path]) -> None:
+        """Have files again that were found damaged here, if what is here is a copy that may be to blame; errors as in
+        :meth:`fetch`.
+        """
+
+    def bytes_of(self, path: Path) -> int:
+        """Of a file, of a link itself, or of all files in a folder; what is gone meanwhile has none."""
+        inside = [] if path.is_symlink() else [Path(top, name) for top, _, names in os.walk(path) for name in names]
+        total = 0
+        for file in inside or [path]:
+            with suppress(FileNotFoundError):
+                total += file.lstat().st_size
+        return total
 
     def size(self) -> int:
         """Bytes of all files, what is derived, private or in quarantine included."""

@@ -49,6 +49,7 @@ class Evaluated:
     seen : the images that it was fitted on, exactly or nearly; without_seen : the metrics without these, None if there
         are none, or no others.
     fitted, searched : the images that it was fitted on, and those of them that near copies were looked for among.
+    missed : what is to be said of images for which none were looked for.
     right : bool (N,), which images it calls rightly.
     """
 
@@ -61,6 +62,7 @@ class Evaluated:
     without_seen: Metrics | None
     fitted: int
     searched: int
+    missed: tuple[str, ...]
     right: npt.NDArray[np.bool_]
 
     def notes(self, split: str, images: int, threshold: float) -> Iterator[str]:
@@ -80,6 +82,7 @@ class Evaluated:
                 f"near copies were looked for among {self.searched} of the {counted(self.fitted, 'image')} that the "
                 "head was fitted on: the store holds the features of these alone"
             )
+        yield from self.missed
         if split == self.chosen_on == "validation":
             yield "settings were chosen on a validation split: if it is this one, this score flatters"
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featstore.progress import Progress, silent
+from featstore.records import as_text
 from featstore.table import Table
 from featstore.wording import printable
 from heads.kinds.blocks import moments
@@ -34,8 +36,16 @@ _EQUAL = 1e-5
 Of equally similar images the first one is named, and of splits the earlier.
 """
 
+MOST_PRODUCTS = 2**41
+"""Multiplications of the search in two splits, at most: about a minute on two cores. Beyond, near copies of a part of
+the images are looked for; exact ones always of all.
+"""
+
 _CHUNK_NUMBERS = 2**24
-"""Features held at a time: bounds the memory of the search, and of tables that stay in the store."""
+_KNOWN, _ASKED = 2**14, 2**10
+"""Features held at a time, and rows of either split: bounds the memory of the search, and of tables that stay in the
+store.
+"""
 
 _Floats = npt.NDArray[np.float32]
 _Wide = npt.NDArray[np.float64]
@@ -61,25 +71,52 @@ class Leak:
         return {**asdict(self), "path": printable(self.path), "original": printable(self.original)}
 
 
-def find_leaks(tables: Mapping[str, Table], threshold: float = THRESHOLD) -> tuple[Leak, ...]:
+def find_leaks(
+    tables: Mapping[str, Table], threshold: float = THRESHOLD, progress: Progress = silent
+) -> tuple[Leak, ...]:
     """Every image of validation and test that has a copy, or a near one, in an earlier split; the nearest is named.
 
-    Cost grows with the product of the splits' sizes, in matrix products; memory does not grow.
+    Cost grows with the product of the splits' sizes, in matrix products, up to :data:`MOST_PRODUCTS` for two splits,
+    beyond which near copies are missed (see :func:`unsearched`); memory does not grow.
     """
-    if "train" not in tables:
+    pairs = _pairs(tables)
+    if not pairs:
         return ()
     mean, scale = moments(tables["train"].X)
-    present = [split for split in ("train", "validation", "test") if split in tables]
-    leaks: list[Leak] = []
-    for place, split in enumerate(present):
-        found: dict[str, Leak] = {}
-        for earlier in present[:place]:
+    found: dict[str, dict[str, Leak]] = {split: {} for _, split in pairs}
+    with progress("looking for copies", len(pairs), "splits") as advance:
+        for earlier, split in pairs:
             for leak in _between(earlier, tables[earlier], split, tables[split], mean, scale, threshold):
-                known = found.get(leak.path)
+                known = found[split].get(leak.path)
                 if known is None or (leak.exact, leak.cosine) > (known.exact, known.cosine + _EQUAL):
-                    found[leak.path] = leak
-        leaks += [found[path] for path in tables[split].paths if path in found]
-    return tuple(leaks)
+                    found[split][leak.path] = leak
+            advance(1)
+    return tuple(leaks[path] for split, leaks in found.items() for path in tables[split].paths if path in leaks)
+
+
+def unsearched(tables: Mapping[str, Table]) -> Iterator[str]:
+    """What is to be said of splits that are too large to look for near copies of every image."""
+    for earlier, split in _pairs(tables):
+        searched, count = _searched(tables[earlier], tables[split]), len(tables[split])
+        if searched < count:
+            yield (
+                f"near copies in {earlier} were looked for of {searched:,} of the {count:,} images of {split}, drawn "
+                "by their content: of all it would take too long. Exact copies were looked for of all"
+            )
+
+
+def _pairs(tables: Mapping[str, Table]) -> list[tuple[str, str]]:
+    """The splits that are there, each with every one that is judged later; none without train."""
+    present = [split for split in ("train", "validation", "test") if split in tables]
+    if "train" not in present:
+        return []
+    return [(earlier, split) for place, split in enumerate(present) for earlier in present[:place]]
+
+
+def _searched(earlier: Table, table: Table) -> int:
+    """Of how many images of ``table`` near copies are looked for in ``earlier``."""
+    count, width = earlier.X.shape
+    return min(len(table), max(1, MOST_PRODUCTS // max(1, int(count) * int(width))))
 
 
 def _between(
@@ -87,7 +124,10 @@ def _between(
 ) -> Iterator[Leak]:
     """The images of ``table`` that have a copy, or a near one, in ``earlier``."""
     copies = {digest.tobytes(): row for row, digest in reversed(list(enumerate(earlier.digests)))}
-    nearest, cosines = _nearest(earlier.X, table.X, mean, scale)
+    nearest, cosines = np.zeros(len(table), np.int64), np.full(len(table), -2.0, np.float32)
+    count = _searched(earlier, table)
+    rows = np.arange(len(table)) if count == len(table) else np.sort(np.argsort(as_text(table.digests))[:count])
+    nearest[rows], cosines[rows] = _nearest(earlier.X, table.select(rows).X, mean, scale)
     for row, digest in enumerate(table.digests):
         copy = copies.get(digest.tobytes())
         if copy is None and cosines[row] < threshold:
@@ -101,9 +141,9 @@ def _between(
 def _nearest(train: Any, X: Any, mean: _Wide, scale: _Wide) -> tuple[npt.NDArray[np.int64], _Floats]:
     """For each row of ``X`` (M, D) the most similar row of ``train`` (N, D), int64 (M,), and their cosine (M,)."""
     nearest, best = np.zeros(len(X), np.int64), np.full(len(X), -2.0, np.float32)
-    for known in _parts(train):
+    for known in _parts(train, _KNOWN):
         directions = _directions(train[known], mean, scale)
-        for asked in _parts(X):
+        for asked in _parts(X, _ASKED):
             cosines = _directions(X[asked], mean, scale) @ directions.T
             found = cosines.max(axis=1)
             places = (cosines >= found[:, None] - _EQUAL).argmax(axis=1)  # the first one
@@ -120,6 +160,6 @@ def _directions(X: _Floats, mean: _Wide, scale: _Wide) -> _Floats:
     return np.asarray(standard / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
-def _parts(X: Any) -> list[slice]:
-    step = max(1, _CHUNK_NUMBERS // X.shape[1])
+def _parts(X: Any, most: int) -> list[slice]:
+    step = max(1, min(most, _CHUNK_NUMBERS // X.shape[1]))
     return [slice(start, min(start + step, len(X))) for start in range(0, len(X), step)]

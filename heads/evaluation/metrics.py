@@ -30,8 +30,8 @@ LEAST = 1e-7
 _CHUNK_NUMBERS = 2**24
 """Counts held at a time: bounds the memory of the bootstrap."""
 
-_FEW_POSITIVES = 2048
-"""Positives up to which the area under a curve is quicker by pairs."""
+_FEW_POSITIVES, _MOST_PAIRS = 2048, 2**26
+"""Positives up to which the area under a curve is quicker by pairs, and pairs that may be held at once (256 MiB)."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -199,7 +199,9 @@ def _auc(counts: _Floats, scores: _Floats, positive: npt.NDArray[np.bool_]) -> _
     Of few positives, as with many classes, all pairs are one product of matrices; of many, sorting is quicker.
     """
     few = np.flatnonzero(positive)
-    return _auc_by_pairs(counts, scores, few) if len(few) <= _FEW_POSITIVES else _auc_by_order(counts, scores, positive)
+    if len(few) <= _FEW_POSITIVES and len(few) * len(scores) <= _MOST_PAIRS:
+        return _auc_by_pairs(counts, scores, few)
+    return _auc_by_order(counts, scores, positive)
 
 
 def _auc_by_pairs(counts: _Floats, scores: _Floats, positives: Labels) -> _Floats:

@@ -21,7 +21,7 @@ from heads.bundles.card import Card, rows_digest
 from heads.bundles.images import JudgedImages
 from heads.evaluation.calibration import Method, cross_calibrated, fit_calibration
 from heads.evaluation.clip import fit_clip
-from heads.evaluation.leaks import Leak, find_leaks
+from heads.evaluation.leaks import Leak, find_leaks, unsearched
 from heads.evaluation.metrics import measure
 from heads.kinds.catalog import HEADS, find
 from heads.kinds.grids import kinds_of
@@ -87,7 +87,9 @@ def train(
     best_first = ranked(results)
     classes = tuple(one.name for one in best_first[0].held_out.per_class)
     tables = sets[_narrowest(best_first[0], sets)].tables()
-    leaks = find_leaks({split: table.originals for split, table in tables.items()})
+    originals = {split: table.originals for split, table in tables.items()}
+    leaks = find_leaks(originals, progress=progress)
+    notes += unsearched(originals)
     best_first = (judged_again(best_first[0], classes, leaks, seed=options.seed), *best_first[1:])
     if bundles is not None:
         best_first = _fit_again(best_first, sets, leaks, bundles, options, notes, progress)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from featstore import cloud
 from featstore.cloud import Bucket, is_url, joined, local_path
 from featstore.errors import InputError, ReadOnlyError, StorageError
-from tests.buckets import go_by, way
+from tests.buckets import go_by, troubled, way
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -85,8 +87,10 @@ def test_objects_are_copied_fetched_and_removed(bucket: Bucket, tmp_path: Path) 
 
 def test_what_is_not_there_yet_is_empty_and_a_bucket_that_is_not_is_told(s3: str) -> None:
     assert Bucket.at(f"{s3}-none/x").folder() == {}
-    with pytest.raises((StorageError, FileNotFoundError)):
-        Bucket.at(f"{s3}-none/x").create("y", b"")
+    for write in (Bucket.create, Bucket.replace):
+        with pytest.raises(InputError, match="no such bucket") as failed:
+            write(Bucket.at(f"{s3}-none/x"), "y", b"")
+        assert failed.value.where == f"{s3}-none/x"
 
 
 def test_who_does_not_answer_is_an_error_that_says_what_to_do(
@@ -132,6 +136,67 @@ def test_a_connection_that_breaks_is_tried_again(
     assert (tmp_path / "large").read_bytes() == data
 
 
+def test_a_connection_that_is_reset_or_a_storage_in_trouble_is_asked_again(
+    s3: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bucket.at(f"{s3}/x").create("y", b"data")
+    for treat, resets in ((lambda _, piece: piece, 2), (troubled(2), 0)):
+        with way(s3_port, treat, resets=resets) as port:
+            go_by(monkeypatch, port)
+            assert Bucket.at(f"{s3}/x").read("y", 10) == b"data"
+            assert Bucket.at(f"{s3}/x").create(f"z{resets}", b"")
+
+
+def test_a_place_of_many_objects_is_listed_page_by_page(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, pages = Bucket.at(f"{s3}/x"), []
+    for number in range(7):
+        there.create(f"many/{number}", bytes(number))
+        there.create(f"many/folder-{number}/y", b"")
+    system = cloud._connected(there.url)[0]
+    ask = system.call_s3
+
+    def three(method: str, **words: Any) -> Any:
+        pages.append(ask(method, MaxKeys=3, **words))
+        return pages[-1]
+
+    monkeypatch.setattr(system, "call_s3", three)
+    found = there.folder("many")
+    assert {name: stamp.size for name, stamp in found.items() if stamp} == {str(number): number for number in range(7)}
+    assert {name for name, stamp in found.items() if stamp is None} == {f"folder-{number}" for number in range(7)}
+    assert len(pages) == 5
+
+
+def test_a_million_objects_in_one_place_take_less_than_half_a_kilobyte_each(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Bucket.at(f"{s3}/x")
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def page(_: str, ContinuationToken: str = "0", **__: Any) -> dict[str, Any]:
+        start = int(ContinuationToken)
+        keys = (
+            {"Key": f"x/{n}.jpg", "Size": n, "LastModified": when, "ETag": f'"{n:032x}"'}
+            for n in range(start, start + 1000)
+        )
+        return {"Contents": list(keys), "IsTruncated": start < 29_000, "NextContinuationToken": str(start + 1000)}
+
+    monkeypatch.setattr(cloud._connected(there.url)[0], "call_s3", page)
+    tracemalloc.start()
+    found = there.folder()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 30_000
+    assert most / len(found) < 500
+
+
+def test_a_time_in_milliseconds_and_one_in_seconds_are_one_where_the_content_has_a_tag() -> None:
+    listed = {"size": 1, "LastModified": "2026-01-01T00:00:00.123+00:00", "ETag": "x"}
+    assert cloud._stamp(listed) == cloud._stamp({**listed, "LastModified": "2026-01-01T00:00:00+00:00"})
+    assert cloud._stamp(listed) != cloud._stamp({**listed, "ETag": "y"})
+    untagged = {"size": 1, "created": 5.25}
+    assert cloud._stamp(untagged) != cloud._stamp({**untagged, "created": 5.5})
+
+
 def test_a_place_that_nothing_here_can_talk_to_is_told() -> None:
     with pytest.raises(InputError, match="nothing here can talk to such a place"):
         Bucket.at("nonsense://b/x")
@@ -142,7 +207,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(fsspec, "url_to_fs", lambda *_, **__: (_ for _ in ()).throw(ImportError("Install s3fs")))
     with pytest.raises(InputError, match="this place needs s3fs, which is not installed") as failed:
         Bucket.at("s3://b/elsewhere")
-    assert failed.value.todo == "pip install s3fs"
+    assert failed.value.todo == 'pip install s3fs (the extra "cloud" has it)'
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(InputError, match="needs fsspec"):
         Bucket.at("s3://b/elsewhere")

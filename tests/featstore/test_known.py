@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from featstore import known as module
 from featstore.known import KnownRows
 from featstore.records import Reason
 from featstore.spec import Spec
-from featstore.store import Store
+from featstore.store import Place, Store
 
 SPEC = Spec("vgg16", "ab" * 32, "block5_pool", (150, 150))
 
@@ -87,5 +88,35 @@ def test_rows_that_others_add_are_known_soon(store: Store, monkeypatch: pytest.M
     rows = KnownRows(store, SPEC)
     add(store, 1)
     assert rows.get(digest(1)) is None
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(Place, "look_seconds", 0.0)
     assert rows.get(digest(1)) is not None
+
+
+def test_while_it_cannot_be_told_what_others_add_what_is_known_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, 1)
+    rows = KnownRows(store, SPEC)
+    monkeypatch.setattr(Place, "look_seconds", 0.0)
+    monkeypatch.setattr(Place, "state", lambda *_: None)
+    monkeypatch.setattr(module, "CachedRows", None)  # nothing is opened anew
+    assert rows.get(digest(1)) is not None
+    assert rows.get(digest(2)) is None
+
+
+def test_a_look_that_takes_long_holds_up_nobody_who_asks_the_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, looking, go_on = KnownRows(store, SPEC), threading.Event(), threading.Event()
+    rows.remember(digest(1), np.ones(4, np.float32))
+    monkeypatch.setattr(Place, "look_seconds", 0.0)
+    monkeypatch.setattr(Place, "state", lambda *_: (looking.set(), go_on.wait(60), None)[-1])
+    asking = threading.Thread(target=rows.get, args=(digest(2),))
+    asking.start()
+    try:
+        assert looking.wait(60)
+        assert not rows._lock.locked()
+        assert rows.recall(digest(1)) is not None
+    finally:
+        go_on.set()
+        asking.join()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,34 @@ def cpu_only(monkeypatch: pytest.MonkeyPatch) -> machine.Machine:
 def _change(monkeypatch: pytest.MonkeyPatch, plain: machine.Machine, **changes: object) -> None:
     changed = replace(plain, **changes)  # type: ignore[arg-type]
     monkeypatch.setattr(machine, "describe", lambda: changed)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limits"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "4096\n"}, [4096]),
+        ("0::/a/b\n", {"memory.max": "1024\n"}, [1024]),  # in a container, whose own group is the root
+        ("2:cpu,memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "77\n"}, [77]),
+        ("1:cpu:/x\n", {"memory.max": "5\n"}, []),
+        ("0::/\n", {}, []),
+    ],
+)
+def test_the_memory_of_a_container_is_what_its_control_groups_leave(
+    own: str, files: dict[str, str], limits: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        file = tmp_path / "groups" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert list(machine._memory_limits(tmp_path / "own", tmp_path / "groups")) == limits
+
+
+def test_the_least_limit_is_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = machine._memory()
+    assert there > 2**30
+    monkeypatch.setattr(machine, "_memory_limits", lambda: iter([2**62, 2**20]))
+    assert machine._memory() == 2**20
 
 
 def test_more_than_an_eighth_of_the_memory_is_large_and_of_unknown_memory_nothing_is(

@@ -90,7 +90,7 @@ def test_a_picture_that_the_store_knows_opens_no_base(job: Job, store: Store, tm
 def test_rows_that_another_process_adds_are_seen(
     rows: OnlineRows, store: Store, tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featstore.known._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(Place, "look_seconds", 0.0)
     featstore.extract(tmp_path / "some", featstore.Request("vgg16", image_size=32), store=Store.open(store.path))
     assert rows.ask(png(0)).result(60).from_cache
     assert rows.computed == 0

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import pickle
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from featstore import cloud
+import featstore
+from featstore import Request, cloud
 from featstore.dataset import open_dataset
 from featstore.errors import InputError, ReadOnlyError, StorageError
 from featstore.records import Reason, Rejected
 from featstore.scan import digest_all, lost_caches
 from tests.buckets import connected, go_by
 from tests.pictures import class_folders, png
+from tests.stubs import Bases
 
 
 @pytest.fixture
@@ -51,6 +55,7 @@ def test_odd_names_are_passed_over(photos: str) -> None:
         connected(photos).pipe_file(f"{photos}/{name}", png(99))
     found = open_dataset(photos)
     assert len(found) == 36
+    assert "passed over 2 places with objects whose names are no paths (with //, . or ..)" in found.notes
     assert not [path for path in found.paths if "hidden" in path or ".." in path]
 
 
@@ -98,12 +103,50 @@ def test_what_is_gone_is_a_reject_and_who_does_not_answer_an_error(
         found.source.read(found.paths[1], 10**6)
 
 
-def test_another_process_gets_the_place_and_no_listing(photos: str) -> None:
+def test_keys_that_are_refused_amid_a_run_end_it_and_make_no_rejects(
+    photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bases: Bases
+) -> None:
+    system = cloud._connected(photos)[0]
+    read, asked = system.cat_file, count()
+
+    def refusing(*words: Any, **named: Any) -> Any:
+        return read(*words, **named) if next(asked) < 15 else expired()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "cat_file", refusing)
+        with pytest.raises(ReadOnlyError, match="the keys have expired"):
+            featstore.extract(photos, Request("vgg16", image_size=32), store=tmp_path / "store")
+    done = featstore.extract(photos, Request("vgg16", image_size=32), store=tmp_path / "store")
+    assert (len(done.report.rejects), done.report.specs[0].hits + done.report.specs[0].computed) == (0, 36)
+
+
+def test_an_object_that_alone_is_refused_is_a_reject(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = open_dataset(photos)
-    there = pickle.loads(pickle.dumps(found.source))
-    assert there.stamp(found.paths[0]) == found.source.stamp(found.paths[0])
-    assert there.read(found.paths[0], 10**6) == found.source.read(found.paths[0], 10**6)
-    assert len(pickle.dumps(found.source)) < 500
+    system = cloud._connected(photos)[0]
+    read = system.cat_file
+
+    def refusing(path: str, *words: Any, **named: Any) -> Any:
+        return expired() if path.endswith(found.paths[0]) else read(path, *words, **named)
+
+    monkeypatch.setattr(system, "cat_file", refusing)
+    with pytest.raises(ReadOnlyError):  # nothing has been read yet
+        found.source.read(found.paths[0], 10**6)
+    found.source.read(found.paths[1], 10**6)
+    with pytest.raises(Rejected) as rejected:
+        found.source.read(found.paths[0], 10**6)
+    assert (rejected.value.reason, "expired" in rejected.value.detail) == (Reason.UNREADABLE, True)
+
+
+def test_another_process_gets_the_place_and_what_is_known_of_its_share(
+    photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = open_dataset(photos)
+    share = found.unlabelled().select([3, 4])
+    there = pickle.loads(pickle.dumps(share))
+    assert len(pickle.dumps(share)) < 1500
+    assert there.source.read(there.paths[0], 10**6) == found.source.read(found.paths[3], 10**6)
+    go_by(monkeypatch, 1)
+    assert [there.source.stamp(path) for path in there.paths] == [found.source.stamp(path) for path in found.paths[3:5]]
 
 
 def test_a_file_url_is_a_folder(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from featstore.errors import NoSpaceError
 from featstore.records import Reason
 from featstore.spec import Spec
-from featstore.store import Namespace, Place, Rows, Store, compact, verify
+from featstore.store import Namespace, Place, Rows, Store, compact, segments_after, verify
 from featstore.store import commit as committing
 from featstore.store.commit import commit
 from featstore.store.encode import encode
@@ -422,3 +422,23 @@ def test_readers_writers_and_two_compactions_do_not_disturb_one_another(
 
 def void(_: object) -> None:
     """Throw a result away."""
+
+
+@pytest.mark.parametrize(("rows", "segments"), [(2, 13), (5, 13), (7, 13), (8, 13), (3, 1)])
+def test_how_many_segments_are_left_is_known_beforehand(
+    rows: int,
+    segments: int,
+    store: Store,
+    namespace: Namespace,
+    make_rows: Callable[..., Rows],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    each = [make_rows(rows, seed=seed) for seed in range(segments)]
+    for one in each:
+        put(store, namespace, one)
+    features = each[0].features
+    assert features is not None
+    monkeypatch.setattr(MODULE, "SEGMENT_BYTES", 16 * features[0].nbytes)
+    expected = segments_after(segments, features.nbytes)
+    assert compact(store).segments_after == expected
+    assert expected == {2: 2, 5: 5, 7: 7, 8: 13, 3: 1}[rows]

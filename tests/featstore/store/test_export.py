@@ -153,6 +153,17 @@ def test_an_unknown_ending_is_told_the_known_ones(tables: dict[str, FakeTable], 
     assert ".npz" in str(caught.value)
 
 
+def test_a_place_that_cannot_be_written_is_told_before_a_row_is_read(
+    tables: dict[str, FakeTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.h5").mkdir()
+    monkeypatch.setattr(FakeTable, "X", property(lambda _: pytest.fail("a row was read")), raising=False)
+    with pytest.raises(InputError, match="there is a folder of this name"):
+        export(tables, tmp_path / "folder.h5")
+    with pytest.raises(InputError, match="an export is written to a disk"):
+        export(tables, "s3://bucket/features.h5")
+
+
 def test_tables_of_two_specs_are_refused(tables: dict[str, FakeTable], tmp_path: Path) -> None:
     tables["test"] = replace(tables["test"], spec=SPEC.but(pooling="max"))
     with pytest.raises(InputError, match="do not make one file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featstore.cloud import Bucket
 from featstore.errors import InputError, StorageError
 from featstore.folders import mirror_folder
 from featstore.garbage import collect
@@ -160,8 +162,77 @@ def test_a_damaged_object_serves_no_row_and_is_set_aside_by_who_writes_next(
     assert len([name for name in names(url) if "/quarantine/" in name]) == 1
     assert verify(elsewhere(), read_data=True).sound
     assert verify(elsewhere(), read_data=True).quarantined == 1
-    assert collect(elsewhere()).quarantined == 1
+    size = connected(url).info(f"{url}/{name}")["size"]
+    collected = collect(elsewhere())
+    assert (collected.quarantined, collected.bytes) == (1, size)
     assert not [name for name in names(url) if "/quarantine/" in name]
+
+
+def test_what_is_damaged_there_is_not_fetched_at_every_look(
+    namespace: Namespace, make_rows: MakeRows, write: Write, url: str, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(namespace, make_rows(6))
+    damage(url, segment_of(url))
+    shutil.rmtree(mirror_folder(url))
+    fetched: list[str] = []
+    download = Bucket.download
+    monkeypatch.setattr(Bucket, "download", lambda self, name, to: (fetched.append(name), download(self, name, to)))
+    there = Store.open(url).namespace(spec)
+    for _ in range(3):
+        assert len(there.snapshot().damaged) == 1
+    assert len(fetched) == 2  # twice at once: the way may have been at fault
+
+
+def test_what_goes_between_a_listing_and_the_fetch_is_left_out(
+    namespace: Namespace,
+    make_rows: MakeRows,
+    write: Write,
+    url: str,
+    spec: Spec,
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: Callable[[], Store],
+) -> None:
+    for seed in range(3):
+        write(namespace, make_rows(5, seed=seed))
+    there, download, once = elsewhere().namespace(spec), Bucket.download, threading.Lock()
+
+    def late(self: Bucket, name: str, to: Path) -> None:
+        if once.acquire(blocking=False):
+            assert compact(Store.open(url)).segments_after == 1
+        download(self, name, to)
+
+    monkeypatch.setattr(Bucket, "download", late)
+    snapshot = there.snapshot()
+    assert once.locked()
+    assert (snapshot.rows, snapshot.damaged) == (15, ())
+
+
+def test_a_segment_that_is_taken_and_goes_before_it_is_checked_is_written(
+    namespace: Namespace, make_rows: MakeRows, write: Write, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, refused = Bucket.create, []
+
+    def taken(self: Bucket, name: str, data: bytes) -> bool:
+        if not refused and "/seg/" in name:
+            refused.append(name)
+            return False
+        return create(self, name, data)
+
+    monkeypatch.setattr(Bucket, "create", taken)
+    write(namespace, make_rows(4))
+    assert refused == [segment_of(url)]
+
+
+def test_a_folder_without_a_spec_stops_nothing(
+    namespace: Namespace, make_rows: MakeRows, write: Write, url: str, spec: Spec
+) -> None:
+    write(namespace, make_rows(4))
+    connected(url).pipe_file(f"{url}/ns/{'ab' * 32}/seg/{'cd' * 32}.h5", b"x")
+    store = Store.open(url)
+    assert [one.fingerprint for one in store.namespaces()] == [spec.fingerprint]
+    assert not verify(store).sound
+    assert collect(store).rows == 0
+    assert compact(store).segments_after == 1
 
 
 def test_if_only_the_copy_here_is_damaged_only_that_goes(
@@ -173,11 +244,10 @@ def test_if_only_the_copy_here_is_damaged_only_that_goes(
     data = bytearray(copy.read_bytes())
     data[len(data) // 2] ^= 1
     copy.write_bytes(data)
-    fresh = Store.open(url).namespace(spec)
-    assert len(fresh.snapshot().damaged) == 1
-    with fresh.writer({}):
-        pass
-    np.testing.assert_array_equal(fresh.snapshot().read(rows.digests), rows.features)
+    snapshot = Store.open(url).namespace(spec).snapshot()
+    assert snapshot.damaged == ()
+    np.testing.assert_array_equal(snapshot.read(rows.digests), rows.features)
+    assert copy.read_bytes() != bytes(data)
     assert not [name for name in names(url) if "quarantine" in name]
 
 

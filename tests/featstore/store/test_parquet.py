@@ -126,6 +126,28 @@ def test_what_is_somebody_elses_stays(tables: dict[str, FakeTable], tmp_path: Pa
     assert files(tmp_path) == before
 
 
+def test_what_comes_while_it_is_written_or_lies_beside_the_files_stays(
+    tables: dict[str, FakeTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(tables, f"{tmp_path}/mine/")
+    (tmp_path / "mine" / "split=train" / "notes.txt").touch()
+    with pytest.raises(InputError, match="something else already"):
+        export(tables, f"{tmp_path}/mine/")
+    about = module._about
+
+    def meanwhile(tables: Any) -> bytes:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "holiday.jpg").touch()
+        return about(tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_about", meanwhile)
+        with pytest.raises(InputError, match="something else already"):
+            export(tables, f"{tmp_path}/new/")
+    assert files(tmp_path / "new") == ["holiday.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]
+
+
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_a_failure_leaves_what_was_there_and_nothing_else(
     tables: dict[str, FakeTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

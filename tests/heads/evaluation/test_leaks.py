@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -83,3 +84,41 @@ def test_of_originals_that_are_equally_like_it_the_first_of_the_earliest_split_i
     first += 1e-4 * (first - changed["test"].X[4])  # as rounding may do: the others are nearer by some last bits
     found = {leak.path: leak.original for leak in find_leaks(changed)}
     assert found[changed["test"].paths[4]] == changed["train"].paths[17]
+
+
+def test_beyond_a_budget_near_copies_of_a_part_are_looked_for_and_exact_ones_of_all(
+    tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tables
+    for row in range(30):
+        changed = planted(changed, "test", row, row, exact=row == 7)
+    assert len(find_leaks(changed)) == 30
+    assert list(module.unsearched(changed)) == []
+    monkeypatch.setattr(module, "MOST_PRODUCTS", 10 * 80 * 64)
+    found = find_leaks(changed)
+    assert 10 <= len(found) <= 11
+    assert changed["test"].paths[7] in [leak.path for leak in found if leak.exact]
+    assert [leak.path for leak in found] == [leak.path for leak in find_leaks(changed)]
+    told = list(module.unsearched(changed))
+    assert any("near copies in train were looked for of 10 of the 30 images of test" in line for line in told)
+
+
+def test_memory_does_not_grow_with_the_splits(tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tables["train"]
+    many = {
+        split: replace(
+            small,
+            X=np.resize(small.X[:, :8], (count, 8)),
+            y=np.zeros(count, np.int64),
+            digests=np.random.default_rng(count).integers(0, 256, (count, 32), dtype=np.uint8),
+            paths=tuple(map(str, range(count))),
+            ids=tuple(map(str, range(count))),
+            views=np.zeros(count, np.uint16),
+        )
+        for split, count in (("train", 60_000), ("test", 20_000))
+    }
+    tracemalloc.start()
+    find_leaks(many, threshold=2.0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 300 * 2**20  # of all cosines at once: 4.5 GiB

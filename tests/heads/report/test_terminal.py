@@ -123,7 +123,7 @@ def test_names_are_neither_markup_nor_control_codes() -> None:
 def evaluated(bundle: str, y: np.ndarray, classes: tuple[str, ...], **changes: Any) -> Evaluated:
     said = np.roll(y, 1)
     metrics = measure(y, np.eye(len(classes))[said], classes)
-    plain = Evaluated(bundle, "validation", (), metrics, None, (), None, 10, 10, said == y)
+    plain = Evaluated(bundle, "validation", (), metrics, None, (), None, 10, 10, (), said == y)
     return replace(plain, **changes)
 
 
