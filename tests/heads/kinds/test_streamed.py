@@ -57,6 +57,25 @@ def test_rows_are_read_in_bounded_blocks_and_the_same_seed_gives_the_same_head(
     assert (logits[2] == train.y).mean() > 0.9
 
 
+def test_the_average_of_the_points_is_nearer_than_the_last_of_them_would_be(stored) -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(10, 40))
+    (X, y), (new, _) = (
+        ((centres[labels] + 2.5 * random.normal(size=(n, 40))).astype(np.float32), labels)
+        for n in (20_000, 1000)
+        for labels in [random.integers(0, 10, n)]
+    )
+    exact, close = (
+        [centred(fit.head.logits(new)) for fit in fits]
+        for fits in (
+            solve_logistic(Problem(X, y, (40,)), GRID),
+            stream_logistic(Problem(stored(X), y, (40,)), GRID),
+        )
+    )
+    for one, other in zip(exact, close, strict=True):
+        assert np.sqrt(((one - other) ** 2).mean() / (one**2).mean()) < 0.008  # the last point: 0.011
+
+
 def test_columns_of_any_size_are_standardised_and_folded_into_the_head(table, stored) -> None:
     train, new = table(90), table(90, seed=1)
     sizes = 10.0 ** np.arange(-4, 4)
