@@ -117,6 +117,12 @@ def shards(count: int, parts: int) -> Iterator[range]:
 SMALL = ("--image-size", "32")
 """Options of an extraction that costs little to decode."""
 
+
+def has_lines(file: Path) -> bool:
+    """Whether something is in a file that a program writes, such as $REPORTED."""
+    return file.exists() and file.stat().st_size > 0
+
+
 PROGRAM = (sys.executable, "-m", "tests.reliability.program")
 """featstore with a stub base: see program.py."""
 

@@ -18,7 +18,7 @@ import pytest
 
 from featstore.store import Store, compact, verify
 from tests.commands import Done, finish
-from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
+from tests.reliability.campaign import FULL, SMALL, Figures, amount, has_lines, start_program
 from tests.reliability.test_kills import digests_of, features, rows
 from tests.waiting import until
 
@@ -46,7 +46,7 @@ def test_writers_at_once_make_the_union_of_their_rows(
         others = [start_program("extract", part, *SMALL, "--store", store, env=env) for part in parts[1:]]
         processes = [first, *others]
         if repeat % 2:
-            until(partial(_has_lines, reported), _SECONDS)  # of its first commit
+            until(partial(has_lines, reported), _SECONDS)  # of its first commit
             time.sleep(random.uniform(0, 0.3))
             first.kill()
         ended = [finish(process, _SECONDS) for process in processes]
@@ -60,10 +60,6 @@ def test_writers_at_once_make_the_union_of_their_rows(
     assert killed == repeats // 2
     figures.keep(f"{writers} writers at once, {'overlapping' if overlapping else 'the same images'}",
                  runs=repeats, with_one_killed=killed)  # fmt: skip
-
-
-def _has_lines(file: Path) -> bool:
-    return file.exists() and file.stat().st_size > 0
 
 
 def _part(files: Sequence[Path], place: Path, number: int | None, of: int) -> Path:

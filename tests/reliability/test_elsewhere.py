@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from featstore import Request, extract
 from featstore.dataset import open_dataset
+from featstore.records import Reason
 from featstore.scan import digest_all
 from featstore.store import Store, verify
 from tests.buckets import connected, slowly, way
 from tests.commands import Done, finish, spawn
-from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
+from tests.reliability.campaign import SMALL, Figures, amount, has_lines, start_program, takes_long
+from tests.waiting import until
 
 _PICTURES = 256
 _WORDS = ("-b", "vgg16", *SMALL)
-
-_IN_FULL = pytest.mark.skipif(not FULL, reason="part of the whole campaign: benchmarks/reliability.py")
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ def test_a_run_that_is_killed_goes_on_and_another_machine_verifies_and_trains(
     figures.keep("kills of an extraction from and to object storage", kills=kills)
 
 
-@_IN_FULL
+@takes_long
 def test_two_machines_at_once_make_the_union_and_one_that_is_killed_costs_nothing(
     photos: str, s3: str, pictures: Callable[[int], Path], tmp_path: Path, figures: Figures
 ) -> None:
@@ -115,19 +118,22 @@ def test_two_machines_at_once_make_the_union_and_one_that_is_killed_costs_nothin
     right, rounds = expected(pictures, tmp_path / "disk"), amount(1, 10)
     for number in range(rounds):
         words = ("extract", photos, *_WORDS, "--store", f"{s3}/store-{number}")
+        reported = tmp_path / f"reported-{number}"
         pair = [
-            start_program(*words, env={**machine(tmp_path / f"{number}-{at}"), "BASE_SECONDS": 0.05}) for at in range(2)
+            start_program(*words, env={**machine(tmp_path / f"{number}-{at}"), "BASE_SECONDS": 0.5, "ROWS": 32, **more})
+            for at, more in enumerate(({"REPORTED": reported}, {}))
         ]
-        time.sleep(random.uniform(2, 6))
+        until(partial(has_lines, reported))  # of its first commit
+        time.sleep(random.uniform(0, 1))
         pair[0].kill()
-        finish(pair[0])
+        assert finish(pair[0]).code == -signal.SIGKILL
         assert finish(pair[1]).code == 0
         assert features(f"{s3}/store-{number}", photos) == right
         assert verify(Store.open(f"{s3}/store-{number}"), read_data=True).sound
     figures.keep("two machines on one bucket, one killed", rounds=rounds)
 
 
-@_IN_FULL
+@takes_long
 @pytest.mark.parametrize("kind", ["breaks", "is slow"])
 def test_over_a_connection_that_breaks_or_is_slow_the_rows_are_the_same(
     kind: str, photos: str, s3: str, s3_port: int, pictures: Callable[[int], Path], tmp_path: Path, figures: Figures
@@ -151,7 +157,7 @@ def test_over_a_connection_that_breaks_or_is_slow_the_rows_are_the_same(
     figures.keep(f"an extraction over a connection that {kind}", broken=broken)
 
 
-@_IN_FULL
+@takes_long
 def test_a_server_that_goes_away_ends_the_run_with_one_sentence_and_nothing_is_lost(
     photos: str, s3: str, s3_port: int, tmp_path: Path
 ) -> None:
@@ -177,7 +183,7 @@ def test_a_server_that_goes_away_ends_the_run_with_one_sentence_and_nothing_is_l
     np.testing.assert_equal(verify(Store.open(f"{s3}/store"), read_data=True).rows, _PICTURES)
 
 
-@_IN_FULL
+@takes_long
 def test_the_nodes_of_a_cluster_read_and_write_there(photos: str, s3: str, figures: Figures, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     base = ("-b", "mobilenetv2", "--weights", "random:7", "--image-size", "32")
@@ -191,3 +197,14 @@ def test_the_nodes_of_a_cluster_read_and_write_there(photos: str, s3: str, figur
     assert features(f"{s3}/ray", photos) == features(f"{s3}/local", photos)
     assert not [name for name in connected(s3).find(f"{s3}/ray") if "/tmp/" in name]
     figures.keep("rows of a Ray cluster on object storage, equal to those of one process", rows=_PICTURES)
+
+
+@takes_long
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_an_object_that_goes_before_a_node_reads_it_is_rejected_as_anywhere(photos: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    dataset, request = open_dataset(photos), Request("mobilenetv2", weights="random:7", image_size=32)
+    connected(photos).rm_file(f"{photos}/{dataset.paths[0]}")
+    done = extract(dataset, request, store=tmp_path / "store", engine="ray", address="local")
+    assert [(reject.path, reject.reason) for reject in done.report.rejects] == [(dataset.paths[0], Reason.UNREADABLE)]
+    assert done.report.specs[0].computed == _PICTURES - 1

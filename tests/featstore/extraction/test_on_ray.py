@@ -32,8 +32,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
-_IN_FULL = takes_long
-
 SMALL = Request("mobilenetv2", weights="random:7", image_size=32)
 LARGER = replace(SMALL, image_size=128)
 _LINES = ("--backbone", "mobilenetv2", "--weights", "random:7", "--image-size")
@@ -77,9 +75,12 @@ def held(store: Path) -> int:
 
 
 def actors() -> set[int]:
-    """The processes of Ray's actors that compute."""
-    told = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return {int(line.split()[0]) for line in told if "ray::" in line and "Computer" in line}
+    """The processes of Ray's actors that compute, of the cluster that this process has started."""
+    told = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(maxsplit=2) for line in told.splitlines()[1:]]
+    parents = {int(process): int(parent) for process, parent, *_ in lines}
+    ours = [int(process) for process, _, *words in lines if "ray::" in str(words) and "Computer" in str(words)]
+    return {process for process in ours if parents.get(parents[process]) == os.getpid()}  # a worker, Ray's node, we
 
 
 def begun(photos: Path, store: Path, cluster: str) -> subprocess.Popen[str]:
@@ -126,7 +127,7 @@ def test_what_is_in_the_store_is_not_computed_and_not_shipped(
     assert shipped == [1]
 
 
-@_IN_FULL
+@takes_long
 def test_rejects_are_tried_again_only_if_asked(cluster: str, photos: Path, tmp_path: Path) -> None:
     store, dataset = Store.open(tmp_path / "store", create=True), featstore.open_dataset(photos)
     [job] = resolve_jobs([SMALL], store, dataset)
@@ -159,7 +160,30 @@ def test_workers_that_are_killed_while_they_compute_cost_no_row(cluster: str, ma
     assert verify(Store.open(tmp_path / "store"), read_data=True).sound
 
 
-@_IN_FULL
+@pytest.mark.real
+@takes_long
+def test_rows_of_photographs_are_those_of_the_local_engine_even_if_workers_are_killed(
+    cluster: str, photographs: Path, linked_cache: None, tmp_path: Path
+) -> None:
+    data, stores = photographs / "validation", [tmp_path / name for name in ("here", "there")]
+    words, each = ("--image-size", 96, "--json", "--store"), [("--engine", "ray", "--address", cluster), ()]
+    process = start("extract", data, *words, stores[1], *each[0])
+    until(lambda: segments(stores[1]) > 0 or process.poll() is not None)
+    victims = actors()
+    assert victims, finish(process).err
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    done = finish(process, 300)
+    assert done.code == 0, done.err
+    here = finish(start("extract", data, *words, stores[0]), 300).json
+    [again] = finish(start("extract", data, *words, stores[1], *each[0]), 300).json["specs"]
+    assert (again["hits"], again["computed"]) == (here["specs"][0]["computed"], 0)
+    request = Request("vgg16", image_size=96, precision=here["specs"][0]["precision"])
+    ours, theirs = (rows_of(data, request, store) for store in stores)
+    assert ours.tobytes() == theirs.tobytes()
+
+
+@takes_long
 def test_a_run_that_is_stopped_and_then_killed_is_gone_on_with(cluster: str, many: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     stopped = begun(many, store, cluster)
@@ -179,14 +203,14 @@ def test_a_run_that_is_stopped_and_then_killed_is_gone_on_with(cluster: str, man
     assert verify(Store.open(store), read_data=True).sound
 
 
-@_IN_FULL
+@takes_long
 def test_a_broken_image_ends_a_run_that_is_to_fail(cluster: str, photos: Path, tmp_path: Path) -> None:
     options = ExtractOptions(on_error="fail")
     with pytest.raises(DamageError, match="rejected, and --on-error is fail"):
         featstore.extract(photos, SMALL, store=tmp_path / "store", options=options, engine="ray", address=cluster)
 
 
-@_IN_FULL
+@takes_long
 def test_a_zip_is_read_by_all_workers(cluster: str, photos: Path, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     done = featstore.extract(tmp_path / "photos.zip", SMALL, store=tmp_path / "store", engine="ray", address=cluster)
@@ -194,7 +218,7 @@ def test_a_zip_is_read_by_all_workers(cluster: str, photos: Path, tmp_path: Path
     assert counts(featstore.extract(photos, SMALL, store=tmp_path / "store")) == [(73, 0, 1)]
 
 
-@_IN_FULL
+@takes_long
 def test_a_store_in_which_no_worker_can_write_ends_the_run(cluster: str, photos: Path, tmp_path: Path) -> None:
     Store.open(tmp_path / "store", create=True)
     (tmp_path / "store" / "ns").write_bytes(b"")  # root may write anywhere: so something is in the way
@@ -203,7 +227,7 @@ def test_a_store_in_which_no_worker_can_write_ends_the_run(cluster: str, photos:
     assert str(tmp_path / "store" / "ns") in str(caught.value)
 
 
-@_IN_FULL
+@takes_long
 def test_a_bug_in_a_worker_is_a_fault_of_ours_and_no_failure_of_the_cluster(
     cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +241,7 @@ def test_a_bug_in_a_worker_is_a_fault_of_ours_and_no_failure_of_the_cluster(
         featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
 
 
-@_IN_FULL
+@takes_long
 @pytest.mark.parametrize(("dies", "told"), [(True, "WorkerCrashedError"), (False, "ExecutionTimeoutError")])
 def test_a_block_that_no_worker_survives_or_ends_is_told(
     cluster: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool, told: str
