@@ -45,6 +45,13 @@ def row(
     }
 
 
+def linear(unit: str, last: float, before: float) -> bool:
+    """Whether what was measured is no more than half as much again as ``before``, which linear growth would make of the
+    step before; of what is below 10 s or 32 MiB nothing is said.
+    """
+    return last <= 1.5 * before or last < {"s": 10.0, "MiB": 32.0}[unit]
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every benchmark."""
     parser.add_argument("--json", action="store_true", help="print the rows and the machine as JSON")

@@ -293,7 +293,7 @@ def store_export(
     """Write the cached features of DATA to one portable file: features, labels, ids, paths, classes, the spec.
 
     A name without an ending, or one that ends in /, is a folder of Parquet files by split
-    (split=train/part-00000.parquet …), which DuckDB, pandas, Spark and Ray read as one table.
+    (split=train/part-00000.parquet …), which DuckDB, pandas and Ray read as one table.
 
     Examples:
       featstore store export photos/ -b vgg16 --to vgg16.h5
