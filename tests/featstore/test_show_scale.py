@@ -29,7 +29,7 @@ def test_time_bytes_and_memory_are_told_with_what_they_rest_on(capsys: pytest.Ca
     assert "map, flatten float16 16,419 B 220.2 GiB 75,000 15,000" in found
     assert "listing them 4 min 48 s" in found
     assert "reading each once, for its digest 1 h 36 min 335.3 GiB" in found
-    assert "opening the store, compacted; looking rows up 7.0 s 1.9 GiB" in found
+    assert "opening the store, compacted; looking rows up 7.1 s 1.9 GiB" in found
     assert any(line.startswith("limit what is known of files") for line in found)
 
 
