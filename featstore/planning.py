@@ -34,6 +34,7 @@ class SpecPlan:
     ``misses`` maps a reason to a number of images: "new image", "copy of another new image", or the fields in which
     the nearest namespace that has the image differs ("image_size: (150, 150) in the store, (224, 224) asked").
     ``bytes`` is what the new rows take in the store, ``seconds`` an estimate of the time (see ``estimate``).
+    ``distinct`` is how many rows the images have in all: copies share theirs.
     """
 
     job: Job
@@ -41,6 +42,7 @@ class SpecPlan:
     rejected: int
     computed: int
     misses: Mapping[str, int]
+    distinct: int
     bytes: int | None
     seconds: float | None
     estimate: str
@@ -131,7 +133,7 @@ def _features(part: SpecPlan, images: int, store: Store) -> Features:
         backbone=spec.backbone,
         pooling=spec.pooling,
         dtype=spec.dtype,
-        rows_an_image=(part.hits + part.rejected + sum(part.misses.values())) / images,
+        rows_an_image=part.distinct / images,
         channels=channels,
         area=numbers // channels if numbers else None,
         images_per_second=rate.images_per_second if rate else None,
@@ -174,6 +176,7 @@ def _plan_spec(
         rejected=int((status > 0).sum()),
         computed=computed,
         misses={reason: count for reason, count in misses.items() if count},
+        distinct=len(np.unique(asked_digests, axis=0)) * len(job.views),
         bytes=_row_bytes(job, store, computed),
         seconds=computed / rate.images_per_second if rate else None,
         estimate=rate.basis if rate else "no estimate before the first run",

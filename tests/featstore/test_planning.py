@@ -149,6 +149,18 @@ def test_views_of_training_images_are_counted_among_the_rows(photos: Path, bases
     assert [spec.rows for spec in found.specs] == [3000, 2000]  # a third of the images is to train on
 
 
+def test_copies_share_a_row_among_very_many_images_too(photos: Path, bases: Bases) -> None:
+    for file in sorted((photos / "train" / "cats").iterdir()):
+        shutil.copyfile(file, file.with_name(f"again-{file.name}"))
+    images = sum(1 for _ in photos.rglob("*.png"))
+    copies = sum(1 for _ in photos.rglob("again-*"))
+    for _ in range(2):  # new ones, and known ones
+        found = featstore.plan(photos, scale=images * 1000).scale
+        assert found is not None
+        assert found.specs[0].rows == (images - copies) * 1000
+        featstore.extract(photos)
+
+
 def test_prices_without_a_number_of_images_are_refused(photos: Path) -> None:
     with pytest.raises(InputError, match="prices are of what very many images need"):
         featstore.plan(photos, prices=Prices(per_hour=1.0))
