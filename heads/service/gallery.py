@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featstore.cached import CachedRows, joined
+from featstore.dataset.sources import FolderSource
 from featstore.formats import MAX_FILE_BYTES
 from featstore.neighbours import MAX_BYTES, Neighbour, Neighbours, segments_of
 from featstore.online import Busy
@@ -26,8 +28,10 @@ from heads.evaluation.plane import in_the_plane, points_of
 from heads.service.renewed import Renewed
 
 _SEARCH_SECONDS = 60.0
-"""How long what is searched for neighbours, and where images are, is taken as it was."""
+"""How long what is searched for neighbours, and where images are, is taken as it was while no head changes."""
 
+_WAITING = 4
+"""How many wait at most while a map is drawn, and then have theirs drawn, one after the other."""
 
 _Specs = tuple[Spec, ...]
 _Segments = tuple[str, ...]
@@ -77,7 +81,7 @@ class Gallery:
         self._files = Renewed(lambda _: known_files(store.scan_folder), _SEARCH_SECONDS)
         self._choosing = threading.Lock()
         self._searched: OrderedDict[_Specs, Renewed[_Searched]] = OrderedDict()
-        self._drawing = threading.Lock()
+        self._drawing, self._waiting = threading.Lock(), threading.BoundedSemaphore(1 + _WAITING)
         self._maps: dict[Path, _Map] = {}
 
     def file_of(self, digest: bytes) -> Path:
@@ -104,34 +108,52 @@ class Gallery:
         found = searched.nearest(features, count + 1, None if among is None else searched.which(among))
         return [one for one in found if one.digest != digest][:count]
 
-    def places(self, bundle: Bundle) -> Places | None:
+    def places(self, bundle: Bundle, until: float) -> Places | None:
         """Where the images of a head lie, those of its test split left out; None if too few are stored, or all alike.
 
         Drawn in a process of its own: the libraries for it would stay in memory for ever, 150 MiB with what they load
-        in their turn. Raises Busy while another map is being drawn, or if that process is ended from outside.
+        in their turn. One is drawn at a time: raises Busy if it cannot begin by ``until`` (of ``time.monotonic``), if
+        several wait already, or if that process is ended from outside.
         """
-        known = self._maps.get(bundle.path)
-        if known is not None and known.bundle is bundle and known.places is not None:
+        known = self._map(bundle)
+        if known is not None:
             return known.places
-        segments = segments_of(self._store, bundle.card.specs)
-        if known is None or known.bundle is not bundle or known.segments != segments:
-            if not self._drawing.acquire(blocking=False):
+        if not self._waiting.acquire(blocking=False):
+            raise Busy
+        try:
+            if not self._drawing.acquire(timeout=max(0.0, until - time.monotonic())):
                 raise Busy
             try:
-                known = self._maps[bundle.path] = _Map(bundle, segments, in_a_process(_draw, bundle, self._store))
+                known = self._map(bundle)  # somebody may have had it drawn meanwhile
+                if known is None:
+                    segments = segments_of(self._store, bundle.card.specs)
+                    known = self._maps[bundle.path] = _Map(bundle, segments, in_a_process(_draw, bundle, self._store))
             except EndedError:
                 raise Busy from None
             finally:
                 self._drawing.release()
+        finally:
+            self._waiting.release()
         return known.places
 
+    def _map(self, bundle: Bundle) -> _Map | None:
+        """The map that was drawn of a head, unless there is more to draw it from now."""
+        known = self._maps.get(bundle.path)
+        if known is None or known.bundle is not bundle:
+            return None
+        is_newest = known.places is not None or known.segments == segments_of(self._store, bundle.card.specs)
+        return known if is_newest else None
+
     def keep(self, bundles: Collection[Bundle]) -> None:
-        """Forget what was held for any but these heads."""
+        """Forget what was held for any but these heads, and look again for what there is of these."""
         specs = {bundle.card.specs for bundle in bundles}
         paths = {bundle.path for bundle in bundles}
         with self._choosing:
             for key in self._searched.keys() - specs:
                 del self._searched[key]
+            for renewed in self._searched.values():
+                renewed.outdate()
+        self._files.outdate()
         self._maps = {path: one for path, one in self._maps.copy().items() if path in paths}
 
     def _search(self, specs: _Specs) -> Neighbours:
@@ -157,8 +179,8 @@ class Gallery:
 
 
 def read_picture(file: Path, digest: bytes) -> bytes:
-    """The file, if it still has this digest; else KeyError. OSError if it cannot be read."""
-    data = file.read_bytes() if file.stat().st_size <= MAX_FILE_BYTES else b""
+    """The file, if it still has this digest; else KeyError. Rejected if it cannot be read, or is no file any more."""
+    data = FolderSource(str(file.parent)).read(file.name, MAX_FILE_BYTES)
     if hashlib.sha256(data).digest() != digest:
         raise KeyError(digest)
     return data

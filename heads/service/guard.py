@@ -92,6 +92,9 @@ class Guard:
             await self.app(scope, body, guarded_send)
         except Refused as refused:
             await _refuse(refused, body, guarded_send)
+        except asyncio.CancelledError:  # the service ends, and has waited long enough
+            if not body.answered:
+                await _refuse(Refused(503, "the service ends", retry_after="5", connection="close"), body, guarded_send)
         finally:
             body.let_go()
             self._requests.give_back(body.address)
@@ -113,7 +116,8 @@ class Guard:
             raise Refused(403, "requests from pages of other sites are refused")
         if self.token is not None and scope["path"] not in self.public:
             given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
+            scheme, _, token = given.partition(b" ")
+            if not hmac.compare_digest(token, self.token.encode()) or scheme.lower() != b"bearer":
                 raise Refused(401, "this needs the token", www_authenticate="Bearer")
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "bodies are taken as they are, not compressed")
@@ -136,6 +140,7 @@ class _Body:
         self._held = 0
         self._taken = 0
         self._began = time.monotonic()
+        self.answered = False
         self.done = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
     async def __call__(self) -> Message:
@@ -204,6 +209,7 @@ def _with_headers(send: Send, body: _Body) -> Send:
 
     async def guarded_send(message: Message) -> None:
         if message["type"] == "http.response.start":
+            body.answered = True
             given = message.get("headers", ())
             is_told = any(name.lower() == b"connection" for name, _ in given)
             end = [] if body.done or is_told else [(b"connection", b"close")]

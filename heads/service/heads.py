@@ -60,9 +60,12 @@ class Moment:
             for fingerprint, rows in self.rows.items()
         }
 
-    def say(self, rows: Mapping[str, Row]) -> list[HeadSays]:
-        """What all heads say of a picture whose rows, all of :meth:`ask`, have features."""
-        return [_says(name, bundle, _joined(bundle, rows)) for name, bundle in self.bundles.items()]
+    def say(self, pictures: Sequence[Mapping[str, Row]]) -> list[list[HeadSays]]:
+        """What all heads say of each picture whose rows, all of :meth:`ask`, have features; each head is asked once."""
+        if not pictures:
+            return []
+        by_head = [_says(name, bundle, pictures) for name, bundle in self.bundles.items()]
+        return [list(said) for said in zip(*by_head, strict=True)]
 
 
 class ServedHeads:
@@ -212,11 +215,11 @@ def _joined(bundle: Bundle, rows: Mapping[str, Row]) -> npt.NDArray[np.float32]:
     return np.concatenate([part for part in parts if part is not None])
 
 
-def _says(name: str, bundle: Bundle, features: npt.NDArray[np.float32]) -> HeadSays:
-    [probabilities] = bundle.probabilities(features.reshape(1, -1))
+def _says(name: str, bundle: Bundle, pictures: Sequence[Mapping[str, Row]]) -> Iterator[HeadSays]:
     classes = [printable(one) for one in bundle.card.classes]
-    return HeadSays(
-        head=name,
-        label=classes[int(np.argmax(probabilities))],
-        probabilities=dict(zip(classes, probabilities.tolist(), strict=True)),
-    )
+    for probabilities in bundle.probabilities(np.stack([_joined(bundle, rows) for rows in pictures])):
+        yield HeadSays(
+            head=name,
+            label=classes[int(np.argmax(probabilities))],
+            probabilities=dict(zip(classes, probabilities.tolist(), strict=True)),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class Renewed(Generic[_T]):
         self._seconds = seconds
         self._making = threading.Lock()
         self._made: tuple[_T, float] | None = None
+        self._changes = 0
 
     @property
     def made(self) -> _T | None:
@@ -34,5 +36,13 @@ class Renewed(Generic[_T]):
         with self._making:
             newest = self._made
             if newest is None or newest is made:  # nobody has made it since
-                newest = self._made = self._make(self.made), time.monotonic()
+                changes = self._changes
+                value = self._make(self.made)
+                newest = self._made = value, time.monotonic() if self._changes == changes else -math.inf
             return newest[0]
+
+    def outdate(self) -> None:
+        """What it is made from has changed: the next who asks makes it again, however new it is."""
+        self._changes += 1
+        if self._made is not None:
+            self._made = self._made[0], -math.inf

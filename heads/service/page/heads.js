@@ -92,6 +92,7 @@ function confusion({ classes, counts, more_classes }) {
   for (const name of classes) {
     const cell = make("th", name);
     cell.scope = "col";
+    cell.title = name;
     head.append(cell);
   }
   const body = table.createTBody();
@@ -99,6 +100,7 @@ function confusion({ classes, counts, more_classes }) {
     const row = body.insertRow();
     const name = make("th", classes[i]);
     name.scope = "row";
+    name.title = classes[i];
     row.append(name);
     const all = line.reduce((a, b) => a + b, 0) || 1;
     line.forEach((count, j) => {
@@ -184,10 +186,12 @@ function inFull(found) {
       + (rest > 0 ? `; the worst ${found.mistakes.length}:` : ":"), "muted"), mistakes(found)]
     : [make("p", "Not one held-out image was called wrongly.", "muted")];
   const parts = make("div", undefined, "parts");
+  const confused = block("What it confuses", scroll(confusion(found.confusion), "Confusion matrix"));
+  confused.classList.toggle("wide", found.confusion.classes.length > 3);
   parts.append(block("Scores", scroll(scores(found), "Scores")),
     block("How sure it may be", reliability(found.reliability, found.held_out.ece.value),
       make("p", "On the line it is as often right as it says; the larger a dot, the more images.", "muted")),
-    block("What it confuses", scroll(confusion(found.confusion), "Confusion matrix")));
+    confused);
   return [facts, parts, block("Worst mistakes", ...wrong)];
 }
 

@@ -78,6 +78,7 @@ async function predict(file) {
   try {
     if (file.size > MOST_BYTES) throw new Error(`This file is too large: at most ${MOST_BYTES / 2 ** 20} MiB are taken.`);
     const body = await file.arrayBuffer().catch(() => { throw new Error("This file cannot be read."); }); // a folder, or gone
+    if (!body.byteLength) throw new Error(REASONS["empty-file"]);
     const headers = { "Content-Type": "application/octet-stream" };
     const answer = (await askJson("/v1/predict", { method: "POST", headers, body })).predictions[0];
     if (answer.rejected) {

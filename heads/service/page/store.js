@@ -11,7 +11,7 @@ function bytes(count) {
 function answeredWords({ cached, computed, rejected }) {
   const all = cached + computed + rejected;
   if (!all) return "No picture has been asked about since this service began.";
-  const share = cached + computed ? `${Math.round((100 * cached) / (cached + computed))} % were known already` : "none was known";
+  const share = `${Math.round((100 * cached) / all)} % were known already`;
   return `Since this service began: ${all.toLocaleString("en")} ${all === 1 ? "picture" : "pictures"}, of which ${share} `
     + `(${cached} from the store, ${computed} computed), and ${rejected} could not be used.`;
 }

@@ -10,6 +10,7 @@ from heads.service import answers
 from heads.service.details import about, details
 from heads.service.gallery import Places
 from heads.service.heads import ServedHeads
+from heads.service.routes.asking import answer_until
 from heads.service.routes.told import UNKNOWN, Name
 
 
@@ -32,7 +33,7 @@ def head_routes(served: ServedHeads) -> APIRouter:
     @routes.get("/v1/heads/{name}/map", responses=UNKNOWN)
     def head_map(name: Name) -> answers.FeatureMap:
         """The images of a head in the plane (t-SNE), at most 1,500; drawn when it is first asked for."""
-        places = served.gallery.places(_bundle(served, name))
+        places = served.gallery.places(_bundle(served, name), answer_until())
         if places is None:
             raise HTTPException(404, "the store holds too few features of this head's images for a map")
         return answers.FeatureMap(head=name, total=places.total, points=_points(places))

@@ -41,7 +41,7 @@ def image_routes(served: ServedHeads) -> APIRouter:
             file = served.gallery.file_of(wanted)
             with served.decoding.one(asker_of(request), answer_until()):
                 small = thumbnail(read_picture(file, wanted), size)
-        except (KeyError, OSError, Rejected):
+        except (KeyError, Rejected):
             raise HTTPException(404, "this image is not where it was last seen") from None
         return Response(small, media_type="image/jpeg")
 

@@ -37,7 +37,8 @@ def picture_routes(served: ServedHeads, metrics: Metrics) -> APIRouter:
             now = served.now
             with metrics.seconds.time():
                 known = _rows(now, pictures, request)
-                return _written("predictions", (_predicted(now, *one, metrics) for one in known))
+                said = iter(now.say([rows for _, rows in known if not _reason(rows)]))
+                return _written("predictions", (_predicted(name, rows, said, metrics) for name, rows in known))
 
         return await run_in_threadpool(answer, await pictures_of(request))
 
@@ -66,9 +67,11 @@ def _rows(now: Moment, pictures: _Pictures, request: Request) -> list[_Known]:
         raise Busy from None
 
 
-def _predicted(now: Moment, name: str, rows: dict[str, Row], metrics: Metrics) -> answers.Predicted:
-    about = _about(name, rows, metrics)
-    return answers.Predicted(**about, heads=[] if about["rejected"] else now.say(rows))
+def _predicted(
+    name: str, rows: dict[str, Row], said: Iterator[list[answers.HeadSays]], metrics: Metrics
+) -> answers.Predicted:
+    """With what is ``said`` next, of pictures that have features."""
+    return answers.Predicted(**_about(name, rows, metrics), heads=[] if _reason(rows) else next(said))
 
 
 def _features(name: str, rows: dict[str, Row], metrics: Metrics) -> answers.PictureFeatures:
@@ -76,9 +79,14 @@ def _features(name: str, rows: dict[str, Row], metrics: Metrics) -> answers.Pict
     return answers.PictureFeatures(**_about(name, rows, metrics), features=values)
 
 
+def _reason(rows: dict[str, Row]) -> Reason:
+    """Why there are no features of a picture; OK if there are."""
+    return next((row.reason for row in rows.values() if row.reason), Reason.OK)
+
+
 def _about(name: str, rows: dict[str, Row], metrics: Metrics) -> dict[str, Any]:
     """What is told of every picture; it is counted, too."""
-    reason = next((row.reason for row in rows.values() if row.reason), Reason.OK)
+    reason = _reason(rows)
     from_cache = all(row.from_cache for row in rows.values())
     metrics.count(rejected=bool(reason), from_cache=from_cache)
     return {

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -17,14 +19,16 @@ from featstore.cached import CachedRows
 from featstore.neighbours import Neighbours
 from featstore.online import Busy
 from featstore.processes import in_a_process
+from featstore.records import Rejected
 from featstore.spec import Spec
 from featstore.store import Store
 from heads.bundles.bundle import Bundle, read_bundle
 from heads.service import gallery as module
 from heads.service.gallery import Gallery, label_of, read_picture
 from tests.commands import ROOT, good
-from tests.pictures import class_folders
+from tests.pictures import class_folders, png
 from tests.stubs import Bases
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -64,7 +68,10 @@ def test_a_picture_is_found_where_it_was_last_seen(gallery: Gallery, photos: Pat
     with pytest.raises(KeyError):
         read_picture(file, digest)
     file.unlink()
-    with pytest.raises(OSError, match=r"1\.png"):
+    with pytest.raises(Rejected, match="No such file"):
+        read_picture(file, digest)
+    os.mkfifo(file)
+    with pytest.raises(Rejected, match="not a regular file"):
         read_picture(file, digest)
 
 
@@ -80,6 +87,21 @@ def test_the_nearest_are_others_than_the_image_itself_and_among_those_that_are_a
     among_some = gallery.nearest(bundle.card.specs, features, digest, 100, fitted)
     assert {one.digest for one in among_some} == {one.tobytes() for one in fitted} - {digest}
     assert gallery.nearest(bundle.card.specs, features, digest, 3) == among_all[:3]
+
+
+def test_once_heads_have_changed_what_came_since_is_found_at_once(
+    gallery: Gallery, bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256((photos / "train" / "dogs" / "0.png").read_bytes()).digest()
+    features = features_of(bundle, tmp_path / "store", digest)
+    assert len(gallery.nearest(bundle.card.specs, features, digest, 100)) == 35
+    new = photos / "train" / "cats" / "new.png"
+    new.write_bytes(png(4321))
+    good("extract", photos, "--image-size", "32", "--store", tmp_path / "store")
+    assert len(gallery.nearest(bundle.card.specs, features, digest, 100)) == 35
+    gallery.keep([bundle])
+    assert len(gallery.nearest(bundle.card.specs, features, digest, 100)) == 36
+    assert gallery.folder_of(hashlib.sha256(new.read_bytes()).digest()) == "cats"
 
 
 def test_while_neighbours_are_searched_for_the_first_time_files_are_found(
@@ -103,13 +125,17 @@ def test_while_neighbours_are_searched_for_the_first_time_files_are_found(
         assert len(asked.result()) == 3
 
 
+def soon() -> float:
+    return time.monotonic() + 60
+
+
 def test_a_map_shows_the_images_of_a_head_once_and_stays_as_it_is(gallery: Gallery, bundle: Bundle) -> None:
-    places = gallery.places(bundle)
+    places = gallery.places(bundle, soon())
     assert places is not None
     assert places.total == len(places.digests) == len(places.labels) == 24
     assert (places.places.min(), places.places.max()) == (0, 1)
     assert sum(said is not None for said in places.said) == 12
-    assert gallery.places(bundle) is places
+    assert gallery.places(bundle, soon()) is places
 
 
 def test_a_map_that_could_not_be_drawn_is_drawn_once_there_are_features(
@@ -119,11 +145,11 @@ def test_a_map_that_could_not_be_drawn_is_drawn_once_there_are_features(
     real = module._draw
     monkeypatch.setattr(module, "_draw", lambda bundle, store: (drawn.append(bundle), real(bundle, store))[1])
     shutil.rmtree(tmp_path / "store" / "ns")
-    assert gallery.places(bundle) is None
-    assert gallery.places(bundle) is None
+    assert gallery.places(bundle, soon()) is None
+    assert gallery.places(bundle, soon()) is None
     assert len(drawn) == 1, "nothing has changed"
     good("extract", photos, "--image-size", "32", "--store", tmp_path / "store")
-    assert gallery.places(bundle) is not None
+    assert gallery.places(bundle, soon()) is not None
 
 
 def test_what_is_searched_is_read_again_only_if_the_store_has_changed(
@@ -160,34 +186,45 @@ def test_of_all_that_is_held_for_searches_what_was_used_last_stays(
     assert held <= gallery._most_bytes
 
 
-def test_only_one_map_is_drawn_at_a_time(gallery: Gallery, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, free, real = threading.Event(), threading.Event(), module.in_the_plane
+def test_maps_are_drawn_one_after_the_other_and_each_once(
+    gallery: Gallery, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free, real, drawn = threading.Event(), threading.Event(), module.in_the_plane, []
 
     def slow(X: np.ndarray, seed: int) -> np.ndarray | None:
+        drawn.append(len(X))
         begun.set()
         assert free.wait(20)
         return real(X, seed)
 
     monkeypatch.setattr(module, "in_the_plane", slow)
-    with ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(gallery.places, bundle)
+    another = replace(bundle, path=bundle.path.with_name("another"))
+    with ThreadPoolExecutor(6) as threads:
+        asked = [threads.submit(gallery.places, bundle, soon())]
         assert begun.wait(20)
         with pytest.raises(Busy):
-            gallery.places(bundle)
+            gallery.places(another, time.monotonic() + 0.1)
+        asked += [threads.submit(gallery.places, one, soon()) for one in (bundle, another, another, bundle)]
+        until(lambda: not gallery._waiting._value)  # type: ignore[attr-defined]
+        with pytest.raises(Busy):
+            gallery.places(another, soon())
         free.set()
-        assert asked.result() is not None
+        assert all(one.result() is not None for one in asked)
+    assert len(drawn) == 2
 
 
 def test_the_libraries_of_a_map_do_not_stay(bundle: Bundle, tmp_path: Path) -> None:
     program = """
     if __name__ == "__main__":
         import sys
+        import time
         from pathlib import Path
         from featstore.store import Store
         from heads.bundles.bundle import read_bundle
         from heads.service.gallery import Gallery
 
-        assert Gallery(Store.open(Path(sys.argv[2]))).places(read_bundle(Path(sys.argv[1]))) is not None
+        gallery, bundle = Gallery(Store.open(Path(sys.argv[2]))), read_bundle(Path(sys.argv[1]))
+        assert gallery.places(bundle, time.monotonic() + 60) is not None
         print(*{"sklearn", "scipy", "pandas", "pyarrow"} & set(sys.modules))"""
     (tmp_path / "draw.py").write_text(dedent(program))
     words = [sys.executable, tmp_path / "draw.py", bundle.path, tmp_path / "store"]
@@ -208,27 +245,24 @@ def test_if_drawing_is_ended_from_outside_one_may_ask_again(
         patch.setattr(module, "in_a_process", in_a_process)
         patch.setattr(module, "_draw", end)
         with pytest.raises(Busy):
-            gallery.places(bundle)
-    assert gallery.places(bundle) is not None
+            gallery.places(bundle, soon())
+    assert gallery.places(bundle, soon()) is not None
 
 
 def test_what_was_held_for_a_head_goes_with_it(
     gallery: Gallery, bundle: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[Spec, ...]] = []
-    real = Gallery._read
-    monkeypatch.setattr(
-        Gallery, "_read", lambda self, specs, before: (made.append(specs), real(self, specs, before))[1]
-    )
+    made: list[object] = []
+    monkeypatch.setattr(module, "Neighbours", lambda rows: (made.append(rows), Neighbours(rows))[1])
     digest = hashlib.sha256((photos / "train" / "dogs" / "0.png").read_bytes()).digest()
     features = features_of(bundle, tmp_path / "store", digest)
-    places = gallery.places(bundle)
+    places = gallery.places(bundle, soon())
     for kept, expected in (([bundle], 1), ([], 2)):
         gallery.nearest(bundle.card.specs, features, digest, 3)
         gallery.keep(kept)
         gallery.nearest(bundle.card.specs, features, digest, 3)
         assert len(made) == expected
-    assert gallery.places(bundle) is not places
+    assert gallery.places(bundle, soon()) is not places
 
 
 def test_an_image_has_the_class_of_its_folder_if_the_head_knows_it(bundle: Bundle, photos: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from heads.service.guard import HEADERS
+from heads.service.guard import HEADERS, Guard
 from heads.service.limits import CONNECTIONS, Limits
 from tests.heads.service.conftest import Running, Serve
 from tests.pictures import png
@@ -61,7 +61,8 @@ def test_without_the_token_nothing_is_answered_but_probes(serve: Serve, given: s
 
 def test_with_the_token_all_is_answered(serve: Serve) -> None:
     running = serve(token=_TOKEN)
-    assert running.ask("GET", "/v1/heads", headers={"authorization": f"Bearer {_TOKEN}"}).status_code == 200
+    for scheme in ("Bearer", "bearer"):
+        assert running.ask("GET", "/v1/heads", headers={"authorization": f"{scheme} {_TOKEN}"}).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.io"])
@@ -418,3 +419,26 @@ def test_slow_clients_do_not_delay_a_healthy_one(serve: Serve) -> None:
     assert done.wait(10)
     for connection in slow:
         connection.close()
+
+
+def test_what_is_cut_short_at_the_end_is_told_so_and_leaves_no_traceback() -> None:
+    sent: list[dict[str, object]] = []
+
+    async def hangs(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    async def cut_short() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": []}
+        guard = Guard(hangs)
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        task = asyncio.create_task(guard(scope, lambda: asyncio.sleep(60), send))  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await task
+
+    asyncio.run(cut_short())
+    assert [message.get("status") for message in sent] == [503, None]
+    assert b"the service ends" in sent[1]["body"]  # type: ignore[operator]

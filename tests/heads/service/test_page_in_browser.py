@@ -226,10 +226,12 @@ def test_broken_and_huge_files_get_a_sentence_and_odd_names_stay_text(serve: Ser
         ("text.png", b"no picture"),
         ("huge.png", 17 * 2**20),
         ("bomb.png", png_bomb(60_000)),
+        ("empty.png", b""),
     )
     drop(page, *broken, (odd, png(2)))
     sentences = [one.inner_text() for one in page.locator(".answer .rejected").all()]
     assert sentences == [
+        "This file is empty.",
         "This picture has too many pixels.",
         "This file is too large: at most 16 MiB are taken.",
         "This is no picture.",
@@ -237,6 +239,25 @@ def test_broken_and_huge_files_get_a_sentence_and_odd_names_stay_text(serve: Ser
     ]
     assert page.locator(".answer h3").first.inner_text() == odd
     assert page.locator(".answer h3 img").count() == 0
+
+
+def test_what_many_classes_confuse_is_seen_whole_where_there_is_room(serve: Serve, opened: Any) -> None:
+    running = serve()
+    page = opened(running)
+    classes = [f"class {number}" for number in range(9)] + ["a name of very many letters " * 3]
+
+    def of_ten(route: Any) -> None:
+        answer = route.fetch()
+        about = answer.json()
+        about["confusion"] = {"classes": classes, "counts": [[7] * 10] * 10, "more_classes": 0}
+        route.fulfill(response=answer, json=about)
+
+    page.route("**/v1/heads/*", of_ten)
+    page.locator("#leaderboard .link").first.click()
+    page.locator(".confusion").wait_for()
+    page.set_viewport_size({"width": 1200, "height": 900})
+    around = page.locator(".scroll", has=page.locator(".confusion"))
+    assert around.evaluate("one => one.scrollWidth - one.clientWidth") == 0
 
 
 def test_the_leaderboard_is_sorted_with_the_keyboard_alone(serve: Serve, opened: Any) -> None:
@@ -505,7 +526,7 @@ def test_the_store_tells_how_often_it_helped_and_why_pictures_were_rejected(serv
     known = (running.photos / "test" / "cats" / "0.png").read_bytes()
     page = opened(running)
     drop(page, ("a.png", known), ("b.png", png(77)), ("c.png", png(4)[:70]))
-    words = "3 pictures, of which 50 % were known already (1 from the store, 1 computed), and 1 could not be used."
+    words = "3 pictures, of which 33 % were known already (1 from the store, 1 computed), and 1 could not be used."
     page.locator("#answered", has_text=words).wait_for()
     running.served.close()  # what is new is in the store now
     page.reload()

@@ -64,3 +64,17 @@ def test_a_failure_is_the_one_askers_and_the_next_tries_again() -> None:
     with pytest.raises(ZeroDivisionError):
         value.get()
     assert value.get() == 1
+
+
+def test_what_is_outdated_is_made_again_even_if_it_was_just_being_made() -> None:
+    count, begun, free = itertools.count(), threading.Event(), threading.Event()
+    value = Renewed(lambda _: (begun.set(), free.wait(20), next(count))[-1], 60)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(value.get)
+        assert begun.wait(20)
+        value.outdate()
+        free.set()
+        assert first.result() == 0
+    assert [value.get(), value.get()] == [1, 1]
+    value.outdate()
+    assert [value.get(), value.get()] == [2, 2]
