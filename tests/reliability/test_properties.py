@@ -199,4 +199,4 @@ def test_the_store_is_a_dictionary() -> None:
         "kills amid an extraction", "kills amid a compaction", "copies", "moves", "damages",
         "checks that found damage", "compactions that joined segments", "collections of certain rows",
     )  # fmt: skip
-    run_machine(StoreMachine, StoreMachine.happened, names, amount(8, 500), amount(15, 40))
+    run_machine(StoreMachine, StoreMachine.happened, names, amount(15, 500), amount(15, 40))

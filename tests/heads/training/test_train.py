@@ -235,16 +235,17 @@ def test_the_ranking_looks_at_the_held_out_score_and_never_at_the_test(
 
 
 def test_progress_counts_every_head(training_set: TrainingSet) -> None:
-    seen: list[object] = []
+    seen: dict[tuple[str, int, str], list[int]] = {}
 
     @contextmanager
     def progress(label: str, total: int, unit: str = "images"):
-        seen.append((label, total, unit))
-        yield seen.append
+        yield seen.setdefault((label, total, unit), []).append
 
     train([training_set, training_set], ["logreg", "linear-svm"], bundles=None, progress=progress)
-    assert seen[0] == ("choosing", 4, "heads")
-    assert sum(seen[1:]) == 4
+    assert {label: sum(steps) for label, steps in seen.items()} == {
+        ("choosing", 4, "heads"): 4,
+        ("looking for copies", 3, "splits"): 3,
+    }
 
 
 def test_values_that_were_asked_for_are_tried_in_place_of_the_usual_ones(training_set: TrainingSet) -> None:
