@@ -29,13 +29,15 @@ _NO_FOLDER_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextmanager
-def explained(doing: str, where: Path, leave: type[Exception] = FeatstoreError) -> Iterator[None]:
+def explained(doing: str, where: Path, leave: tuple[type[OSError], ...] = ()) -> Iterator[None]:
     """Turn an OSError of the block, but for those to ``leave``, into the typed error for ``doing`` (an infinitive) at
     ``where``.
     """
     try:
         yield
-    except (FeatstoreError, leave):
+    except FeatstoreError:
+        raise
+    except leave:
         raise
     except OSError as error:
         raise from_os_error(error, doing, where) from error

@@ -35,8 +35,9 @@ def drafted(target: Path) -> Iterator[Path]:
             yield draft
             _publish(draft, target, old)
         finally:
-            if not os.path.lexists(old) or os.path.lexists(target):
-                shutil.rmtree(private, ignore_errors=True)
+            with suppress(OSError):  # what else lies in it is not ours
+                _clear(draft, *([old] if os.path.lexists(target) else []))
+                private.rmdir()
     finally:
         os.close(handle)
 

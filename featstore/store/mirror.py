@@ -122,7 +122,7 @@ class Mirror(Place):
             return super().bytes_of(path)
         if path in self._listed:
             return self._listed[path].size
-        return sum(stamp.size for _, stamp in Bucket(f"{self.bucket.url}/{self._name(path)}").files())
+        return sum(stamp.size for _, stamp in self._inside(path).files())
 
     def size(self) -> int:
         """Bytes of all objects there."""
@@ -170,7 +170,7 @@ class Mirror(Place):
             if self._is_shared(path):
                 self.bucket.remove(self._name(path))
                 if path not in self._listed:  # a folder, perhaps
-                    inside = Bucket(f"{self.bucket.url}/{self._name(path)}")
+                    inside = self._inside(path)
                     for name, _ in inside.files():
                         inside.remove(name)
         if folder.is_dir():
@@ -245,12 +245,15 @@ class Mirror(Place):
         """Whether what is there now holds what its name promises. Raises FileNotFoundError if nothing is."""
         super().make_folder(self.private)
         stamp = self.bucket.stamp(self._name(path))
-        with commit.explained("check a segment", path, leave=FileNotFoundError):
+        with commit.explained("check a segment", path, leave=(FileNotFoundError,)):
             temporary = self._downloaded(path, stamp)
             try:
                 return _is_sound(temporary, path.stem)
             finally:
                 temporary.unlink()
+
+    def _inside(self, folder: Path) -> Bucket:
+        return Bucket(f"{self.bucket.url}/{self._name(folder)}")
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

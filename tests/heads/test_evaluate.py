@@ -246,6 +246,15 @@ def test_joined_backbones_are_evaluated_with_the_features_of_both(photos: Path, 
     assert (result.searched, result.fitted) == (12, 12)
 
 
+def test_images_for_which_no_near_copy_was_looked_for_are_told(
+    photos: Path, store: Store, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundles = trained(photos, store)
+    monkeypatch.setattr("heads.evaluation.leaks.MOST_PRODUCTS", 1)
+    notes = " ".join(evaluate_on(open_dataset(photos), bundles, store=store).notes)
+    assert "were looked for of 1 of the 12 images" in notes
+
+
 def test_the_json_can_be_read_and_names_are_printable(photos: Path, store: Store, bases: Bases) -> None:
     bundles = trained(photos, store, "logreg", "linear-svm")
     (photos / "test" / "cats" / "odd-\udcff.png").write_bytes((photos / "train" / "cats" / "0.png").read_bytes())

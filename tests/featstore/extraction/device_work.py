@@ -54,7 +54,8 @@ def telling(connection: Connection) -> None:
     """No base can be opened, and why tells which GPUs there are, and which is meant."""
 
     def refuse(graph: object, runtime: str, device: str, **_: object) -> None:
-        raise InputError("no", received=f"{runtime} on {device} of {os.environ['CUDA_VISIBLE_DEVICES']}")
+        which, order = os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]
+        raise InputError("no", received=f"{runtime} on {device} of {which} by {order}")
 
     lane.open_runtime = refuse  # type: ignore[assignment] # for as long as this process lives
     device_worker.compute_share(connection)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 import featstore
 from featstore.errors import InputError, StorageError
 from featstore.extraction import engine_named, ray_cluster
+from tests.commands import ROOT
 from tests.stubs import Bases
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -132,6 +135,27 @@ def test_what_happens_to_a_cluster_is_an_error_to_go_on_from(name: str) -> None:
     told = rf"did not go on \({name}(.|\n)*run the same command again"
     with pytest.raises(StorageError, match=told), ray_cluster.translated(ray):
         raise error
+
+
+def test_what_ray_is_told_for_a_run_it_is_told_no_longer_afterwards() -> None:
+    ray: Any = pytest.importorskip("ray.data") and __import__("ray")
+    names = ("enable_progress_bars", "print_on_execution_start", "execution_no_progress_timeout_s")
+
+    def settings() -> list[object]:
+        context = ray.data.DataContext.get_current()
+        return [logging.getLogger("ray.data").level, *(getattr(context, name) for name in names)]
+
+    before = settings()
+    with ray_cluster.translated(ray):
+        assert settings()[:3] == [logging.CRITICAL, False, False]
+    assert settings() == before
+
+
+def test_the_version_that_is_named_is_the_extras() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extra = setup["options.extras_require"]["ray"].split()
+    assert ray_cluster._REQUIREMENT in "".join(extra)
 
 
 def test_our_own_faults_and_errors_stay_what_they_are() -> None:

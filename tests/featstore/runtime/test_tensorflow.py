@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featstore.errors import InputError
@@ -75,3 +76,18 @@ def test_float32_is_never_computed_in_tf32(private_cache: Path, tiny_file: Path)
     graph = GraphSpec(resolve(str(tiny_file)), "second", (40, 48), "none", "avg", "float32")
     TensorFlowRuntime(graph, "cpu")
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_a_device_with_too_little_memory_is_told_with_the_ways_out(private_cache: Path, tiny_file: Path) -> None:
+    import tensorflow as tf
+
+    def exhausted(_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nHint: …")
+
+    graph = GraphSpec(resolve(str(tiny_file)), "second", (40, 48), "none", "avg", "float32")
+    runtime = TensorFlowRuntime(graph, "cpu")
+    runtime._function = exhausted
+    with pytest.raises(InputError, match="too little memory for a batch") as failed:
+        runtime(np.zeros((2, 40, 48, 3), np.uint8))
+    assert failed.value.received == "OOM when allocating tensor"
+    assert "--image-size" in str(failed.value.todo)

@@ -81,3 +81,11 @@ def test_nobody_writes_through_a_link_in_its_place(tmp_path: Path) -> None:
     with pytest.raises(OSError), drafted(tmp_path / "file"):  # noqa: PT011 - ENOTDIR or ELOOP
         pass
     assert names(tmp_path / "elsewhere") == ["old"]
+
+
+def test_what_somebody_else_keeps_under_that_name_stays(tmp_path: Path) -> None:
+    (tmp_path / ".file.export").mkdir()
+    (tmp_path / ".file.export" / "letter.txt").touch()
+    with drafted(tmp_path / "file") as draft:
+        draft.touch()
+    assert names(tmp_path) == [".file.export", ".file.export/letter.txt", "file"]

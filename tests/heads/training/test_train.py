@@ -49,6 +49,13 @@ def test_every_head_is_fitted_and_saved_and_only_the_best_is_tested(training_set
     assert other.test is None
 
 
+def test_splits_too_large_to_search_whole_are_told(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heads.evaluation.leaks.MOST_PRODUCTS", 90 * 8 * 20)
+    notes = " ".join(train([training_set], ["logreg"], bundles=None).notes)
+    assert "near copies in train were looked for of 20 of the 30 images of validation" in notes
+    assert "near copies in train were looked for of 20 of the 45 images of test" in notes
+
+
 def test_the_test_split_is_scored_exactly_once(
     training_set: TrainingSet, bundles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
