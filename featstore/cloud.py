@@ -216,16 +216,17 @@ def _connected(url: str) -> tuple[Any, str]:
 @lru_cache(maxsize=16)
 def _connected_in(_: int, url: str) -> tuple[Any, str]:
     scheme = url.partition("://")[0]
+    package = _PACKAGES.get(scheme)  # which brings fsspec along
     try:
         import fsspec
     except ImportError as error:
-        raise _lacking(url, "fsspec") from error
+        raise _lacking(url, package or "fsspec") from error
     given = fsspec.config.conf.get(scheme, {})
     options = {name: value for name, value in _OPTIONS.get(scheme, {}).items() if name not in given}
     try:
         system, root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
-        raise _lacking(url, _PACKAGES.get(scheme, f"fsspec's package for {scheme}://")) from error
+        raise _lacking(url, package or f"fsspec's package for {scheme}://") from error
     except ValueError as error:
         raise InputError(
             "nothing here can talk to such a place",

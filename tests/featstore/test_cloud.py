@@ -209,8 +209,9 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         Bucket.at("s3://b/elsewhere")
     assert failed.value.todo == 'pip install s3fs (the extra "cloud" has it)'
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(InputError, match="needs fsspec"):
-        Bucket.at("s3://b/elsewhere")
+    for url, package in (("s3://b/elsewhere", "s3fs"), ("memory://b", "fsspec")):
+        with pytest.raises(InputError, match=f"needs {package}, which is not installed"):
+            Bucket.at(url)
 
 
 def test_nothing_of_this_is_loaded_for_places_on_a_disk(tmp_path: Path) -> None:
