@@ -94,6 +94,8 @@ def predict(
     to_stdout = csv is not None and str(csv) == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("stdout can take one of --json and --csv -", param_hint="--csv")
+    if url is not None and store is not None:
+        raise typer.BadParameter("the service at --url has a store of its own", param_hint="--store")
     if csv is not None and not to_stdout:
         sheets.check_target(csv, force=force)
     if url is not None:

@@ -42,6 +42,7 @@ def make_app(served: ServedHeads, *, needs_token: bool = False) -> FastAPI:
     app = FastAPI(
         title="featstore", version=featstore.__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Features and predictions of pictures, from the cache where they are known.", responses=EVERYWHERE,
+        redirect_slashes=False,  # behind a proxy it would lead to an address of its own
     )  # fmt: skip
     metrics = Metrics(served)
     bearer = HTTPBearer(scheme_name="token", description="The one in $FEATSTORE_TOKEN.", auto_error=False)

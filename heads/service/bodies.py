@@ -159,4 +159,5 @@ def _of_line(line: bytes, usual_name: str) -> tuple[str, bytes]:
     if len(line.translate(None, _BASE64)) > _MOST_ELSE + len(line) // 32:
         raise ValueError("there is more than a picture")
     item = json.loads(line)
-    return str(item.get("name", usual_name)), base64.b64decode(item["image"], validate=True)
+    name = item.get("name")
+    return usual_name if name is None else str(name), base64.b64decode(item["image"], validate=True)

@@ -138,7 +138,8 @@ class Client:
         if not isinstance(value, dict):
             raise self._problem(f"what answers there is no featstore (status {status})")
         if status == 401:
-            raise self._problem("the service needs its token", "export FEATSTORE_TOKEN=…, the one it was started with")
+            what = "the service refuses this token" if self._token else "the service needs its token"
+            raise self._problem(what, "export FEATSTORE_TOKEN=…, the one it was started with")
         if status != 200:
             raise self._problem(f"the service refuses: {value.get('detail')} (status {status})")
         return value

@@ -89,7 +89,7 @@ class Guard:
         scope.setdefault("state", {})["hold"] = body.hold
         try:
             self._check(scope)
-            await self.app(scope, body, guarded_send)
+            await self.app(_as_get(scope), body, guarded_send)
         except Refused as refused:
             await _refuse(refused, body, guarded_send)
         except asyncio.CancelledError:  # the service ends, and has waited long enough
@@ -118,7 +118,8 @@ class Guard:
             given = headers.get(b"authorization", b"")
             scheme, _, token = given.partition(b" ")
             if not hmac.compare_digest(token, self.token.encode()) or scheme.lower() != b"bearer":
-                raise Refused(401, "this needs the token", www_authenticate="Bearer")
+                problem = "this is not the token" if given else "this needs the token"
+                raise Refused(401, problem, www_authenticate="Bearer")
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "bodies are taken as they are, not compressed")
         length = headers.get(b"content-length", b"0")
@@ -182,6 +183,11 @@ class _Body:
         seconds = time.monotonic() - self._began
         if not self.done and seconds > _GRACE_SECONDS and self._taken < self._limits.body_rate * seconds:
             raise Refused(408, "the body came too slowly")
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET is, without the body: that is left out by the server, which looks at its own scope."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

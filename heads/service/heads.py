@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,14 +74,22 @@ class ServedHeads:
     A thread looks whether bundles have changed. What is new is read and its base opened while the others go on; then it
     is served, all at once, and rows that no head needs any more are closed. A bundle that cannot be used is left out,
     and told in ``problems``; one that could be used before goes on being served while its folder is there. Raises
-    InputError if there is none at first. Close it at the end.
+    InputError if there is none at first. Close it at the end. ``tell`` is called with a line for each later change.
 
     now : what is served; to be looked at once by whoever answers a request.
     decoding : permits for what decodes pictures.
     """
 
-    def __init__(self, folders: Sequence[Path], store: Store, *, keep: bool = True) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        store: Store,
+        *,
+        keep: bool = True,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self.store = store
+        self._tell = tell
         self.gallery = Gallery(store)
         self._folders = tuple(folders)
         self._keep = keep
@@ -150,9 +158,18 @@ class ServedHeads:
     def _watch(self) -> None:
         gone: frozenset[Path] = frozenset()
         while not self._ended.wait(_LOOK_SECONDS):
-            before, gone = gone, frozenset(folder for folder in self._folders if not folder.is_dir())
-            with suppress(FeatstoreError):  # a folder is gone since the last look: it may be being replaced
-                self._refresh(gone & before)
+            gone = self._look(gone)
+
+    def _look(self, gone: frozenset[Path]) -> frozenset[Path]:
+        """Serve what lies on the disk now. ``gone`` : the named folders that were not there at the last look; returns
+        those of this one. What is gone at two looks is: at one it may be being replaced.
+        """
+        before, now_gone = self.now, frozenset(folder for folder in self._folders if not folder.is_dir())
+        with suppress(FeatstoreError):  # a folder is gone since the last look
+            self._refresh(now_gone & gone)
+        for line in _changes(before, self.now):
+            self._tell(line)
+        return now_gone
 
     def _refresh(self, gone: frozenset[Path] = frozenset()) -> None:
         """Serve what lies on the disk now; of the folders that were named these are ``gone``."""
@@ -192,6 +209,20 @@ class ServedHeads:
                 rows = OnlineRows(job, self.store, keep=self._keep, turn=self._turn, warm=True)
                 opened[job.spec.fingerprint] = rows
         return bundle
+
+
+def _changes(before: Moment, now: Moment) -> Iterator[str]:
+    """What is served otherwise than before, a line each."""
+    for name in sorted(before.bundles.keys() | now.bundles.keys()):
+        if name not in before.bundles:
+            yield f"serving {name}, too"
+        elif name not in now.bundles:
+            yield f"serving {name} no more"
+        elif now.bundles[name].card != before.bundles[name].card:
+            yield f"serving the new {name}"
+    for where, why in now.problems.items():
+        if before.problems.get(where) != why:
+            yield f"{where}: {why}"
 
 
 def _times(bundle: Path) -> Iterator[int]:

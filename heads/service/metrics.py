@@ -17,7 +17,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._pictures = Counter("featstore_pictures", "Pictures answered.", ["outcome"], registry=self._registry)
         self.busy = Counter(
-            "featstore_refused", "Requests refused because too much was waiting.", registry=self._registry
+            "featstore_refused", "Requests refused because too much waited for a base.", registry=self._registry
         )
         self.seconds = Histogram("featstore_answer_seconds", "Seconds of an answer.", registry=self._registry)
         waiting = Gauge("featstore_waiting", "Pictures that wait for a base.", registry=self._registry)

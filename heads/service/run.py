@@ -188,13 +188,19 @@ def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, 
     check_access(host, token)
     give_back_large_blocks()
     with _listen(host, port) as listening:
-        print("opening the heads and their bases …", file=sys.stderr)
-        served = ServedHeads(bundles, store, keep=keep)
+        _say("opening the heads and their bases …")
+        served = ServedHeads(bundles, store, keep=keep, tell=_say)
+        for where, why in served.problems.items():
+            _say(f"left out: {where}: {why}")
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listening.getsockname()[1]}"
         heads = counted(len(served.bundles), "head")
-        print(f"serving on {url} ({heads}; Ctrl-C ends it)", file=sys.stderr, flush=True)
+        _say(f"serving on {url} ({heads}; Ctrl-C ends it)")
         uvicorn.Server(uvicorn.Config(guarded(served, host, token), **server_options())).run(sockets=[listening])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def server_options() -> dict[str, Any]:

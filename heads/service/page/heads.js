@@ -115,7 +115,7 @@ function confusion({ classes, counts, more_classes }) {
 
 function reliability({ confidence, accuracy, counts }, ece) {
   const drawing = document.createElementNS(SVG, "svg");
-  drawing.setAttribute("viewBox", "-48 -8 274 252");
+  drawing.setAttribute("viewBox", "-48 -14 274 258");
   drawing.setAttribute("class", "plot");
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", `Reliability diagram. Expected calibration error: ${ece.toFixed(3)}.`);
@@ -257,6 +257,7 @@ export async function load() {
 
 export function start() {
   byId("details-close").addEventListener("click", close);
+  byId("details").addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
   for (const button of document.querySelectorAll("#leaderboard th button")) {
     button.addEventListener("click", () => {
       const key = button.dataset.key;

@@ -3,7 +3,9 @@
 
 import { askJson, byId, make, thumbnail } from "./ask.js";
 
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b38f00", "#56b4e9", "#7b4fa3", "#8a5a2b"];
+const ON_LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b38f00", "#56b4e9", "#7b4fa3", "#8a5a2b"];
+const ON_DARK = ["#4aa3df", "#ff8b3d", "#2ec49a", "#e39ac6", "#d9b530", "#a5d8f7", "#b48bd9", "#c48f63"];
+const dark = matchMedia("(prefers-color-scheme: dark)");
 const OTHERS = "#8a929c";
 const NEAR = 14; // pixels from a dot within which it is meant
 const TAP = 6; // pixels that a finger or mouse may move and has still not dragged
@@ -121,9 +123,10 @@ function legend() {
   const counts = new Map();
   for (const point of found.points) counts.set(point.label, (counts.get(point.label) ?? 0) + 1);
   const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
-  found.colours = new Map(names.slice(0, COLOURS.length).map((name, i) => [name, COLOURS[i]]));
-  const items = names.slice(0, COLOURS.length).map((name) => [found.colours.get(name), `${name} (${counts.get(name)})`]);
-  if (names.length > COLOURS.length) items.push([OTHERS, `${names.length - COLOURS.length} more classes`]);
+  const colours = dark.matches ? ON_DARK : ON_LIGHT;
+  found.colours = new Map(names.slice(0, colours.length).map((name, i) => [name, colours[i]]));
+  const items = [...found.colours].map(([name, colour]) => [colour, `${name} (${counts.get(name)})`]);
+  if (names.length > colours.length) items.push([OTHERS, `${names.length - colours.length} more classes`]);
   byId("map-legend").replaceChildren(...items.map(([colour, text]) => {
     const item = make("li", text);
     const dot = make("span", undefined, "key");
@@ -214,5 +217,8 @@ export function start() {
   });
   on("pointerleave", (event) => { if (event.pointerType !== "touch") choose(null); }); // a finger leaves when it is lifted
   new ResizeObserver(draw).observe(area);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  dark.addEventListener("change", () => {
+    if (found) legend();
+    draw();
+  });
 }

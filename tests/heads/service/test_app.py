@@ -65,6 +65,10 @@ def test_what_any_request_may_be_refused_with_is_told_of_every_route(reference: 
         assert operation["responses"].keys() >= refusals, path
 
 
+def test_a_slash_too_many_leads_nowhere_and_is_no_redirect(serve: Serve) -> None:
+    assert serve().ask("GET", "/v1/heads/", follow_redirects=False).status_code == 404
+
+
 def test_without_a_token_none_is_asked_for(reference: dict[str, Any]) -> None:
     assert "securitySchemes" not in reference["components"]
     assert not any("security" in operation for _, operation in operations(reference))

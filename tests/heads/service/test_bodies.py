@@ -62,6 +62,10 @@ def test_lines_hold_a_picture_each_and_those_without_a_name_are_numbered() -> No
     assert found == [("b.png", b"1"), ("line 2", b""), ("7", b"x")]
 
 
+def test_a_name_that_is_null_is_none() -> None:
+    assert pictures(b'{"name": null, "image": "eA=="}', "application/x-ndjson") == [("line 1", b"x")]
+
+
 def test_a_name_with_half_a_character_can_be_written() -> None:
     [(name, _)] = pictures(b'{"name": "\\ud800.png", "image": "eA=="}', "application/x-ndjson")
     assert name == "\\ud800.png"

@@ -32,6 +32,12 @@ def test_the_same_is_predicted_here_and_there(serve: Serve) -> None:
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-12)
 
 
+def test_a_store_beside_a_url_is_refused_as_the_service_has_its_own(tmp_path: Path) -> None:
+    done = run("predict", "pets", tmp_path, "--url", "http://127.0.0.1:9", "--store", tmp_path / "store")
+    assert done.code == 2
+    assert "the service at --url has a store of its own" in done.err
+
+
 def test_a_file_that_no_service_takes_is_rejected_and_the_others_are_answered(serve: Serve) -> None:
     running = serve()
     folder = running.photos / "test" / "cats"
@@ -130,6 +136,12 @@ def test_a_busy_service_is_asked_again_when_it_says(answering: Answering) -> Non
     assert Client(answering(busy, busy, (200, {}, b'{"heads": []}'))).heads() == []
     with pytest.raises(InputError, match="busy"):
         Client(answering(busy)).heads()
+
+
+@pytest.mark.parametrize(("token", "told"), [("", "needs its token"), ("a wrong one", "refuses this token")])
+def test_a_wrong_token_is_told_from_a_missing_one(answering: Answering, token: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Client(answering((401, {}, b"{}")), token).heads()
 
 
 def test_a_token_that_cannot_be_sent_is_refused_and_not_shown() -> None:

@@ -59,6 +59,21 @@ def test_without_the_token_nothing_is_answered_but_probes(serve: Serve, given: s
     assert running.ask("GET", "/healthz", headers=headers).status_code == 200
 
 
+def test_a_wrong_token_is_told_from_a_missing_one(serve: Serve) -> None:
+    running = serve(token=_TOKEN)
+    assert running.ask("GET", "/v1/heads").json()["detail"] == "this needs the token"
+    wrong = running.ask("GET", "/v1/heads", headers={"authorization": "Bearer wrong"})
+    assert wrong.json()["detail"] == "this is not the token"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/heads", "/openapi.json", "/nowhere"])
+def test_head_is_answered_like_get_without_the_body(serve: Serve, path: str) -> None:
+    running = serve()
+    get, head = running.ask("GET", path), running.ask("HEAD", path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
 def test_with_the_token_all_is_answered(serve: Serve) -> None:
     running = serve(token=_TOKEN)
     for scheme in ("Bearer", "bearer"):

@@ -103,6 +103,29 @@ def test_of_two_bundles_of_a_name_the_first_is_served_and_the_other_is_told(serv
     assert served.problems == {str(other): f"another head has this name: {running.bundle}"}
 
 
+def test_each_change_of_what_is_served_is_told_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = serve()
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 3600.0)
+    told: list[str] = []
+    served = ServedHeads([running.bundle.parent], running.store, tell=told.append)
+    second, broken = (running.bundle.with_name(name) for name in ("second", "third"))
+    shutil.copytree(running.bundle, second)
+    served._look(frozenset())
+    assert told == ["serving second, too"]
+    shutil.rmtree(second)
+    trained_elsewhere(running).rename(second)
+    served._look(frozenset())
+    assert told[1:] == ["serving the new second"]
+    shutil.rmtree(second)
+    shutil.copytree(running.bundle, broken)
+    (broken / "card.json").write_text("{")
+    for _ in range(2):
+        served._look(frozenset())
+    served.close()
+    assert told[2] == "serving second no more"
+    assert [line.partition(": ")[0] for line in told[3:]] == [str(broken)]
+
+
 def test_a_folder_that_is_emptied_leaves_no_head_and_no_fault(serve: Serve) -> None:
     running = serve()
     [answer] = running.ask("POST", "/v1/predict", content=png(1)).json()["predictions"]
