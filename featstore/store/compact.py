@@ -138,7 +138,8 @@ class _Compaction:
             self._write(group, advance)
         for part in sorted(loose, key=lambda part: part[0].name, reverse=True):
             self._remove([part])
-        small = [part for part in self._parts() if _is_small(self._bytes(part))]
+        # whole ones alone: others may have written more meanwhile, whose rows that are not served would be lost with it
+        small = [part for part in self._parts() if part[1].all() and _is_small(self._bytes(part))]
         for group in self._groups(small):
             if len(group) > 1:
                 self._write(group, advance)

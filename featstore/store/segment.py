@@ -85,7 +85,7 @@ class Segment:
         ``out`` is C-contiguous, (M, *feature_shape). If every byte of the file was checked less than a minute ago, or
         was not to be checked, and it has not changed since, its bytes go straight into ``out``; otherwise by way of
         HDF5, which checks each chunk's checksum once more. Raises DamageError if one does not hold, FileNotFoundError
-        if the file is not there.
+        if the file that was checked is not there: it has gone, or is another, or has changed.
         """
         order = np.argsort(rows, kind="stable")
         rows, places = rows[order], places[order]
@@ -102,15 +102,15 @@ class Segment:
                     for number, into, within in parts:
                         _read_raw(handle, int(self.direct.offsets[number]), out, into, within)
                     return
-        with _hdf5(self.path) as file:
+        with _hdf5(self.path, self.stamp) as file:
             for number, into, within in parts:
                 _read_chunk(file["features"], int(starts[number]), self.chunk_rows, out, into, within)
 
     def check_features(self) -> None:
-        """Read every chunk once, so that HDF5 checks and decompresses all of them. Raises DamageError."""
+        """Read every chunk once, so that HDF5 checks and decompresses all of them; errors as in :meth:`read_into`."""
         if self.feature_shape is None:
             return
-        with _hdf5(self.path) as file:
+        with _hdf5(self.path, self.stamp) as file:
             dataset = file["features"]
             for start in range(0, len(self.digests), self.chunk_rows):
                 dataset[start : start + self.chunk_rows]
@@ -154,8 +154,8 @@ def spec_within(path: Path, fingerprint: str) -> Spec | None:
     None if it has another, or says none that can be read. Raises ReadOnlyError or StorageError as :func:`open_segment`.
     """
     try:
-        _check_bytes(path, None)
-        with _hdf5(path) as file:
+        about = _check_bytes(path, None)
+        with _hdf5(path, stamp_of(about)) as file:
             spec = Spec.from_json(spec_text(file))
     except (DamageError, FileNotFoundError, ValueError):
         return None
@@ -165,7 +165,7 @@ def spec_within(path: Path, fingerprint: str) -> Spec | None:
 def _open_once(path: Path, spec: Spec, read_data: bool) -> Segment:
     until = time.monotonic() + _FRESH_SECONDS if read_data else math.inf
     about = _check_bytes(path, path.stem if read_data else None)
-    with _hdf5(path) as file:
+    with _hdf5(path, stamp_of(about)) as file:
         datasets, recorded = check_structure(file, about.st_size, spec)
         status = read_whole(datasets["status"])
         features = datasets.get("features")
@@ -208,11 +208,21 @@ def _require_regular(path: Path, about: os.stat_result) -> None:
         raise _damaged(path, "it is not a regular file")
 
 
+def _require_unchanged(path: Path, about: os.stat_result, stamp: FileStamp) -> None:
+    if stamp_of(about) != stamp:
+        raise FileNotFoundError(errno.ENOENT, "it has changed since it was checked", str(path))
+
+
 @contextmanager
-def _hdf5(path: Path) -> Iterator[Any]:
-    """The HDF5 file at ``path``, open for reading without a lock; failures within the block become DamageError."""
+def _hdf5(path: Path, stamp: FileStamp) -> Iterator[Any]:
+    """The HDF5 file at ``path``, open for reading without a lock; failures within the block become DamageError.
+
+    Raises FileNotFoundError if it is no longer the file that had this ``stamp`` when it was checked.
+    """
     try:
+        _require_unchanged(path, os.lstat(path), stamp)  # first: what is there now may be a pipe, or lead elsewhere
         with h5py.File(path, "r", locking=False, rdcc_nbytes=0) as file:
+            _require_unchanged(path, os.fstat(file.id.get_vfd_handle()), stamp)
             yield file
     except (InputError, FileNotFoundError):
         raise

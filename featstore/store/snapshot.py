@@ -220,7 +220,9 @@ class Snapshot:
                 if not fresh.lookup(digests, view).any():
                     return fresh.read(digests, view)
         raise DamageError(
-            "a segment was removed since this snapshot was taken", where=path, todo="run the same command again"
+            "a segment was removed, damaged or set aside since this snapshot was taken",
+            where=path,
+            todo="run the same command again; if that does not help, the same extraction",
         ) from gone
 
     def _room(self, count: int, out: Features | None) -> Features:

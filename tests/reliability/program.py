@@ -4,7 +4,8 @@
 
 Environment: COMPUTED, a file that gets a line with its name and the number of images whenever a base begins a batch;
 REPORTED, one that gets the digests of every commit once it was reported; ROWS, the rows of a commit, if not as usual;
-BASE_SECONDS, how long a base takes for a batch; REAL, if set: real bases instead of the stub.
+BASE_SECONDS, how long a base takes for a batch; SEGMENT_BYTES, of a compacted segment, if not as usual;
+REAL, if set: real bases instead of the stub.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,8 @@ def main() -> None:
     real_flush, real_open = Writer.flush, lane.open_runtime
     Writer.flush = flush  # type: ignore[method-assign]
     writer.ROWS_PER_COMMIT = int(os.environ.get("ROWS", writer.ROWS_PER_COMMIT))
+    compaction = import_module("featstore.store.compact")  # the package has a function of that name
+    compaction.SEGMENT_BYTES = int(os.environ.get("SEGMENT_BYTES", compaction.SEGMENT_BYTES))
     lane.open_runtime = online.open_runtime = open_runtime  # type: ignore[assignment]
     if not os.environ.get("REAL"):
         job.resolve = resolve

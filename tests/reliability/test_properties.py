@@ -16,9 +16,10 @@ from blake3 import blake3
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from featstore.errors import DamageError
 from featstore.records import Digests, Reason
 from featstore.spec import Spec
-from featstore.store import Namespace, Store, compact, verify
+from featstore.store import Namespace, Snapshot, Store, compact, verify
 from tests.reliability.campaign import amount, run_machine
 from tests.reliability.faulty import FaultyDisk
 
@@ -68,6 +69,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.certain: set[int] = set()
         self.possible: set[int] = set()
         self.copies = 0
+        self.held: Snapshot | None = None
 
     def teardown(self) -> None:
         shutil.rmtree(self.place)
@@ -176,6 +178,10 @@ class StoreMachine(RuleBasedStateMachine):
             self.happened["checks that found damage"] += bool(wrong)
 
     @rule()
+    def look_and_hold_what_is_there(self) -> None:
+        self.held = self.namespace.snapshot()
+
+    @rule()
     def leave_the_derived_files_behind(self) -> None:
         shutil.rmtree(self.path / "scan", ignore_errors=True)
 
@@ -193,10 +199,24 @@ class StoreMachine(RuleBasedStateMachine):
                 if row is not None and not lookups_only:
                     assert held.read(digests([image]))[0].tobytes() == row.tobytes()
 
+    @invariant()
+    def what_was_held_before_serves_nothing_wrong(self) -> None:
+        if self.held is None:
+            return
+        for image in np.flatnonzero(self.held.lookup(digests(range(IMAGES))) == 0).tolist():
+            try:
+                found = self.held.read(digests([image]))[0].tobytes()
+            except DamageError:
+                self.happened["refusals of a held snapshot"] += 1
+            else:
+                assert found == features(image).tobytes()
+                self.happened["reads of a held snapshot"] += 1
+
 
 def test_the_store_is_a_dictionary() -> None:
     names = (
         "kills amid an extraction", "kills amid a compaction", "copies", "moves", "damages",
         "checks that found damage", "compactions that joined segments", "collections of certain rows",
+        "reads of a held snapshot", "refusals of a held snapshot",
     )  # fmt: skip
     run_machine(StoreMachine, StoreMachine.happened, names, amount(15, 500), amount(15, 40))

@@ -378,6 +378,68 @@ def test_a_reader_from_before_reads_on(crowded: Store, spec: Spec, digests: npt.
     np.testing.assert_array_equal(snapshot.read(good), expected)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_of_what_others_write_amid_a_compaction_nothing_is_removed_that_it_has_not_written(
+    store: Store,
+    spec: Spec,
+    make_rows: Callable[..., Rows],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    """Which of equal rows is served depends on the names: with some seeds those of the large segment are."""
+    monkeypatch.setattr(MODULE, "SEGMENT_BYTES", 16 * 16)  # of rows of four float32
+    monkeypatch.setattr(MODULE._Compaction, "_parts", amid := _Amid(MODULE._Compaction._parts))
+    all_rows = make_rows(32, seed=seed)
+    namespace = store.namespace(spec)
+    for part in (slice(0, 12), slice(30, 31), slice(31, 32)):  # a large one, and two that are joined
+        put(store, namespace, part_of(all_rows, part), "before")
+    late: list[Callable[[], None]] = []
+
+    def others() -> None:
+        put(store, namespace, part_of(all_rows, [*range(8), 20, 21]), "by one who looked before the large one came")
+        second = MODULE._Compaction(Store.open(store.path).namespace(spec), store, None)
+        loose = second._loose()
+        for group in second._groups(loose):
+            second._write(group, void)
+        late.extend(lambda part=part: second._remove([part]) for part in sorted(loose, key=_name, reverse=True))
+
+    amid.do = others
+    compact(store)
+    for remove in late:
+        remove()
+    kept = [*range(12), 20, 21, 30, 31]
+    found = Store.open(store.path).namespace(spec).snapshot().read(all_rows.digests[kept])
+    assert all_rows.features is not None
+    np.testing.assert_array_equal(found, all_rows.features[kept])
+
+
+class _Amid:
+    """A method that does something, once, before it does what it did."""
+
+    def __init__(self, real: Callable[..., Any]) -> None:
+        self._real = real
+        self.do: Callable[[], None] | None = None
+
+    def __get__(self, instance: Any, _: type) -> Callable[[], Any]:
+        def call() -> Any:
+            do, self.do = self.do, None
+            if do is not None:
+                do()
+            return self._real(instance)
+
+        return call
+
+
+def _name(part: Any) -> str:
+    return str(part[0].name)
+
+
+def part_of(rows: Rows, places: Any) -> Rows:
+    """Some of them."""
+    features = None if rows.features is None else rows.features[places]
+    return Rows(rows.digests[places], rows.views[places], rows.status[places], features)
+
+
 def test_readers_writers_and_two_compactions_do_not_disturb_one_another(
     store: Store, spec: Spec, make_rows: Callable[..., Rows], write: Callable[[Namespace, Rows], None]
 ) -> None:

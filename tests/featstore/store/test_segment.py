@@ -15,7 +15,7 @@ from featstore.errors import DamageError, StorageError
 from featstore.spec import Spec
 from featstore.store import segment as module
 from featstore.store.encode import encode
-from featstore.store.rows import Rows
+from featstore.store.rows import Rows, stamp_of
 from featstore.store.segment import Segment, open_segment
 
 
@@ -198,6 +198,7 @@ def test_damage_after_opening_is_noticed_when_the_rows_are_read(rows: Rows, spec
     content = bytearray(segment.path.read_bytes())
     content[len(content) // 2] ^= 1
     segment.path.write_bytes(content)
+    segment = replace(segment, stamp=stamp_of(segment.path.stat()))  # as a sector that rots changes no time
     out = np.empty((1000, 2048), np.float32)
     with pytest.raises(DamageError, match="HDF5 cannot read it"):
         segment.read_into(out, np.arange(1000), np.arange(1000))
@@ -254,14 +255,37 @@ def test_reading_takes_no_lock(segment: Segment, spec: Spec) -> None:
         assert len(open_segment(segment.path, spec).digests) == 1000
 
 
-def test_a_file_that_has_changed_since_it_was_checked_is_checked_again_as_it_is_read(
-    segment: Segment, rows: Rows, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_has_changed_since_it_was_checked_is_not_the_one_that_was(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_read_raw", None)  # calling it would be an error
     os.utime(segment.path, (1, 1))
-    out = np.empty((1000, 2048), np.float32)
-    segment.read_into(out, np.arange(1000), np.arange(1000))
-    np.testing.assert_array_equal(out, rows.features)
+    with pytest.raises(FileNotFoundError, match="changed since it was checked"):
+        segment.read_into(np.empty((1000, 2048), np.float32), np.arange(1000), np.arange(1000))
+    with pytest.raises(FileNotFoundError, match="changed since it was checked"):
+        segment.check_features()
+
+
+def test_a_pipe_in_the_place_of_a_file_that_was_checked_makes_no_reader_wait(segment: Segment) -> None:
+    segment.path.unlink()
+    os.mkfifo(segment.path)
+    with pytest.raises(FileNotFoundError, match="changed since it was checked"):
+        segment.check_features()
+
+
+def test_a_file_that_is_exchanged_between_its_check_and_its_opening_is_noticed(
+    segment: Segment, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, other = module.h5py.File, segment.path.with_suffix(".other")
+    other.write_bytes(segment.path.read_bytes())
+
+    def late(*given: Any, **options: Any) -> Any:
+        os.replace(other, segment.path)
+        return real(*given, **options)
+
+    monkeypatch.setattr(module.h5py, "File", late)
+    with pytest.raises(FileNotFoundError, match="changed since it was checked"):
+        open_segment(segment.path, spec)
 
 
 def test_a_lazy_look_takes_features_as_they_are_on_the_disk(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -184,8 +185,38 @@ def test_a_segment_that_went_away_is_an_error_and_no_wrong_row(
     snapshot = namespace.snapshot()
     for path in (namespace.path / "seg").iterdir():
         path.unlink()
-    with pytest.raises(DamageError, match="removed since"):
+    with pytest.raises(DamageError, match="removed, damaged or set aside since"):
         snapshot.read(rows.digests)
+
+
+def test_a_file_whose_times_alone_have_changed_is_checked_and_read(
+    namespace: Namespace, make_rows: Any, write: Any
+) -> None:
+    rows = make_rows(3)
+    write(namespace, rows)
+    snapshot = namespace.snapshot()
+    for path in (namespace.path / "seg").iterdir():
+        os.utime(path, (1, 1))
+    np.testing.assert_array_equal(snapshot.read(rows.digests), rows.features)
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_of_segments_that_were_exchanged_while_it_was_held_no_row_is_served(
+    namespace: Namespace, make_rows: Any, codec: Any
+) -> None:
+    rows = [make_rows(3, seed=seed) for seed in range(2)]
+    for part in rows:
+        with namespace.writer({}, codec) as writer:
+            for digest, features in zip(part.digests, part.features, strict=True):
+                writer.add(digest.tobytes(), 0, features)
+    snapshot = namespace.snapshot()
+    one, other = (namespace.path / "seg").iterdir()
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    for part in rows:
+        with pytest.raises(DamageError, match="damaged or set aside since"):
+            snapshot.read(part.digests)
 
 
 def test_threads_may_share_it(namespace: Namespace, make_rows: Any, write: Any) -> None:
