@@ -129,7 +129,7 @@ def with_figures(page: str) -> str:
     for one in kept:
         counts = ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in one["counts"].items())
         file, _, test = one["test"].partition("::")
-        lines.append(f"| {one['tried']} | {counts} | [{test}](../{file}) |")
+        lines.append(f"| {one['tried']} | {counts} | [{test or Path(file).stem}](../{file}) |")
     return with_text(page, _FIGURES, "\n".join(lines))
 
 

@@ -5,7 +5,8 @@
 Runs tests/reliability in full (the tests of every day try a small part of it), and the tests beside it that
 docs/RELIABILITY.md names, which are whole every day. Needs strace, the right to mount (tmpfs, in a container often
 root) and the test photographs. A promise that does not hold fails its test, and one that could not be tried is as bad:
-then nothing of that file is kept. NAME is the name of a file, as in `test_kills`; the other figures stay as they were.
+then of that file nothing is kept but this. NAME is the name of a file, as in `test_kills`; the other figures stay as
+they were.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,15 @@ def run(names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
             ).returncode
             if failed or "<skipped" in told.read_text():
                 broken.append(file.stem)
+                lines.append(_broken(file))
             else:
                 lines += [json.loads(line) for line in figures.read_text().splitlines()]
     return added(lines), broken
+
+
+def _broken(file: Path) -> dict[str, Any]:
+    counts = {"came_to": "a broken promise, or one that could not be tried"}
+    return {"test": str(file.relative_to(ROOT)), "tried": f"all of {file.stem}", "counts": counts, "seconds": 0}
 
 
 def promised() -> list[Path]:
@@ -78,14 +86,17 @@ def main() -> None:
     names = sorted({file.stem for file in promised()})
     if unknown := sorted({*given.only} - {*names}):
         parser.error(f"--only: there is no {', '.join(unknown)}; there are {', '.join(names)}")
+    machine = machine_of(("h5py", "pillow"))
     figures, broken = run(given.only)
+    for one in figures:
+        one |= {"featstore": machine["featstore"], "date": date.today().isoformat()}
     kept = RESULTS / "reliability.json"
     if given.only and kept.exists():
         others = json.loads(kept.read_text())["figures"]
         figures = added(
             [*(one for one in others if Path(one["test"].partition("::")[0]).stem not in given.only), *figures]
         )
-    found = {"benchmark": "reliability", "machine": machine_of(("h5py", "pillow")), "figures": figures}
+    found = {"benchmark": "reliability", "machine": machine, "figures": figures}
     if given.save:
         kept.write_text(json.dumps(found, indent=2) + "\n")
         DOCS.write_text(with_figures(DOCS.read_text()))

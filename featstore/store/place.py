@@ -148,7 +148,8 @@ class Place:
                 return
             moved = stamp_at(target)
             if moved and stamp and moved[:2] != stamp[:2]:  # a move changes neither size nor mtime
-                os.replace(target, source)
+                with suppress(FileNotFoundError):  # a collection was quicker: its rows are computed again
+                    os.replace(target, source)
             commit.fsync_folder(folder)
             commit.fsync_folder(source.parent)
 

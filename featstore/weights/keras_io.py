@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import random
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featstore.catalog import Backbone
 from featstore.errors import InputError
 from featstore.weights.base import Layer
+
+_UNSAVED_BYTES = 2**20
+"""Weights that a model may have beside those in its file: states of random numbers, and the like."""
 
 
 def import_keras() -> Any:
@@ -101,16 +109,31 @@ def architecture(backbone: Backbone, image_size: tuple[int, int] | None = None) 
 def load_own(path: Path) -> Any:
     """Somebody's own ``keras.Model``, in safe mode. The archive must have passed :func:`featstore.weights.own.inspect`.
 
-    Raises InputError if Keras cannot load it.
+    Raises InputError if Keras cannot load it, or if its config asks for more weights than the file has.
     """
     keras = import_keras()
     try:
         with float32_policy():
+            _check_size(keras, path)
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a foreign file can make Keras raise anything
         raise InputError(
             "Keras cannot load this model", where=path, received=first_line(error), todo="save it again with Keras 3"
         ) from error
+
+
+def _check_size(keras: Any, path: Path) -> None:
+    """Raise ValueError unless the file holds the weights that its config asks for: Keras makes room for all of them
+    before it looks. Here the model is made without its weights.
+    """
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+        held = archive.getinfo("model.weights.h5").file_size
+    with keras.StatelessScope(initialize_variables=False):
+        weights = keras.saving.deserialize_keras_object(config, safe_mode=True).variables
+    asked = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
+    if asked > held + _UNSAVED_BYTES:
+        raise ValueError(f"the model asks for weights of {asked} bytes, and the file has {held}")
 
 
 def input_size(model: Any, where: object) -> int | None:

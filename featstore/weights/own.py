@@ -14,8 +14,17 @@ from typing import Any
 from featstore.errors import InputError, from_os_error
 from featstore.weights.files import MAX_CONFIG_BYTES, check_archive
 
-_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
-"""Layers that run code or programs which the file carries or names."""
+_CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+"""What runs code or programs which the file carries or names."""
+
+_READERS = {"StringLookup", "IntegerLookup", "TextVectorization"}
+"""Layers for text that read whatever file their config names."""
+
+_PLAIN = re.compile(
+    r"keras|keras(\.src)?\.(activations|constraints|dtype_policies|initializers|layers|losses|metrics|models|ops"
+    r"|optimizers|quantizers|random|regularizers)(\.\w+)*"
+)
+"""Modules of classes. Not so ``keras.utils`` and ``keras.saving``: these fetch, unpack and load."""
 
 
 def inspect(path: Path) -> str:
@@ -66,7 +75,8 @@ def _foreign(node: Any) -> Iterator[str]:
             # registered_name is "Package>Class" for classes that somebody registered
             registered = str(node.get("registered_name") or "")
             builtin = module == "builtins" and name in {"tuple", "list", "dict", "slice", "set"}
-            if name in _CODE or not (builtin or re.fullmatch(r"keras(\.\w+)*", str(module))) or ">" in registered:
+            plain = builtin or (_PLAIN.fullmatch(str(module)) and name.isidentifier())
+            if name in _CODE | _READERS or not plain or ">" in registered:
                 yield f"{name} ({module})"
         for value in node.values():
             yield from _foreign(value)

@@ -257,6 +257,7 @@ def test_a_bomb_costs_little(bomb: Callable[[], bytes], tmp_path: Path, figures:
     one, two = (decoded("file", path, _PLAIN, _AT_ONCE, _THUMBNAIL) for _ in range(2))
     assert one["outcomes"] == two["outcomes"]
     check_cost(one)
+    check_cost(two)
     assert outcomes_of(one["outcomes"]) <= _BOMBS[bomb]
     figures.keep(f"bomb: {bomb.__name__}", kib=path.stat().st_size // 1024, became=one["outcomes"][0],
                  most_cpu_seconds=round(max(one["seconds"]), 2), mib=round(one["mib"]))  # fmt: skip

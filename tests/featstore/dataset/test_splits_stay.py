@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from featstore.dataset import open_dataset
 from featstore.formats import MAX_FILE_BYTES
 from tests.featstore.dataset.samples import PICTURE
+from tests.reliability.campaign import amount
 
 FIRST = 5
 """How many images of each kind there are before any is added."""
@@ -68,7 +69,7 @@ def add(folder: Path, layout: Layout, kind: str, number: int) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=amount(15, 300), deadline=None, derandomize=True)
 def test_more_images_move_none(layout: Layout, data: st.DataObject) -> None:
     added = data.draw(st.lists(st.sampled_from(layout.kinds), max_size=8), label="added")
     strays = data.draw(st.lists(st.sampled_from(layout.strays), max_size=FIRST - 1), label="strays")

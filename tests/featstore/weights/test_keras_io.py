@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,40 @@ def test_a_model_that_keras_cannot_load_is_an_input_error(tmp_path: Path) -> Non
     (tmp_path / "x.keras").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="cannot load"):
         keras_io.load_own(tmp_path / "x.keras")
+
+
+def _asking_for(filters: int, path: Path) -> Path:
+    """A model whose config asks for so many filters of 50 x 50, and whose file has the weights of two."""
+    keras = import_keras()
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 50, padding="same", name="wide")])
+    with keras_io.float32_policy():
+        model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(entries["config.json"])
+    config["config"]["layers"][1]["config"]["filters"] = filters
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**entries, "config.json": json.dumps(config).encode()}.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_a_model_that_asks_for_more_weights_than_its_file_has_takes_no_memory(tmp_path: Path) -> None:
+    path = _asking_for(2_000_000_000, tmp_path / "bomb.keras")  # 60 TB
+    with pytest.raises(
+        InputError, match=r"cannot load(.|\n)*asks for weights of 60008000000000 bytes, and the file has"
+    ):
+        keras_io.load_own(path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "mixed_bfloat16"])
+def test_a_model_has_the_weights_that_it_asks_for(dtype: str, tmp_path: Path) -> None:
+    keras = import_keras()
+    layers = keras.layers
+    parts = [
+        layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 1.0, 1.0]), layers.RandomRotation(0.1),
+        layers.Conv2D(256, 50, padding="same", dtype=dtype), layers.BatchNormalization(), layers.Dropout(0.5),
+    ]  # fmt: skip
+    with keras_io.float32_policy():
+        keras.Sequential([keras.Input((8, 8, 3)), *parts]).save(tmp_path / "own.keras")
+    assert len(keras_io.load_own(tmp_path / "own.keras").layers) == len(parts)

@@ -33,10 +33,28 @@ def test_a_plain_model_is_identified_by_its_config(tiny_file: Path, tmp_path: Pa
     assert len(own.inspect(copy)) == 16
 
 
-@pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer"])
+@pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "__lambda__"])
 def test_layers_that_carry_code_are_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"does not run(.|\n)*{name}"):
         own.inspect(_model(tmp_path / "m.keras", _layer(name, module="keras.layers")))
+
+
+@pytest.mark.parametrize("name", ["StringLookup", "IntegerLookup", "TextVectorization"])
+def test_layers_that_read_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    layer = _layer(name, module="keras.layers")
+    layer["config"]["layers"][0]["config"]["vocabulary"] = "/etc/passwd"
+    with pytest.raises(InputError, match=rf"does not run(.|\n)*{name}"):
+        own.inspect(_model(tmp_path / "m.keras", layer))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("keras.utils", "get_file"), ("keras", "utils.get_file"), ("keras.src.utils.file_utils", "get_file"),
+     ("keras.saving", "load_model"), ("keras.src.saving.saving_api", "load_model"), ("keras.layers", "../get_file")],
+)  # fmt: skip
+def test_what_fetches_and_loads_is_no_layer(module: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not run"):
+        own.inspect(_model(tmp_path / "m.keras", _layer(name, module=module)))
 
 
 @pytest.mark.parametrize("module", ["os", "builtins", "keras_evil", "my.package", "kerasx.layers", "keras.layers;os"])
