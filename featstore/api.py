@@ -11,7 +11,7 @@ from typing import Any
 from featstore.cached import CachedRows
 from featstore.dataset import Dataset, DatasetOptions, open_dataset
 from featstore.errors import InputError, unknown_name
-from featstore.extraction import Extraction, ExtractOptions, engine_named, write_ledger
+from featstore.extraction import Extraction, ExtractOptions, check_ledger, engine_named, write_ledger
 from featstore.extraction import extract as run_extraction
 from featstore.folders import default_store
 from featstore.job import Job, Request, on_gpus, resolve_jobs
@@ -61,6 +61,8 @@ def extract(
     Raises InputError, ReadOnlyError, NoSpaceError, DamageError (see their exit codes in docs/CLI.md).
     """
     started = time.perf_counter()
+    if ledger is not None:
+        check_ledger(ledger)
     runs_on = engine_named(engine, address, devices)
     requests = _requests(backbone, settings)
     if devices is not None:

@@ -270,6 +270,8 @@ def store_gc(
     from featstore.garbage import collect
 
     kept = [open_data(data, dataset) for data in keep or []]
+    for one in kept:
+        show.sentences(one.notes)
     done = collect(open_store(store), kept, dry_run=dry_run, progress=for_stream())
     show.garbage(done, results(as_json))
     if as_json:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from featstore.dataset import Dataset
 from featstore.errors import InputError
 from featstore.progress import Progress, silent
-from featstore.records import Digests, as_text
+from featstore.records import Digests, Reason, as_text
 from featstore.scan import digest_all, lost_caches
 from featstore.store import Store, compact
 from featstore.wording import counted
@@ -45,8 +45,8 @@ def collect(
 
     Raises
     ------
-    InputError : an image to keep cannot be read, so that its rows would go with the others; or the store leads
-        elsewhere.
+    InputError : an image to keep cannot be read, or a place cannot be looked at where some may be, so that their rows
+        would go with the others; or the store leads elsewhere.
     ReadOnlyError, NoSpaceError, StorageError : the store cannot be changed.
     """
     store.check_folders()
@@ -73,16 +73,23 @@ class _Kept:
     def __init__(self, store: Store, keep: Sequence[Dataset], progress: Progress) -> None:
         each = []
         for dataset in keep:
-            found = digest_all(dataset, store.scan_folder, progress=progress)
-            if not found.known.all():
-                first = dataset.paths[int(np.argmin(found.known))]
+            if dataset.unseen:
                 raise InputError(
-                    f"{counted(int((~found.known).sum()), 'image')} to keep cannot be read",
+                    f"{counted(dataset.unseen, 'place')} of what to keep cannot be looked at",
                     where=dataset.source.location,
-                    received=f"the first is {first}",
+                    received="; ".join(dataset.notes),
+                    todo="mount what they lead to, or remove them: rows of images behind them would be dropped",
+                )
+            found = digest_all(dataset, store.scan_folder, progress=progress)
+            lost = [i for i, reject in found.rejects.items() if reject.reason is not Reason.FILE_TOO_LARGE]
+            if lost:
+                raise InputError(
+                    f"{counted(len(lost), 'image')} to keep cannot be read",
+                    where=dataset.source.location,
+                    received=f"the first is {dataset.paths[min(lost)]}",
                     todo="make it readable or move it away: its rows would be dropped",
                 )
-            each.append(found.values)
+            each.append(found.values[found.known])
         self._sorted = np.unique(as_text(np.concatenate(each)))
 
     def __call__(self, digests: Digests) -> npt.NDArray[np.bool_]:

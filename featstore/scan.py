@@ -75,14 +75,15 @@ class StatCache:
 
     def get(self, path: str, stamp: Stamp) -> bytes | None:
         """The digest (32 bytes) if the file is known and unchanged."""
-        known = self._entries.get(path)
-        return known[_STAMP.size :] if known is not None and known.startswith(_packed(stamp)) else None
+        known, packed = self._entries.get(path), _packed(stamp)
+        return known[_STAMP.size :] if known is not None and packed and known.startswith(packed) else None
 
     def put(self, path: str, stamp: Stamp, digest: bytes) -> None:
         """Remember a digest. ``stamp`` must be from before the file was read; a file changed just now is forgotten."""
-        if max(stamp.mtime_ns, stamp.ctime_ns) > self._opened - RACY_NS:
+        packed = _packed(stamp)
+        if not packed or max(stamp.mtime_ns, stamp.ctime_ns) > self._opened - RACY_NS:
             self._changed |= self._entries.pop(path, None) is not None
-        elif self._entries.get(path) != (entry := _packed(stamp) + digest):
+        elif self._entries.get(path) != (entry := packed + digest):
             self._entries[path] = entry
             self._changed = True
 
@@ -130,6 +131,9 @@ def _place_exists(cache: Path) -> bool:
 
 
 def _packed(stamp: Stamp) -> bytes:
+    """Nothing for times that no entry can hold, before 1677 or after 2262: such a file is read each time."""
+    if not all(-(2**63) <= time_ns < 2**63 for time_ns in (stamp.mtime_ns, stamp.ctime_ns)):
+        return b""
     return _STAMP.pack(stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.inode)
 
 

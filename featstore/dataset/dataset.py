@@ -68,7 +68,8 @@ class Dataset:
     file without label. ``labels`` int64 (N,) index into the sorted ``classes``, -1 if unlabelled. ``splits`` int8 (N,)
     index into ``records.SPLITS``, or are :data:`BY_DIGEST`. An image is in the split "unlabelled" if, and only if, it
     has no label. ``layout`` says how labels and splits were found, ``notes`` what a person should be told, and
-    ``seconds`` how long it took to list them.
+    ``seconds`` how long it took to list them. ``unseen`` counts places that could not be looked at (links that lead
+    nowhere, folders that cannot be read): images may be behind them.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Dataset:
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    unseen: int = 0
 
     def __post_init__(self) -> None:
         """Make the arrays read-only: a dataset is shared between stages."""

@@ -43,11 +43,15 @@ _TWICE = ("entry whose name comes again", "entries whose names come again")
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Relative paths with ``/``: ``files`` in natural order, all ``folders`` (empty ones too), ``notes`` to show."""
+    """Relative paths with ``/``: ``files`` in natural order, all ``folders`` (empty ones too), ``notes`` to show.
+
+    unseen : links that lead nowhere and folders that cannot be read: images may be behind them.
+    """
 
     files: Sequence[str]
     folders: Sequence[str]
     notes: tuple[str, ...] = ()
+    unseen: int = 0
 
 
 def natural_key(path: str) -> tuple[str, str]:
@@ -64,7 +68,8 @@ def list_folder(root: str) -> Listing:
     """Walk ``root``, following links but no loop. Raises the typed OSError if ``root`` itself cannot be listed."""
     walk = _Walk(root)
     walk.run()
-    return Listing(sorted(walk.files, key=natural_key), walk.folders, _said(walk.passed_over))
+    unseen = walk.passed_over[_NOWHERE] + walk.passed_over[_UNREADABLE]
+    return Listing(sorted(walk.files, key=natural_key), walk.folders, _said(walk.passed_over), unseen)
 
 
 def list_bucket(bucket: Bucket) -> tuple[Listing, dict[str, Stamp]]:

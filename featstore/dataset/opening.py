@@ -7,7 +7,7 @@ import posixpath
 import stat
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -95,7 +95,7 @@ def _from_folder(location: str, options: DatasetOptions) -> Dataset:
     listing = list_folder(location)
     root = dataset_root(listing, lambda path: _looks_like_picture(source, path))
     arrangement = _arranged(listing, source, options, root)
-    return _dataset(Path(location).name, source, arrangement, options, listing.notes)
+    return _dataset(Path(location).name, source, arrangement, options, listing)
 
 
 def _from_bucket(url: str, options: DatasetOptions) -> Dataset:
@@ -106,7 +106,7 @@ def _from_bucket(url: str, options: DatasetOptions) -> Dataset:
         source = BucketSource(bucket, list_bucket(bucket)[1])
         arrangement = read_manifest(_read_text(source, name), url, goes_above)
         _check_listed(arrangement, source, options)
-        return _dataset(_manifest_name(url), source, arrangement, options, ())
+        return _dataset(_manifest_name(url), source, arrangement, options)
     if name.lower().endswith(".zip"):
         raise InputError(
             "a zip is read from a disk alone",
@@ -125,7 +125,7 @@ def _from_bucket(url: str, options: DatasetOptions) -> Dataset:
         )
     source = BucketSource(bucket, stamps)
     root = dataset_root(listing, lambda path: _looks_like_picture(source, path))
-    return _dataset(name, source, _arranged(listing, source, options, root), options, listing.notes)
+    return _dataset(name, source, _arranged(listing, source, options, root), options, listing)
 
 
 def _from_zip(location: str, options: DatasetOptions) -> Dataset:
@@ -141,7 +141,7 @@ def _from_zip(location: str, options: DatasetOptions) -> Dataset:
         arrangement.paths = [posixpath.normpath(root + path) for path in arrangement.paths]
         _check_listed(arrangement, source, options)
     arrangement.layout = f"zip of {arrangement.layout}"
-    return _dataset(Path(location).stem, source, arrangement, options, listing.notes)
+    return _dataset(Path(location).stem, source, arrangement, options, listing)
 
 
 def _arranged(listing: Listing, source: Source, options: DatasetOptions, root: str) -> Arrangement:
@@ -180,7 +180,7 @@ def _from_manifest(location: str, options: DatasetOptions) -> Dataset:
     leaves = anywhere if options.outside else Fence(source.location).is_left_by
     arrangement = read_manifest(_read_text(source, os.path.basename(location)), location, leaves)
     _check_listed(arrangement, source, options)
-    return _dataset(_manifest_name(location), source, arrangement, options, ())
+    return _dataset(_manifest_name(location), source, arrangement, options)
 
 
 def _manifest_name(location: str) -> str:
@@ -205,11 +205,11 @@ def _from_files(files: Sequence[str], options: DatasetOptions) -> Dataset:
     arrangement = Arrangement("list of files")
     for file in files:
         arrangement.add(file, None, UNLABELLED)
-    return _dataset(counted(len(files), "file"), source, arrangement, options, ())
+    return _dataset(counted(len(files), "file"), source, arrangement, options)
 
 
 def _dataset(
-    name: str, source: Source, arrangement: Arrangement, options: DatasetOptions, notes: Iterable[str]
+    name: str, source: Source, arrangement: Arrangement, options: DatasetOptions, listing: Listing | None = None
 ) -> Dataset:
     classes = tuple(sorted({label for label in arrangement.labels if label is not None}))
     index: dict[str | None, int] = {None: -1, **{name: i for i, name in enumerate(classes)}}
@@ -226,7 +226,8 @@ def _dataset(
         layout=arrangement.layout,
         seed=options.seed,
         fractions=options.fractions,
-        notes=(*notes, *arrangement.notes, *missing_classes(classes, labels, splits)),
+        notes=(*(listing.notes if listing else ()), *arrangement.notes, *missing_classes(classes, labels, splits)),
+        unseen=listing.unseen if listing else 0,
     )
 
 

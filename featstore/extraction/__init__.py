@@ -7,7 +7,7 @@ reports, and holds no knowledge of files, pixels, graphs or HDF5.
 
 from featstore.extraction.engines import engine_named
 from featstore.extraction.lane import compute_rows
-from featstore.extraction.ledger import write_ledger
+from featstore.extraction.ledger import check_ledger, write_ledger
 from featstore.extraction.profile import Profile, profile
 from featstore.extraction.report import ExtractReport, RejectedImage, SpecReport
 from featstore.extraction.run import Extraction, ExtractOptions, extract
@@ -21,6 +21,7 @@ __all__ = [
     "Profile",
     "RejectedImage",
     "SpecReport",
+    "check_ledger",
     "compute_rows",
     "engine_named",
     "extract",

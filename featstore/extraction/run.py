@@ -174,14 +174,17 @@ class _Run:
 
     def _set_damaged_aside(self) -> int:
         """Have the damaged segments that were found set aside, and count them; their rows were missing like any others.
+        A lost spec is written anew.
 
         Where the store cannot be written they stay: none of their rows is served anyway.
         """
         aside = 0
         for one in self.missing:
-            if one.rows.own.damaged and self.memory is None:
+            namespace = self.store.namespace(one.job.spec)
+            is_whole = not one.rows.own.damaged and (namespace.is_described or not namespace.exists)
+            if not is_whole and self.memory is None:
                 with suppress(ReadOnlyError, NoSpaceError, StorageError):
-                    self.store.namespace(one.job.spec).writer({})
+                    namespace.writer({})
                     aside += len(one.rows.own.damaged)
         return aside
 

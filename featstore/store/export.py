@@ -53,9 +53,10 @@ def export(tables: Tables, to: str | Path) -> Path:
     write = _FORMATS.get(path.suffix.lower())
     if write is None and not as_folder:
         raise unknown_name("file ending", path.suffix, (*_FORMATS, "none (a folder of Parquet)"), where=str(path))
-    if not as_folder and path.is_dir():
+    if not as_folder and os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        what = "a folder" if path.is_dir() else "something that is no file"
         raise InputError(
-            "there is a folder of this name", where=path, expected="nothing, or a file", todo="name another file"
+            f"there is {what} of this name", where=path, expected="nothing, or a file", todo="name another file"
         )
     if not tables or len({(t.spec, t.classes, t.X.shape[1]) for t in tables.values()}) != 1:
         raise InputError(

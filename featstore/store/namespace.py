@@ -89,6 +89,11 @@ class Namespace:
         """True if the store has a segment of this spec, sound or not."""
         return bool(self._paths())
 
+    @property
+    def is_described(self) -> bool:
+        """True if the file that says the spec is there, and right."""
+        return self._store.read_spec(self.fingerprint) is not None
+
     def state(self) -> object:
         """Something else once segments have come or gone: asked for often, where a snapshot costs more."""
         return self._place.state(self.segment_folder)

@@ -134,7 +134,7 @@ class Store:
 
     def namespaces(self) -> tuple[Namespace, ...]:
         """Every namespace whose spec this version can read, by fingerprint; ``verify`` tells of the others."""
-        specs = (self.read_spec(fingerprint) for fingerprint in self.fingerprints())
+        specs = (self.read_spec(one) or self.spec_of_segments(one) for one in self.fingerprints())
         return tuple(self.namespace(spec) for spec in specs if spec is not None)
 
     def fingerprints(self) -> tuple[str, ...]:
@@ -153,6 +153,16 @@ class Store:
         except OSError as error:
             raise from_os_error(error, "read a spec", self.path / "ns" / fingerprint) from error
         return spec if spec.fingerprint == fingerprint else None
+
+    def spec_of_segments(self, fingerprint: str) -> Spec | None:
+        """The spec by what is in the segments of the namespace, should its own file be lost; None if none says it."""
+        from featstore.store.segment import spec_within
+
+        for path in self.place.list(self.path / "ns" / fingerprint / "seg"):
+            self.place.fetch([path])
+            if spec := spec_within(path, fingerprint):
+                return spec
+        return None
 
     def quarantined(self) -> list[Path]:
         """The damaged segments that were set aside, whatever they are. Raises ReadOnlyError or StorageError."""

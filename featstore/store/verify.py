@@ -70,8 +70,6 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
 
     Raises InputError (a newer format, a codec that is not installed), ReadOnlyError or StorageError.
     """
-    from featstore.store.segment import spec_within
-
     fingerprints, spaces = store.fingerprints(), store.path / "ns"
     problems = _strangers(store, spaces, fingerprints)
     if os.path.lexists(spaces) and not os.path.isdir(spaces):
@@ -85,7 +83,7 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
         spec = store.read_spec(fingerprint)
         if spec is None and paths:  # without segments it is a namespace that was just about to be made
             problems.append(Damage(folder / "spec.json", _FOREIGN))
-            spec = next(filter(None, (spec_within(path, fingerprint) for path in paths)), None)
+            spec = store.spec_of_segments(fingerprint)
         if spec is None:
             problems += [Damage(path, _FOREIGN if _is_named(path) else _STRANGER) for path in paths]
             segments += len(paths)

@@ -13,6 +13,7 @@ from typing import Any
 
 from featstore.errors import InputError, from_os_error
 from featstore.weights.files import MAX_CONFIG_BYTES, check_archive
+from featstore.whole import open_regular
 
 _CODE = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 """What runs code or programs which the file carries or names."""
@@ -34,7 +35,7 @@ def inspect(path: Path) -> str:
     anywhere but Keras.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as archive:
             check_archive(archive)
             with archive.open("config.json") as file:
                 text = file.read(MAX_CONFIG_BYTES + 1)

@@ -15,6 +15,7 @@ import pytest
 
 from featstore import open_dataset
 from featstore.errors import InputError
+from featstore.formats import MAX_FILE_BYTES
 from featstore.garbage import collect
 from featstore.scan import digest_all
 from featstore.spec import Spec
@@ -108,6 +109,31 @@ def test_an_image_to_keep_that_cannot_be_read_stops_it_before_anything_goes(stor
     with pytest.raises(InputError, match="1 image to keep cannot be read"):
         collect(store, [dataset])
     assert files(store) == before
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_links_to_images_to_keep_that_lead_nowhere_stop_it_before_anything_goes(
+    store: Store, photos: Path, tmp_path: Path, is_folder: bool
+) -> None:
+    linked, away = photos / "train" / "cats", tmp_path / "not-mounted"
+    if not is_folder:
+        linked = linked / "3.png"
+    linked.rename(away)
+    linked.symlink_to(away)
+    collect(store, [open_dataset(photos)], dry_run=True)
+    before = files(store)
+    away.rename(tmp_path / "elsewhere")
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match="1 place of what to keep cannot be looked at"):
+            collect(store, [open_dataset(photos)], dry_run=dry_run)
+    assert files(store) == before
+
+
+def test_a_picture_that_is_too_large_has_no_rows_that_could_be_dropped(store: Store, photos: Path) -> None:
+    with (photos / "train" / "cats" / "huge.png").open("wb") as file:
+        file.write((photos / "train" / "cats" / "3.png").read_bytes())
+        file.truncate(MAX_FILE_BYTES + 1)
+    assert collect(store, [open_dataset(photos)]).rows == 10
 
 
 def test_a_damaged_segment_that_was_a_folder_goes_as_any_other(store: Store) -> None:

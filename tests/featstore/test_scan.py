@@ -212,6 +212,17 @@ class TestStatCache:
         cache.put("a", stamp, DIGEST)
         assert (cache.get("a", stamp) is not None) is trusted
 
+    @pytest.mark.parametrize("field", ["mtime_ns", "ctime_ns"])
+    @pytest.mark.parametrize("time_ns", [2**63, -(2**63) - 1])
+    def test_a_time_that_no_entry_holds_is_never_known(self, field: str, time_ns: int) -> None:
+        cache = StatCache()
+        cache.put("a", OLD, DIGEST)
+        stamp = replace(OLD, **{field: time_ns})
+        assert cache.get("a", stamp) is None
+        cache.put("a", stamp, DIGEST)
+        assert cache.get("a", stamp) is None
+        assert cache.get("a", OLD) is None
+
     def test_a_young_file_drives_out_what_was_known(self) -> None:
         cache = StatCache()
         cache.put("a", OLD, DIGEST)

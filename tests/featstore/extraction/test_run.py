@@ -286,6 +286,37 @@ def test_what_comes_before_the_run_is_a_stage_of_it(
     assert report.seconds > report.stages["prepare"] + report.stages["scan"]
 
 
+def test_a_spec_that_is_lost_is_written_anew_by_a_run_that_computes_nothing(photos: Path, bases: Bases) -> None:
+    first = featstore.extract(photos)
+    [path] = Path(first.report.store).glob("ns/*/spec.json")
+    before = path.read_bytes()
+    path.unlink()
+    again = featstore.extract(photos)
+    assert (first.report.specs[0].computed > 0, again.report.specs[0].computed) == (True, 0)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "image", "folder"])
+def test_what_is_no_ledger_is_not_replaced_by_one(photos: Path, bases: Bases, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "ledger.csv"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "link":
+        (tmp_path / "real.csv").touch()
+        place.symlink_to("real.csv")
+    elif kind == "image":
+        place = next(photos.rglob("*.png"))
+    else:
+        place.mkdir()
+    before = place.lstat()
+    with pytest.raises(InputError, match="something else at the ledger's place"):
+        featstore.extract(photos, ledger=place)
+    assert place.lstat().st_mode == before.st_mode
+    assert bases.computed == 0
+    for _ in range(2):  # a ledger is
+        featstore.extract(photos, ledger=tmp_path / "other.csv")
+
+
 def test_damaged_segments_are_set_aside_by_a_run_that_computes_nothing(photos: Path, bases: Bases) -> None:
     done = featstore.extract(photos)
     folder = Path(done.report.store) / "ns" / done.report.specs[0].fingerprint / "seg"

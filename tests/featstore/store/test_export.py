@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -160,6 +161,9 @@ def test_a_place_that_cannot_be_written_is_told_before_a_row_is_read(
     monkeypatch.setattr(FakeTable, "X", property(lambda _: pytest.fail("a row was read")), raising=False)
     with pytest.raises(InputError, match="there is a folder of this name"):
         export(tables, tmp_path / "folder.h5")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(InputError, match="there is something that is no file of this name"):
+        export(tables, tmp_path / "pipe.npz")
     with pytest.raises(InputError, match="an export is written to a disk"):
         export(tables, "s3://bucket/features.h5")
 

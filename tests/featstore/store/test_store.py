@@ -144,6 +144,16 @@ def test_a_namespace_that_does_not_say_its_spec_is_passed_over(store: Store, spe
     assert store.namespaces() == ()
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_spec_that_is_lost_is_found_in_the_segments(
+    store: Store, spec: Spec, content: bytes | None, make_rows: Any, write: Any
+) -> None:
+    write(store.namespace(spec), make_rows(3))
+    path = store.namespace(spec).path / "spec.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert [one.spec for one in store.namespaces()] == [spec]
+
+
 def test_a_namespace_under_another_name_is_passed_over(store: Store, spec: Spec) -> None:
     store.namespace(spec).writer({})
     store.namespace(spec).path.rename(store.path / "ns" / ("0" * 64))

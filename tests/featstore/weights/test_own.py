@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,14 @@ def test_a_damaged_model_is_an_input_error_or_the_same_model(method: int, tmp_pa
             path.write_bytes(damaged)
             with contextlib.suppress(InputError):
                 assert own.inspect(path) == name
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_makes_nobody_wait(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.keras"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="not a regular file"):
+        own.inspect(path)
 
 
 def test_a_zip_without_a_config_is_an_input_error(tmp_path: Path) -> None:
