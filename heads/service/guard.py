@@ -36,7 +36,7 @@ HEADERS = {
 """Sent with every answer."""
 
 _BODY_IS_READ = (401, 403, 421, 503)
-"""Refusals after which the body is read and dropped: who closes before that may cut the answer off."""
+"""Refusals after which a body of a known length is read and dropped: who closes before that may cut the answer off."""
 
 _STALL_SECONDS = 5.0
 """So long a body may pause."""
@@ -142,6 +142,7 @@ class _Body:
         self._taken = 0
         self._began = time.monotonic()
         self.answered = False
+        self.has_length = b"content-length" in headers
         self.done = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
 
     async def __call__(self) -> Message:
@@ -228,7 +229,7 @@ def _with_headers(send: Send, body: _Body) -> Send:
 async def _refuse(refused: Refused, body: _Body, send: Send) -> None:
     body.let_go()  # what is read from now on is dropped
     try:
-        while refused.status_code in _BODY_IS_READ and not body.done:
+        while refused.status_code in _BODY_IS_READ and body.has_length and not body.done:
             await body()
     except Refused as worse:
         refused = worse

@@ -26,6 +26,7 @@ from heads.service.guard import HEADERS, Guard, Refused, busy, written
 from heads.service.heads import ServedHeads
 from heads.service.limits import CONNECTIONS, Limits, Shares
 from heads.service.memory import give_back_large_blocks
+from heads.service.parser import Parser, TooMuchWork
 from heads.service.routes.page import PAGE
 
 HEADER_SECONDS = 5.0
@@ -38,6 +39,9 @@ _MOST_CONNECTIONS = 768
 """Those that are served and those that are told to come back; beyond these, not even that."""
 
 _HEADER_BYTES = Limits().header_bytes
+_PART_BYTES = 16 * 2**10
+"""So much is taken apart at a time: what is refused in the first of it costs no work on the rest."""
+
 _DRAIN_SECONDS = 30
 _PUBLIC = frozenset({"/healthz", "/readyz", *PAGE})
 """What may be asked without a token: probes, and the page, which asks for it."""
@@ -61,6 +65,7 @@ class _Patient(H11Protocol):
 
     def __init__(self, places: _Places, **given: Any) -> None:
         super().__init__(**given)
+        self.conn = Parser(_HEADER_BYTES)
         self._places = places
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -93,12 +98,16 @@ class _Patient(H11Protocol):
             self._answer_due.cancel()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        for part in range(0, len(data), _PART_BYTES):
+            if not self.transport.is_closing():
+                super().data_received(data[part : part + _PART_BYTES])
         self._watch_headers()
 
     def send_400_response(self, msg: str) -> None:
         error = sys.exception()  # it is called where h11's is caught
-        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+        if isinstance(error, TooMuchWork):
+            refused = Refused(error.error_status_hint, str(error))
+        elif isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             refused = Refused(431, f"the headers of a request have at most {_HEADER_BYTES} bytes")
         else:
             refused = Refused(400, "this is no request in HTTP/1.1")
@@ -212,7 +221,6 @@ def server_options() -> dict[str, Any]:
         "backlog": _MOST_CONNECTIONS,
         "timeout_keep_alive": int(HEADER_SECONDS),
         "timeout_graceful_shutdown": _DRAIN_SECONDS,
-        "h11_max_incomplete_event_size": _HEADER_BYTES,
         "server_header": False,
         "date_header": True,
         "access_log": False,

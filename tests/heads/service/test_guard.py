@@ -130,8 +130,11 @@ def test_a_request_that_breaks_the_rules_is_refused(serve: Serve, data: bytes, e
         ((b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 10_000, b"a" * 10_000), 431),
         ((b"\0\1\2\3\r\n\r\n",), 400),
         ((request(Transfer_Encoding="chunked"), b"zz\r\nhello\r\n"), 400),
+        ((request(Transfer_Encoding="chunked"), b"1\r\nx\r\n" * 1000), 400),
+        ((request(Transfer_Encoding="chunked") + b"0\r\nX: y\r\n\r\n",), 400),
+        ((request(**dict.fromkeys(map(str, range(1000)), "x")),), 431),
     ],
-    ids=["a head in pieces", "no request", "a chunk that is none"],
+    ids=["a head in pieces", "no request", "a chunk that is none", "tiny chunks", "trailers", "tiny headers"],
 )
 def test_what_is_no_request_is_refused_in_the_words_of_all_refusals(
     serve: Serve, pieces: tuple[bytes, ...], expected: int
@@ -270,6 +273,24 @@ def test_a_body_that_nobody_reads_ends_the_connection(serve: Serve, line: bytes)
                 connection.sendall(chunk)
                 sent += len(chunk)
     assert sent < limit
+
+
+def test_a_body_in_chunks_that_is_refused_is_not_read(serve: Serve) -> None:
+    running = serve(token=_TOKEN)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=3) as connection:
+        connection.sendall(request(Transfer_Encoding="chunked"))  # and nothing of it comes
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert status(answer) == 401
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_picture_may_come_in_chunks(serve: Serve) -> None:
+    picture = png(1)
+    for size in (64, 4096):
+        parts = (picture[at : at + size] for at in range(0, len(picture), size))
+        assert serve().ask("POST", "/v1/predict", content=parts).status_code == 200
 
 
 def test_all_bodies_together_are_bounded(serve: Serve) -> None:
