@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featstore.errors import InputError
@@ -22,7 +24,8 @@ from heads.service.run import check_access, is_local
 from tests.commands import finish, run
 from tests.pictures import class_folders, png
 from tests.reliability.attacks import png_bomb
-from tests.reliability.campaign import amount, start_program
+from tests.reliability.campaign import Figures, amount, start_program
+from tests.waiting import until
 
 _TOKEN = "0123456789abcdef-token"
 
@@ -70,12 +73,14 @@ def trained(trained_by_program: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(trained: Path) -> Iterator[Served]:
-    """``served()`` starts a server on a free port, ready to answer; ``served(seconds)``: so long a batch takes."""
+    """``served()`` starts a server on a free port, ready to answer; ``served(seconds)``: so long a batch takes. More
+    words are what its program is to do otherwise.
+    """
     running: list[subprocess.Popen[str]] = []
 
-    def start(seconds: float = 0.01) -> tuple[subprocess.Popen[str], int]:
+    def start(seconds: float = 0.01, **env: object) -> tuple[subprocess.Popen[str], int]:
         words = ("serve", trained / "bundles", "--store", trained / "store", "--port", "0")
-        process = start_program(*words, env={"BASE_SECONDS": seconds})
+        process = start_program(*words, env={"BASE_SECONDS": seconds, **env})
         running.append(process)
         assert process.stderr is not None
         for line in process.stderr:
@@ -138,25 +143,49 @@ def test_it_ends_when_what_was_asked_is_answered_and_kept(
     assert verify(Store.open(trained / "store"), read_data=True).sound
 
 
-def test_killed_under_load_it_leaves_a_sound_store_and_starts_again(trained: Path, served: Served) -> None:
-    seeds = iter(range(10_000, 10**9))
-    before = rows(trained / "store")
-    for _ in range(amount(2, 10)):
-        process, port = served()
-        stop = threading.Event()
-        threads = [threading.Thread(target=load, args=(port, seeds, stop)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(1.0)
-        process.kill()
-        stop.set()
-        for thread in threads:
-            thread.join()
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Where this test keeps what it tried; see docs/RELIABILITY.md."""
+    return Figures(request.node.nodeid.split("[")[0])
+
+
+def reported(file: Path) -> set[bytes]:
+    """The digests that were told to be committed; the last may be cut off."""
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    return {bytes.fromhex(line.decode()) for line in lines if len(line) == 64}
+
+
+def test_killed_under_load_it_leaves_a_sound_store_with_all_that_it_reported_and_starts_again(
+    trained: Path, served: Served, tmp_path: Path, figures: Figures
+) -> None:
+    seeds, chance = iter(range(10_000, 10**9)), random.Random(0)
+    told, store, kills = tmp_path / "reported", Store.open(trained / "store"), amount(2, 10)
+    counts, answered = [rows(store.path)], 0
+    for _ in range(kills):
+        process, port = served(ROWS=8, REPORTED=told)
+        before, stop = len(reported(told)), threading.Event()
+        with ThreadPoolExecutor(8) as threads:
+            asking = [threads.submit(load, port, seeds, stop) for _ in range(8)]
+            until(lambda before=before: len(reported(told)) > before)  # type: ignore[misc]
+            time.sleep(chance.uniform(0.3, amount(1, 3)))
+            process.kill()
+            stop.set()
+            found = [status for one in asking for status in one.result()]
         process.communicate()
-        assert verify(Store.open(trained / "store"), read_data=True).sound
-        now = rows(trained / "store")
-        assert now >= before
-        before = now
+        assert set(found) <= {200, 0}, "0 is what the kill has cut off"
+        assert found.count(200) >= 8
+        answered += found.count(200)
+        assert verify(store, read_data=True).sound
+        assert len(reported(told)) > before + 8, "they were committed all the time"
+        counts.append(rows(store.path))
+        assert counts[-1] > counts[-2]
+    [namespace] = store.namespaces()
+    digests = np.frombuffer(b"".join(sorted(reported(told))), np.uint8).reshape(-1, 32)
+    assert (namespace.snapshot().lookup(digests) == 0).all()
+    assert counts[-1] - counts[0] <= answered + 8 * kills, "nothing is there that nobody has asked for"
+    lost = answered - (counts[-1] - counts[0])
+    assert lost <= 8 * kills, "what waited for its commit"
+    figures.keep("a server killed under load", kills=kills, answered=answered, reported=len(digests), lost=max(0, lost))
 
 
 def resident_bytes(process: subprocess.Popen[str]) -> int:
