@@ -61,7 +61,8 @@ class Guard:
     ``hosts`` are the names by which it may be called (None: any), so that no page of somebody else's can reach it
     through a name of its own.
 
-    A request and its body count until it is answered, even if its client has gone.
+    A request and its body count until it is answered, even if its client has gone. Its ``state`` has ``hold``, to count
+    more bytes, and ``is_trusted``: whether it may be told what the token guards.
     """
 
     app: App
@@ -114,12 +115,11 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host.encode("latin-1"):
             raise Refused(403, "requests from pages of other sites are refused")
-        if self.token is not None and scope["path"] not in self.public:
-            given = headers.get(b"authorization", b"")
-            scheme, _, token = given.partition(b" ")
-            if not hmac.compare_digest(token, self.token.encode()) or scheme.lower() != b"bearer":
-                problem = "this is not the token" if given else "this needs the token"
-                raise Refused(401, problem, www_authenticate="Bearer")
+        given = headers.get(b"authorization", b"")
+        scope["state"]["is_trusted"] = self.token is None or _bears(given, self.token)
+        if not scope["state"]["is_trusted"] and scope["path"] not in self.public:
+            problem = "this is not the token" if given else "this needs the token"
+            raise Refused(401, problem, www_authenticate="Bearer")
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "bodies are taken as they are, not compressed")
         length = headers.get(b"content-length", b"0")
@@ -189,6 +189,11 @@ class _Body:
 def _as_get(scope: Scope) -> Scope:
     """HEAD is answered as GET is, without the body: that is left out by the server, which looks at its own scope."""
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
+def _bears(given: bytes, expected: str) -> bool:
+    scheme, _, token = given.partition(b" ")
+    return hmac.compare_digest(token, expected.encode()) and scheme.lower() == b"bearer"
 
 
 def _single(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from featstore.wording import printable
+from featstore.wording import counted, printable
 from heads.service import answers
 from heads.service.heads import ServedHeads
 from heads.service.metrics import Metrics
@@ -53,12 +53,15 @@ def probe_routes(served: ServedHeads) -> APIRouter:
         return answers.Status(status="ok", problems=[])
 
     @routes.get("/readyz", responses=_NOT_READY)
-    async def readyz(response: Response) -> answers.Status:
-        """Pictures can be answered; ``problems`` tells what is not as it should be (a store that cannot be written)."""
+    async def readyz(request: Request, response: Response) -> answers.Status:
+        """Pictures can be answered; ``problems`` tells what is not as it should be (a store that cannot be written), or
+        without the token how many problems there are.
+        """
         problems = [printable(rows.problem) for rows in served.rows.values() if rows.problem]
+        problems += served.problems.values()
+        if problems and not request.state.is_trusted:
+            problems = [f"{counted(len(problems), 'problem')}; with the token more is told"]
         response.status_code = 200 if served.is_ready else 503
-        return answers.Status(
-            status="ok" if served.is_ready else "no head", problems=[*served.problems.values(), *problems]
-        )
+        return answers.Status(status="ok" if served.is_ready else "no head", problems=problems)
 
     return routes
