@@ -71,8 +71,17 @@ class Neighbours:
             return []
         length = float(np.linalg.norm(features))
         cosines = (self._directions @ (features.astype(np.float32).reshape(-1) / (length or 1.0)))[places]
-        best = np.argsort(-cosines, kind="stable")[:count]
+        best = _first(-cosines, count)
         return [Neighbour(self._digests[places[at]].tobytes(), float(cosines[at])) for at in best]
+
+
+def _first(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
+    """Where the ``count`` least values (n,) are, the least first; of equal ones the first. NaN comes last."""
+    if not 0 < count < len(values):
+        return np.argsort(values, kind="stable")[:count]
+    [last] = np.partition(values, count - 1)[count - 1 : count]
+    chosen = np.flatnonzero(~(values > last))  # more than asked for if several are equal to the last
+    return chosen[np.argsort(values[chosen], kind="stable")[:count]]
 
 
 def _directions(rows: Sequence[CachedRows], digests: Digests) -> npt.NDArray[np.float32]:

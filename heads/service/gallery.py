@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,9 @@ _SEARCH_SECONDS = 60.0
 
 _WAITING = 4
 """How many wait at most while a map is drawn, and then have theirs drawn, one after the other."""
+
+_MASKS = 16
+"""For so many sets of images (those that a head was fitted on) it is remembered which of those searched they are."""
 
 _Specs = tuple[Spec, ...]
 _Segments = tuple[str, ...]
@@ -58,6 +61,16 @@ class _Searched:
 
     neighbours: Neighbours
     segments: _Segments
+    _masks: dict[int, tuple[Digests, npt.NDArray[np.bool_]]] = field(default_factory=dict)
+
+    def which(self, among: Digests) -> npt.NDArray[np.bool_]:
+        """As :meth:`Neighbours.which`, looked for once for each array that is asked about again."""
+        known = self._masks.get(id(among))
+        if known is None or known[0] is not among:
+            for oldest in [*self._masks][: 1 - _MASKS]:
+                self._masks.pop(oldest, None)
+            known = self._masks[id(among)] = among, self.neighbours.which(among)
+        return known[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +118,8 @@ class Gallery:
         ``digest`` is left out. ``among`` : only these.
         """
         searched = self._search(specs)
-        found = searched.nearest(features, count + 1, None if among is None else searched.which(among))
+        mask = None if among is None else searched.which(among)
+        found = searched.neighbours.nearest(features, count + 1, mask)
         return [one for one in found if one.digest != digest][:count]
 
     def places(self, bundle: Bundle, until: float) -> Places | None:
@@ -156,14 +170,14 @@ class Gallery:
         self._files.outdate()
         self._maps = {path: one for path, one in self._maps.copy().items() if path in paths}
 
-    def _search(self, specs: _Specs) -> Neighbours:
+    def _search(self, specs: _Specs) -> _Searched:
         """What is searched for images near in these features; others make room for it, those used last stay."""
         with self._choosing:
             renewed = self._searched.setdefault(
                 specs, Renewed(lambda before: self._read(specs, before), _SEARCH_SECONDS)
             )
             self._searched.move_to_end(specs)
-        found = renewed.get().neighbours
+        found = renewed.get()
         with self._choosing:
             held = {key: one.made.neighbours.nbytes for key, one in self._searched.items() if one.made}
             for key in [*held][:-1]:

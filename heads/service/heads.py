@@ -30,6 +30,9 @@ _LOOK_SECONDS = 0.5
 _DECODERS = 4
 """Pictures that are decoded at a time: one of 50 megapixels takes 150 MB and more."""
 
+_SEARCHES = 2
+"""Questions about all of the store, or all images of a head, that are answered at a time."""
+
 _Files = tuple[tuple[str, *tuple[int, ...]], ...]
 """Of each bundle that lies there its path, and when its files were changed."""
 
@@ -77,7 +80,7 @@ class ServedHeads:
     InputError if there is none at first. Close it at the end. ``tell`` is called with a line for each later change.
 
     now : what is served; to be looked at once by whoever answers a request.
-    decoding : permits for what decodes pictures.
+    decoding : permits for what decodes pictures. searching : for what looks through all of the store or of a head.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class ServedHeads:
         self._keep = keep
         self._turn = threading.Lock()
         self.decoding = Permits(_DECODERS)
+        self.searching = Permits(_SEARCHES)
         self.now = Moment({}, {}, {}, (), frozenset(), self.decoding)
         self._refresh()
         if not self.is_ready:

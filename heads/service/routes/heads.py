@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Request
 
 from featstore.wording import printable
 from heads.bundles.bundle import Bundle
@@ -10,7 +10,7 @@ from heads.service import answers
 from heads.service.details import about, details
 from heads.service.gallery import Places
 from heads.service.heads import ServedHeads
-from heads.service.routes.asking import answer_until
+from heads.service.routes.asking import answer_until, asker_of
 from heads.service.routes.told import UNKNOWN, Name
 
 
@@ -26,9 +26,10 @@ def head_routes(served: ServedHeads) -> APIRouter:
         )
 
     @routes.get("/v1/heads/{name}", responses=UNKNOWN)
-    def head(name: Name) -> answers.HeadDetails:
+    def head(request: Request, name: Name) -> answers.HeadDetails:
         """A head in full: scores with their intervals, what it confuses, how sure it may be, its worst mistakes."""
-        return details(name, _bundle(served, name))
+        with served.searching.one(asker_of(request), answer_until()):
+            return details(name, _bundle(served, name))
 
     @routes.get("/v1/heads/{name}/map", responses=UNKNOWN)
     def head_map(name: Name) -> answers.FeatureMap:

@@ -46,13 +46,14 @@ def image_routes(served: ServedHeads) -> APIRouter:
         return Response(small, media_type="image/jpeg")
 
     @routes.get("/v1/neighbours/{digest}", responses=UNKNOWN)
-    def neighbours(digest: Digest, count: _Count = 8, head: _Head = None) -> answers.NeighbourList:
+    def neighbours(request: Request, digest: Digest, count: _Count = 8, head: _Head = None) -> answers.NeighbourList:
         """The images that look most like a known one: by a head's features among those that it was fitted on, or
         without one by the first head's features among all that are stored. Of a head on several bases their features
         are compared beside one another; rows that follow from stored maps count like any other.
         """
         try:
-            bundle, fingerprints, found = served.nearest(head, bytes.fromhex(digest), count)
+            with served.searching.one(asker_of(request), answer_until()):
+                bundle, fingerprints, found = served.nearest(head, bytes.fromhex(digest), count)
         except KeyError:
             raise HTTPException(404, "no such head, or no features of such an image, are known") from None
         return answers.NeighbourList(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from featstore.wording import counted, printable
 from heads.service import answers
 from heads.service.heads import ServedHeads
 from heads.service.metrics import Metrics
+from heads.service.renewed import Renewed
+from heads.service.routes.asking import answer_until, asker_of
 from heads.service.routes.told import Told
 
 _NOT_READY: Told = {503: {"model": answers.Status, "description": "No picture can be answered."}}
@@ -26,14 +30,15 @@ _TEXT: Told = {
 def state_routes(served: ServedHeads, metrics: Metrics) -> APIRouter:
     """``GET /v1/stores`` and ``/metrics``."""
     routes = APIRouter()
+    held: Renewed[list[dict[str, Any]]] = Renewed(
+        lambda _: [namespace.summary().to_json() for namespace in served.store.namespaces() if namespace.exists], 1.0
+    )
 
     @routes.get("/v1/stores")
-    def stores() -> answers.StoreAbout:
-        """What the store holds, and how often it helped since this service began."""
-        summaries = [namespace.summary() for namespace in served.store.namespaces() if namespace.exists]
-        return answers.StoreAbout(
-            namespaces=[summary.to_json() for summary in summaries], answered=answers.Answered(**metrics.answered)
-        )
+    def stores(request: Request) -> answers.StoreAbout:
+        """What the store holds, a second ago at most, and how often it helped since this service began."""
+        with served.searching.one(asker_of(request), answer_until()):
+            return answers.StoreAbout(namespaces=held.get(), answered=answers.Answered(**metrics.answered))
 
     @routes.get("/metrics", response_class=Response, responses=_TEXT)
     def prometheus() -> Response:

@@ -15,6 +15,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
+from featstore import neighbours
 from featstore.cached import CachedRows
 from featstore.neighbours import Neighbours
 from featstore.online import Busy
@@ -123,6 +124,40 @@ def test_while_neighbours_are_searched_for_the_first_time_files_are_found(
         assert threads.submit(gallery.folder_of, digest).result(10) == "dogs"
         free.set()
         assert len(asked.result()) == 3
+
+
+def test_which_images_a_head_was_fitted_on_is_looked_for_once(
+    gallery: Gallery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SEARCH_SECONDS", 0.0)
+    asked: list[np.ndarray] = []
+    real = Neighbours.which
+    monkeypatch.setattr(Neighbours, "which", lambda self, among: (asked.append(among), real(self, among))[1])
+    fitted, others = bundle.fitted.digests, [bundle.fitted.digests[:count].copy() for count in range(1, 21)]
+    query, specs = np.ones(6, np.float32), bundle.card.specs
+
+    def found(among: np.ndarray) -> set[bytes]:
+        return {one.digest for one in gallery.nearest(specs, query, bytes(32), 100, among)}
+
+    assert found(fitted) == found(fitted) == {one.tobytes() for one in fitted}
+    assert len(asked) == 1
+    for count, one in enumerate(others, start=1):
+        assert len(found(one)) == min(count, len(fitted))
+    assert found(fitted) == {one.tobytes() for one in fitted}
+    assert len(asked) == 22, "of very many the first was forgotten"
+    with Store.open(tmp_path / "store").namespace(specs[0]).writer({}) as writer:
+        writer.add(b"7" * 32, 0, query)
+    assert found(fitted) == {one.tobytes() for one in fitted}
+    assert len(asked) == 23, "there is more to search"
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 1000])
+def test_the_nearest_are_the_first_of_all_in_order_even_where_many_are_equally_near(distinct: int) -> None:
+    chance = np.random.default_rng(distinct)
+    for values in (chance.integers(distinct, size=500).astype(np.float32), np.full(3, np.nan, np.float32)):
+        values[::50] = np.nan
+        for count in (0, 1, 2, 7, 100, 499, 500, 501):
+            assert np.array_equal(neighbours._first(values, count), np.argsort(values, kind="stable")[:count])
 
 
 def soon() -> float:

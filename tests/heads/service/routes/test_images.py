@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,6 +61,22 @@ def test_a_thumbnail_waits_for_a_permit_like_any_picture_that_is_decoded(
         answer = running.ask("GET", f"/v1/images/{digest}/thumbnail")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert running.ask("GET", f"/v1/images/{digest}/thumbnail").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/neighbours/{digest}", "/v1/stores", "/v1/heads/{head}"])
+def test_what_looks_through_all_of_the_store_or_a_head_waits_for_a_permit(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("heads.service.routes.asking._ANSWER_SECONDS", 0.3)
+    running = serve()
+    digest = hashlib.sha256((running.photos / "train" / "cats" / "0.png").read_bytes()).hexdigest()
+    path = path.format(digest=digest, head=running.head)
+    with running.served.searching.one("127.0.0.1", time.monotonic() + 1):  # all that one address may have
+        answer = running.ask("GET", path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), timeout=30) as another:
+            assert another.get(running.url + path).status_code == 200
+    assert running.ask("GET", path).status_code == 200
 
 
 def test_a_new_picture_has_neighbours_too_once_it_was_predicted(serve: Serve) -> None:
