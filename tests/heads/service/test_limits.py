@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from heads.service.limits import Shares
+from featstore import online
+from heads.service import bodies, guard, heads, run
+from heads.service.limits import Limits, Shares
+from heads.service.routes import asking
 
 
 def test_one_address_has_at_most_half_and_all_have_no_more_than_there_is() -> None:
@@ -20,3 +23,11 @@ def test_what_is_given_back_can_be_had_again() -> None:
     assert not shares.fits(None)
     shares.give_back(None)
     assert shares.take(None)
+
+
+def test_the_limits_are_those_that_are_written_down() -> None:
+    assert Limits() == Limits(16 * 2**10, 16 * 2**20, 256 * 2**20, 20.0, 4096.0, 64)
+    assert (run.HEADER_SECONDS, run.WRITE_SECONDS) == (5.0, 20.0)
+    assert (guard._STALL_SECONDS, guard._GRACE_SECONDS) == (5.0, 2.0)
+    assert (asking._ANSWER_SECONDS, bodies.MAX_PICTURES, heads._DECODERS) == (30.0, 64, 4)
+    assert (online.MAX_WAIT_SECONDS, online.MAX_WAITING, online.MAX_WAITING_OF_ONE) == (0.005, 256, 128)

@@ -185,6 +185,23 @@ def test_once_its_time_is_over_nothing_more_of_a_request_is_decoded(
     assert len(decoded) <= 2
 
 
+def test_a_base_that_takes_too_long_is_not_waited_for_and_what_it_computes_is_kept(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = hold(monkeypatch)
+    running = serve()
+    with monkeypatch.context() as hurried:
+        hurried.setattr("heads.service.routes.asking._ANSWER_SECONDS", 0.3)
+        began = time.monotonic()
+        answer = running.ask("POST", "/v1/predict", content=png(7000))
+        took = time.monotonic() - began
+    free.set()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert 0.3 <= took < 3
+    until(lambda: running.ask("POST", "/v1/predict", content=png(7000)).status_code == 200)
+    assert running.ask("POST", "/v1/predict", content=png(7000)).json()["predictions"][0]["from_cache"]
+
+
 def test_the_end_commits_what_is_new(serve: Serve) -> None:
     running = serve()
     with ThreadPoolExecutor(8) as threads:
