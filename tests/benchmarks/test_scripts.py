@@ -76,7 +76,12 @@ def test_a_base_computes_the_same_whether_its_graph_was_there_or_not_and_as_kera
 @pytest.mark.usefixtures("linked_cache")
 def test_the_service_answers_known_and_new_pictures(few_photographs: Path) -> None:
     words = ("--images", "4", "--seconds", "0.2", "--repeats", "1")
-    assert len(cases("serve.py", few_photographs, *words)) == 4
+    rows = run("serve.py", few_photographs, *words)["rows"]
+    assert all(row["same_result"] for row in rows)
+    assert [row["asked"] for row in rows if "asked" in row] == [
+        "at most 0.01 s", "at least 200 answers/s", "at most 0.15 s", "at least 0.85 of the baseline"
+    ]  # fmt: skip
+    assert len(rows) == 6
 
 
 @pytest.mark.real
