@@ -63,15 +63,15 @@ class Client:
 
     def predict(self, *pictures: str | Path | bytes) -> list[dict[str, Any]]:
         """What every head says of each picture, a file or its bytes: the objects of docs/SERVICE.md, in this order."""
-        return [one for picture in pictures for one in self._post("/v1/predict", picture)["predictions"]]
+        return [one for picture in pictures for one in self._post("/v1/predict", picture, "predictions")]
 
     def features(self, *pictures: str | Path | bytes) -> list[dict[str, Any]]:
         """The features of each picture, by fingerprint of their spec."""
-        return [one for picture in pictures for one in self._post("/v1/features", picture)["pictures"]]
+        return [one for picture in pictures for one in self._post("/v1/features", picture, "pictures")]
 
     def heads(self) -> list[dict[str, Any]]:
         """The heads that are served."""
-        return list(self._ask("GET", "/v1/heads")["heads"])
+        return self._listed(self._ask("GET", "/v1/heads"), "heads")
 
     def close(self) -> None:
         """End the connection."""
@@ -97,21 +97,30 @@ class Client:
             what = "what answers there does not answer as featstore does; it may be of another version"
             raise self._problem(what) from error
 
-    def _post(self, path: str, picture: str | Path | bytes) -> dict[str, Any]:
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    def _post(self, path: str, picture: str | Path | bytes, key: str) -> list[dict[str, Any]]:
+        data = picture if isinstance(picture, bytes) else _read(Path(picture))
         if len(data) > _MOST_SENT:  # the service would end the connection before all of it is sent
             raise InputError(
                 "this picture is too large for a service",
                 where="the picture's bytes" if isinstance(picture, bytes) else picture,
                 expected=f"at most {_MOST_SENT} bytes",
-                received=f"{len(data)} bytes",
+                received=f"{len(data)} bytes" if isinstance(picture, bytes) else "more",
             )
-        return self._ask("POST", path, data)
+        return self._listed(self._ask("POST", path, data), key)
+
+    def _listed(self, answer: dict[str, Any], key: str) -> list[dict[str, Any]]:
+        """The objects that an answer lists."""
+        with self.understanding():
+            found = answer[key]
+            if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
+                raise TypeError(f"{key} are no list of objects")
+        return found
 
     def _ask(self, method: str, path: str, data: bytes | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/octet-stream"} if data is not None else {}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        reconnected = False
         for left in reversed(range(_TRIES)):
             try:
                 self._connection.request(method, self._prefix + path, data, headers)
@@ -119,9 +128,10 @@ class Client:
                 body = response.read(_MOST_BYTES)
                 if not self._kept:
                     self._connection.close()
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, UnicodeError, http.client.HTTPException) as error:
                 self._connection.close()  # it may have been closed while nobody asked: the next try opens another
-                if left == _TRIES - 1:
+                if left and not reconnected:
+                    reconnected = True
                     continue
                 raise self._problem(f"the service cannot be reached: {error or type(error).__name__}") from error
             if response.status in (429, 503) and left:
@@ -191,6 +201,12 @@ def _prediction(name: str, answer: dict[str, Any], head: str, classes: tuple[str
     if not all(0 <= one <= 1 for one in probabilities) or says["label"] not in classes:
         raise ValueError("these are no probabilities")
     return Prediction(name, says["label"], classes, probabilities, reason, answer["from_cache"])
+
+
+def _read(file: Path) -> bytes:
+    """The file, or what shows that it is too large."""
+    with file.open("rb") as opened:
+        return opened.read(_MOST_SENT + 1)
 
 
 def _parts(url: str) -> tuple[str, str, int | None, str]:

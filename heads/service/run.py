@@ -238,11 +238,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(_MOST_CONNECTIONS)  # whoever connects from now on waits until the bases are open
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that is too long for one
         if listening is not None:
             listening.close()
         raise InputError(
-            f"cannot listen there: {error.strerror or error}",
+            f"cannot listen there: {getattr(error, 'strerror', None) or error}",
             where=f"--host {host} --port {port}",
             todo="choose another port, or stop what has this one",
         ) from error

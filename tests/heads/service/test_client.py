@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,9 +92,10 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         Client(url)
 
 
-def test_nobody_there_is_one_message() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "a" * 64 + ".example"])
+def test_nobody_there_is_one_message(host: str) -> None:
     with pytest.raises(InputError, match="cannot be reached"):
-        Client("http://127.0.0.1:9").heads()
+        Client(f"http://{host}:9").heads()
 
 
 Answering = Callable[..., str]
@@ -180,6 +183,37 @@ def test_an_answer_that_makes_no_sense_is_one_message(
     url = answering((200, {}, _HEADS), (200, {}, json.dumps({"predictions": predictions}).encode()))
     with pytest.raises(InputError, match="does not answer as featstore does"):
         predict_at(url, "pets", [tmp_path])
+
+
+@pytest.mark.parametrize("answer", [b'{"ok": true}', b'{"heads": 7, "predictions": {}, "pictures": [7]}'])
+def test_an_answer_of_something_else_is_one_message_whatever_was_asked(answering: Answering, answer: bytes) -> None:
+    client = Client(answering((200, {}, answer)))
+    for ask in (client.heads, partial(client.predict, png(1)), partial(client.features, png(1))):
+        with pytest.raises(InputError, match="does not answer as featstore does"):
+            ask()
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(InputError, match="too large for a service"):
+        Client("http://127.0.0.1:9").predict("/dev/zero")
+
+
+def test_a_connection_that_ends_after_the_service_was_busy_is_opened_again() -> None:
+    def ends(server: socket.socket) -> None:
+        answers = (b"503 Busy\r\nRetry-After: 0", b"", b"200 OK")
+        for told in answers:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                if told:
+                    head = b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 13\r\n\r\n" % told
+                    connection.sendall(head + b'{"heads": []}')
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=ends, args=(server,))
+        answering.start()
+        assert Client(f"http://127.0.0.1:{server.getsockname()[1]}").heads() == []
+        answering.join()
 
 
 def test_a_head_that_is_taken_away_in_between_is_one_message(answering: Answering, tmp_path: Path) -> None:

@@ -213,6 +213,13 @@ def test_a_port_that_is_taken_is_one_message_before_anything_is_loaded(trained: 
     assert "cannot listen there" in done.message
 
 
+def test_a_host_that_is_none_is_one_message(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATSTORE_TOKEN", _TOKEN)
+    done = run("serve", trained / "bundles", "--store", trained / "store", "--host", "a" * 64 + ".example")
+    assert done.code == 2
+    assert "cannot listen there" in done.message
+
+
 def test_no_head_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = run("serve", "--port", "0")
