@@ -7,10 +7,10 @@ gcsfs) is looked for then.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from featstore.errors import FeatstoreError, InputError, ReadOnlyError, StorageError
+from featstore.objects import below, pages, stamp_of
 from featstore.records import Stamp
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -31,8 +32,13 @@ _OPTIONS = {"s3": _S3, "s3a": _S3}
 had or the storage is in trouble, by s3fs five times as often where one breaks. By itself it would wait half an hour.
 """
 
-_STAMP_TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
-_STAMP_TAGS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "ino")
+_PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds between the tries to create an object that somebody else is creating at the same instant."""
+
+_CONFLICT = 409
+"""What S3 answers then; nobody below tries again."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_url(place: str) -> bool:
@@ -80,8 +86,8 @@ class Bucket:
         found: dict[str, Stamp | None] = {}
         with self._reached("list", name):
             try:
-                for page in _pages(system, place):
-                    found.update(_below(place, page))
+                for page in pages(system, place):
+                    found.update(below(place, page))
             except FileNotFoundError:
                 return {}
         return found
@@ -110,7 +116,7 @@ class Bucket:
             about = system.info(f"{root}/{name}")
         if about["type"] != "file":
             raise FileNotFoundError(2, "this is a folder", name)
-        return _stamp(about)
+        return stamp_of(about)
 
     def read(self, name: str, count: int) -> bytes:
         """The first ``count`` bytes of an object, or all if it has fewer."""
@@ -133,14 +139,23 @@ class Bucket:
     def create(self, name: str, data: bytes) -> bool:
         """Write an object; False, and nothing is written, if there is one of this name. Raises InputError, too: there
         is no such bucket.
+
+        Of two that write it at the same instant S3 may tell one to try again, which is done here.
         """
         system, root = _connected(self.url)
         with self._reached("write", name), self._in_a_bucket():
-            try:
-                system.pipe_file(f"{root}/{name}", data, mode="create")
-            except FileExistsError:
-                return False
-            return True
+            for pause in (*_PAUSES, None):
+                try:
+                    system.pipe_file(f"{root}/{name}", data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if pause is None or not _is_conflict(error):
+                        raise
+                    time.sleep(pause)
+                else:
+                    return True
+        return False
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object, in the place of one that is there; errors as in :meth:`create`."""
@@ -199,9 +214,17 @@ class Bucket:
             ) from error
 
 
+def _is_conflict(error: OSError) -> bool:
+    """Whether S3 says that somebody else is at the same object now; s3fs passes on what boto has heard."""
+    heard = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+    return bool(heard.get("HTTPStatusCode") == _CONFLICT)
+
+
 def _of_the_disk(error: Exception) -> bool:
-    """A full disk, say: the errors of the libraries may be OSErrors, too, but name no file."""
-    return isinstance(error, OSError) and error.filename is not None
+    """The errors of the libraries may be OSErrors, too, but name no file, as one of the disk does; but for a full one,
+    which a file that is open already meets.
+    """
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL)
 
 
 def _line(error: Exception) -> str:
@@ -243,56 +266,3 @@ def _lacking(url: str, package: str) -> InputError:
         where=url,
         todo=f'pip install {package} (the extra "cloud" has it)',
     )
-
-
-def _pages(system: Any, place: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-    """What lies right below a place. Of S3 a page at a time: s3fs would hold a kilobyte an object until the last."""
-    if "s3" not in system.protocol:
-        yield system.ls(place, detail=True)
-        return
-    bucket, folder, _ = system.split_path(place)
-    asked = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", "Delimiter": "/"}
-    while True:
-        page = system.call_s3("list_objects_v2", **asked)
-        folders = ({"name": f"{bucket}/{one['Prefix']}", "type": "directory"} for one in page.get("CommonPrefixes", ()))
-        files = (
-            {**one, "name": f"{bucket}/{one['Key']}", "type": "file", "size": one["Size"]}
-            for one in page.get("Contents", ())
-        )
-        yield [*folders, *files]
-        if not page.get("IsTruncated"):
-            return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _below(place: str, found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Stamp | None]]:
-    prefix = place.strip("/") + "/"
-    for about in found:
-        whole = about["name"].lstrip("/")
-        name, is_file = whole.removeprefix(prefix), about["type"] == "file"
-        inner = name.rstrip("/")
-        if not whole.startswith(prefix) or "/" in inner or (not name and not (is_file and about["size"])):
-            continue  # of another place; the place itself, or the empty object that stands for it
-        if not inner or (is_file and inner != name):
-            yield "", None
-        else:
-            yield inner, _stamp(about) if is_file else None
-
-
-def _stamp(about: Mapping[str, Any]) -> Stamp:
-    """Size, time and, in the place of an inode, what the storage calls this content: another content has another."""
-    time = next((about[name] for name in _STAMP_TIMES if about.get(name) is not None), 0)
-    tag = next((str(about[name]) for name in _STAMP_TAGS if about.get(name) is not None), "")
-    number = int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest())
-    changed = _nanoseconds(time)
-    if tag:
-        changed -= changed % 10**9  # some storages list milliseconds, and say seconds of one object
-    return Stamp(int(about["size"]), changed, changed, number)
-
-
-def _nanoseconds(time: Any) -> int:
-    if isinstance(time, str):
-        from datetime import datetime
-
-        time = datetime.fromisoformat(time)
-    return int((time.timestamp() if hasattr(time, "timestamp") else float(time)) * 1e9)

@@ -142,6 +142,23 @@ def troubled(times: int) -> Callable[[int, bytes], bytes | None]:
     return treat
 
 
+def conflicting(times: int) -> Callable[[int, bytes], bytes | None]:
+    """A way whose first connections end in S3's answer to one of two that create an object at the same instant."""
+
+    def treat(number: int, piece: bytes) -> bytes | None:
+        if number >= times:
+            return piece
+        if number in answered:
+            return None
+        answered.add(number)
+        body = b"<Error><Code>ConditionalRequestConflict</Code><Message>Try again.</Message></Error>"
+        head = b"HTTP/1.1 409 Conflict\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    answered: set[int] = set()
+    return treat
+
+
 def slowly(seconds: float) -> Callable[[int, bytes], bytes]:
     """A way on which every piece takes so long."""
 

@@ -11,14 +11,14 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from featstore.cloud import Bucket
-from featstore.errors import FeatstoreError
+from featstore.errors import FeatstoreError, NoSpaceError
 from featstore.folders import mirror_folder
 from featstore.progress import Progress, silent
 from featstore.records import Stamp
@@ -68,8 +68,9 @@ class Mirror(Place):
                 here.unlink()
             return
         if not _holds(here, there):
-            super().make_folder(self.private)
-            commit.write_file(there, here, self.private)
+            self.make_folder(self.private)
+            with self._room_for_copies():
+                commit.write_file(there, here, self.private)
 
     def names(self) -> set[str]:
         """See :meth:`Place.names`."""
@@ -87,7 +88,7 @@ class Mirror(Place):
             if stamp is not None:
                 self._listed[folder / name] = stamp
             elif _OUR_FOLDERS.fullmatch(name):
-                super().make_folder(folder / name)
+                self.make_folder(folder / name)
         return sorted(folder / name for name in there)
 
     def state(self, folder: Path) -> object:
@@ -104,7 +105,7 @@ class Mirror(Place):
             return
         secrets.SystemRandom().shuffle(wanted)  # of several processes that begin at once each fetches others first
         for folder in {self.private, *(path.parent for path in wanted)}:
-            super().make_folder(folder)
+            self.make_folder(folder)
         with (
             progress("fetch", len(wanted), "segments") as advance,
             ThreadPoolExecutor(min(len(wanted), _AT_ONCE), "featstore-fetch") as threads,
@@ -128,6 +129,11 @@ class Mirror(Place):
         """Bytes of all objects there."""
         return sum(stamp.size for _, stamp in self.bucket.files())
 
+    def make_folder(self, folder: Path) -> None:
+        """See :meth:`Place.make_folder`; here, for copies."""
+        with self._room_for_copies():
+            super().make_folder(folder)
+
     def make_durable(self, folder: Path) -> None:
         """What is listed there is durable."""
 
@@ -137,7 +143,8 @@ class Mirror(Place):
         for name, stamp in self.bucket.folder("tmp").items():
             if name == "probe" or (stamp and time.time() - stamp.mtime_ns / 1e9 > commit.LEFTOVER_SECONDS):
                 self.bucket.remove(f"tmp/{name}")
-        super().probe()
+        with self._room_for_copies():
+            super().probe()
 
     def holds(self, target: Path, text: str) -> bool:
         """See :meth:`Place.holds`."""
@@ -149,7 +156,8 @@ class Mirror(Place):
     def write_text(self, text: str, target: Path) -> None:
         """See :meth:`Place.write_text`."""
         self.bucket.replace(self._name(target), text.encode("ascii"))
-        super().write_text(text, target)
+        with self._room_for_copies():
+            super().write_text(text, target)
 
     def commit(self, data: bytes, folder: Path) -> str:
         """See :meth:`Place.commit`. It is there when this returns; a copy here is kept if there is room."""
@@ -212,7 +220,11 @@ class Mirror(Place):
         """A copy of one object, under its name once it is whole; none if it is gone, or another process has made it."""
         if not anew and os.path.lexists(path):
             return
-        with commit.explained("keep a copy of a segment", path), suppress(FileNotFoundError):
+        with (
+            self._room_for_copies(),
+            commit.explained("keep a copy of a segment", path),
+            suppress(FileNotFoundError),
+        ):
             stamp = self._listed.get(path) or self.bucket.stamp(self._name(path))
             temporary = self._downloaded(path, stamp)
             if _SEGMENT.fullmatch(path.name) and not _is_sound(temporary, path.stem):
@@ -243,14 +255,26 @@ class Mirror(Place):
 
     def _is_sound(self, path: Path) -> bool:
         """Whether what is there now holds what its name promises. Raises FileNotFoundError if nothing is."""
-        super().make_folder(self.private)
+        self.make_folder(self.private)
         stamp = self.bucket.stamp(self._name(path))
-        with commit.explained("check a segment", path, leave=(FileNotFoundError,)):
+        with self._room_for_copies(), commit.explained("check a segment", path, leave=(FileNotFoundError,)):
             temporary = self._downloaded(path, stamp)
             try:
                 return _is_sound(temporary, path.stem)
             finally:
                 temporary.unlink()
+
+    @contextmanager
+    def _room_for_copies(self) -> Iterator[None]:
+        """Have it told of a full disk that it is the one of the copies, which may lie elsewhere."""
+        try:
+            yield
+        except NoSpaceError as error:
+            error.todo = (
+                f"free some space, or have the copies of what is on object storage in another place than {self.root}: "
+                "$FEATSTORE_MIRRORS names one; then run the same command again: everything committed so far is kept"
+            )
+            raise
 
     def _inside(self, folder: Path) -> Bucket:
         return Bucket(f"{self.bucket.url}/{self._name(folder)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import tracemalloc
@@ -15,7 +16,7 @@ import pytest
 from featstore import cloud
 from featstore.cloud import Bucket, is_url, joined, local_path
 from featstore.errors import InputError, ReadOnlyError, StorageError
-from tests.buckets import go_by, troubled, way
+from tests.buckets import conflicting, go_by, troubled, way
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -147,6 +148,36 @@ def test_a_connection_that_is_reset_or_a_storage_in_trouble_is_asked_again(
             assert Bucket.at(f"{s3}/x").create(f"z{resets}", b"")
 
 
+def test_an_object_that_somebody_else_writes_at_this_instant_is_tried_again(
+    s3: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud, "_PAUSES", (0.01, 0.01))
+    with way(s3_port, conflicting(2)) as port:
+        go_by(monkeypatch, port)
+        assert Bucket.at(f"{s3}/x").create("y", b"data")
+        assert Bucket.at(f"{s3}/x").read("y", 10) == b"data"
+    with way(s3_port, conflicting(3)) as port:
+        go_by(monkeypatch, port)
+        with pytest.raises(StorageError, match="ConditionalRequestConflict"):
+            Bucket.at(f"{s3}/x").create("z", b"data")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_here_is_no_trouble_of_the_storage(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    there = Bucket.at(f"{s3}/x")
+    there.create("y", b"data")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(number, "full")  # a write names no file
+
+    monkeypatch.setattr(cloud._connected(there.url)[0], "get_file", full)
+    with pytest.raises(OSError, match="full") as failed:
+        there.download("y", tmp_path / "y")
+    assert type(failed.value) is OSError
+
+
 def test_a_place_of_many_objects_is_listed_page_by_page(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there, pages = Bucket.at(f"{s3}/x"), []
     for number in range(7):
@@ -187,14 +218,6 @@ def test_a_million_objects_in_one_place_take_less_than_half_a_kilobyte_each(
     tracemalloc.stop()
     assert len(found) == 30_000
     assert most / len(found) < 500
-
-
-def test_a_time_in_milliseconds_and_one_in_seconds_are_one_where_the_content_has_a_tag() -> None:
-    listed = {"size": 1, "LastModified": "2026-01-01T00:00:00.123+00:00", "ETag": "x"}
-    assert cloud._stamp(listed) == cloud._stamp({**listed, "LastModified": "2026-01-01T00:00:00+00:00"})
-    assert cloud._stamp(listed) != cloud._stamp({**listed, "ETag": "y"})
-    untagged = {"size": 1, "created": 5.25}
-    assert cloud._stamp(untagged) != cloud._stamp({**untagged, "created": 5.5})
 
 
 def test_a_place_that_nothing_here_can_talk_to_is_told() -> None:

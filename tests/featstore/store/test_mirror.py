@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featstore import cloud
 from featstore.cloud import Bucket
-from featstore.errors import InputError, StorageError
+from featstore.errors import InputError, NoSpaceError, StorageError
 from featstore.folders import mirror_folder
 from featstore.garbage import collect
 from featstore.spec import Spec
@@ -105,6 +106,28 @@ def test_a_row_is_reported_once_it_is_there_and_a_copy_here_is_no_part_of_that(
         write(namespace, make_rows(4))
     assert segment_of(url)
     assert namespace.snapshot().rows == 4
+
+
+def test_a_full_disk_here_is_told_as_such_and_where_the_copies_may_lie_instead(
+    namespace: Namespace,
+    make_rows: MakeRows,
+    write: Write,
+    url: str,
+    elsewhere: Callable[[], Store],
+    spec: Spec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(namespace, make_rows(6))
+    there = elsewhere().namespace(spec)
+    with monkeypatch.context() as patch, Path("/dev/full").open("wb", buffering=0) as device:
+        # what every write to a full disk raises, whoever opened the file
+        patch.setattr(cloud._connected(url)[0], "get_file", lambda *_: device.write(bytes(1)))
+        with pytest.raises(NoSpaceError, match="cannot keep a copy of a segment: No space left on device") as failed:
+            there.snapshot()
+    assert failed.value.exit_code == 4
+    assert "$FEATSTORE_MIRRORS" in str(failed.value.todo)
+    assert str(there.path.parent.parent) in str(failed.value.todo)
+    assert there.snapshot().rows == 6
 
 
 def test_copies_that_are_lost_are_fetched_again(
