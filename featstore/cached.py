@@ -81,6 +81,12 @@ class CachedRows:
         return self.own.names + (maps.names if maps is not None else ()) + others
 
     @property
+    def rows(self) -> int:
+        """In how many rows a lookup looks; the maps are opened for it."""
+        held = self.own.rows + (0 if self._map is None else self._map.rows)
+        return held + (self._augmented.rows if self._augmented else 0)
+
+    @property
     def feature_shape(self) -> tuple[int, ...] | None:
         """The shape of one image's features, (D,) or (H, W, C) for maps; None if nothing has features."""
         if self.own.feature_shape is not None or self._map is None or self._map.feature_shape is None:

@@ -43,8 +43,9 @@ def compute(work: Work, devices: Sequence[str]) -> Generator[Prepared, None, Non
     """
     if work.memory is not None:
         raise InputError("rows that are not to be kept are computed in this process", where="--devices")
-    if work.store.location.startswith("memory://"):
-        raise InputError("each process has a memory of its own", where=f"--store {work.store.location}")
+    for where, location in (("--store ", work.store.location), ("", work.dataset.source.location)):
+        if location.startswith("memory://"):
+            raise InputError("each process has a memory of its own", where=where + location)
     parts = parts_of(replace(work, todo=range(len(work.todo))), len(devices))
     with ExitStack() as stack:
         workers = [_Worker(device, stack.enter_context(child(compute_share))) for device in devices[: len(parts)]]

@@ -29,6 +29,7 @@ from featstore.extraction.ray_worker import Block, Computer, Done, Plan, loads, 
 from featstore.extraction.reader import Prepared
 from featstore.job import Job
 from featstore.records import Rejected
+from featstore.scale import INDEX_BYTES_A_ROW
 from featstore.store import Place, Store
 
 _TOKEN_SECONDS = 3600.0
@@ -44,7 +45,8 @@ _RETRIES = 3
 """Of a block whose worker dies: one that kills each of them is not tried for ever."""
 
 _READER_BYTES = 2**28
-"""What a task needs beside three times its pixels: decoded, put together, and on their way into Ray's object store."""
+"""What a task needs beside the index, and three times its pixels: decoded, put together, and on their way into Ray's
+object store."""
 
 
 def engine_at(address: str | None) -> Engine:
@@ -75,7 +77,8 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
     run, retry = secrets.token_hex(8), work.missing[0].retry_rejected
     plan = Plan(versions(), run, jobs, work.store.location, retry, pool.cores)
     parts = parts_of(work, pool.size)
-    with _token(work.store, run) as place, closing(_results(ray, plan, pool, work.dataset, parts)) as results:
+    index = INDEX_BYTES_A_ROW * sum(one.rows.rows for one in work.missing)
+    with _token(work.store, run) as place, closing(_results(ray, plan, pool, work.dataset, parts, index)) as results:
         left = time.monotonic()
         for told in results:
             if time.monotonic() - left > _TOKEN_SECONDS:
@@ -91,11 +94,14 @@ def _compute(ray: Any, work: Work) -> Iterator[Prepared]:
 
 
 def _results(
-    ray: Any, plan: Plan, pool: _Pool, dataset: Dataset, parts: Sequence[Sequence[int]]
+    ray: Any, plan: Plan, pool: _Pool, dataset: Dataset, parts: Sequence[Sequence[int]], index: int
 ) -> Generator[Done | FeatstoreError, None, None]:
+    """What becomes of each of the ``parts``. Every process that looks rows up holds an ``index`` of so many bytes; Ray
+    starts no more of them on a node than its memory has room for.
+    """
     bare = dataset.unlabelled()
     rows = [{"block": packed(Block(at, bare.select(part)))} for at, part in enumerate(parts)]
-    memory = 3 * len(parts[0]) * bytes_of_image(plan.jobs) + _READER_BYTES
+    memory = index + 3 * len(parts[0]) * bytes_of_image(plan.jobs) + _READER_BYTES
     by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`ray_remote_args")  # there is no other way yet to limit retries
@@ -111,6 +117,7 @@ def _results(
                 ),
                 num_cpus=0.5 * pool.cores if pool.cores else 0,
                 num_gpus=0 if pool.cores else 1,
+                memory=index,
                 **by_row,
                 **_retried("max_task_retries"),
             )

@@ -16,18 +16,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featstore.cloud import is_url
 from featstore.dataset import Dataset
 from featstore.errors import FeatstoreError, InputError
 from featstore.extraction.engine import Tally
 from featstore.extraction.lanes import Lanes, pictures_of
 from featstore.extraction.missing import Missing
-from featstore.extraction.reader import Picture, Prepared, prepare
+from featstore.extraction.reader import Picture, Prepared, Wanted, in_order, prepare
 from featstore.job import Job, job_for
 from featstore.records import DIGEST_BYTES, Reason, Rejected
 from featstore.store import Store
 from featstore.versions import installed_versions
 
 _SAME_EVERYWHERE = ("featstore", "pillow", "keras", "tensorflow", "openvino")
+
+_OBJECTS_AT_ONCE = 4
+"""Objects that a task reads side by side; what is decoded of so many must fit beside its pixels."""
 
 Versions = tuple[tuple[str, str], ...]
 _Rejects = dict[tuple[bytes, int], Reason]
@@ -140,7 +144,7 @@ def read(table: Any, plan: Plan) -> Any:
         missing = _missing_here(plan)
         block: Block = loads(table["block"][0].as_py())
         wanted = partial(pictures_of, missing, block.dataset)
-        images = [prepare(block.dataset, index, wanted) for index in range(len(block.dataset))]
+        images = _prepared(block.dataset, wanted)
         unseen = _unseen(block.dataset, images)
     except FeatstoreError as error:
         return _row(images=packed(_at_this_node(error)), pixels=b"")
@@ -149,6 +153,13 @@ def read(table: Any, plan: Plan) -> Any:
     bare = [replace(image, pixels={}) for image in images]
     told = _Read(block.number, bare, orders, unseen)
     return _row(images=packed(told), pixels=b"".join(part.data for part in pixels))
+
+
+def _prepared(dataset: Dataset, wanted: Wanted) -> list[Prepared]:
+    """All images, in their order. A disk keeps the one core busy that a task has; objects are waited for."""
+    at_once = _OBJECTS_AT_ONCE if is_url(dataset.source.location) else 1
+    one = partial(prepare, dataset, wanted=wanted)
+    return [*in_order(one, range(len(dataset)), workers=at_once, ahead=2 * at_once)]
 
 
 @lru_cache(maxsize=1)

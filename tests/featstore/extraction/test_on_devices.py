@@ -24,6 +24,7 @@ from featstore.extraction.sink import MemorySink
 from featstore.job import on_gpus, resolve_jobs
 from featstore.scan import digest_all
 from featstore.store import verify
+from tests.buckets import connected
 from tests.commands import run
 from tests.featstore.extraction import device_work
 from tests.featstore.extraction.works import work_on
@@ -212,6 +213,15 @@ def test_rows_that_are_not_to_be_kept_are_refused(photos: Path, tmp_path: Path, 
 def test_a_store_that_is_in_the_memory_of_one_process_is_refused(photos: Path, bases: Bases, own_cache: None) -> None:
     with pytest.raises(InputError, match="each process has a memory of its own"):
         extracted(photos, "memory://somewhere/store", devices=TWO)
+
+
+def test_images_that_are_in_the_memory_of_one_process_are_refused(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    connected("memory://").put(str(photos), "/photos", recursive=True)
+    work = work_on("memory://photos", tmp_path / "store")
+    with pytest.raises(InputError, match="each process has a memory of its own") as caught:
+        next(on_devices.compute(work, TWO))
+    assert caught.value.where == "memory://photos"
+    connected("memory://").store.clear()
 
 
 # ---- which devices ---------------------------------------------------------------------------------------------------

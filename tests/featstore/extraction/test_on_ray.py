@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ import featstore
 from featstore import ExtractOptions, Request, Store
 from featstore.errors import DamageError, InputError, StorageError
 from featstore.extraction import engine_named, on_ray, ray_cluster
+from featstore.extraction.engine import Work
 from featstore.job import resolve_jobs
 from featstore.records import Reason
+from featstore.scale import INDEX_BYTES_A_ROW
 from featstore.scan import digest_all
 from featstore.store import verify
 from tests.commands import finish, run, segments, start
@@ -309,6 +312,39 @@ def test_gpus_are_taken_where_tensorflow_computes_and_nobody_said_cpu(
         on_ray._pool(two, [ours, replace(ours, runtime="openvino")])
     with pytest.raises(InputError, match="no node of the cluster offers a CPU"):
         on_ray._pool(nodes({}), [ours])
+
+
+def asked_for(work: Work) -> tuple[int, int]:
+    """The bytes that a reading task, and an actor, asks Ray for."""
+    stages: list[int] = []
+
+    class Rows:
+        def map_batches(self, *_: Any, memory: int, **__: Any) -> Rows:
+            stages.append(memory)
+            return self
+
+        def iter_batches(self, **_: Any) -> Iterator[Any]:
+            yield from ()
+
+    data = SimpleNamespace(from_items=lambda *_, **__: Rows(), ActorPoolStrategy=dict)
+    ray = SimpleNamespace(data=data, nodes=lambda: nodes({"CPU": 4.0}))
+    assert [*on_ray._compute(ray, work)] == []
+    reading, computing = stages
+    return reading, computing
+
+
+def test_what_looks_rows_up_asks_for_the_memory_of_their_index(photos: Path, tmp_path: Path, bases: Bases) -> None:
+    work = work_on(photos, tmp_path / "store")
+    empty = asked_for(work)
+    assert empty == (3 * 32 * 32 * 32 * 3 + on_ray._READER_BYTES, 0)
+    store = Store.open(tmp_path / "store")
+    for job in (work.missing[0].job, work_on(photos, tmp_path / "store", pooling="map").missing[0].job):
+        with store.namespace(job.spec).writer({}) as writer:
+            for number in range(500):
+                writer.reject(number.to_bytes(32), 0, Reason.CORRUPT)
+    held = asked_for(work_on(photos, tmp_path / "store"))
+    index = 1000 * INDEX_BYTES_A_ROW
+    assert held == (empty[0] + index, index), "of the maps, too, which rows are derived from"
 
 
 def test_a_run_leaves_no_token_and_one_that_cannot_be_written_is_told(

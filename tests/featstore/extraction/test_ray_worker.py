@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import featstore
 from featstore import ExtractOptions, Store
 from featstore.catalog import Backbone
+from featstore.cloud import Bucket
 from featstore.dataset.sources import FolderSource
 from featstore.errors import DamageError, FeatstoreError, InputError, NoSpaceError, ReadOnlyError, StorageError
 from featstore.extraction import on_ray, ray_worker
@@ -22,6 +25,7 @@ from featstore.job import Job, resolve_jobs
 from featstore.records import Reason
 from featstore.scan import digest_all
 from featstore.store.writer import Writer
+from tests.buckets import connected
 from tests.featstore.extraction.ray_blocks import compute, losing_each_block_once, plan_of, read
 from tests.featstore.extraction.works import work_on
 from tests.stubs import Bases
@@ -108,6 +112,36 @@ def test_a_list_of_files_needs_no_common_folder(photos: Path, tmp_path: Path, ba
     elsewhere = replace(work.dataset, source=FolderSource("/a folder of the driver alone"))
     done = compute(Computer(plan), read(elsewhere, plan))
     assert (done.unseen.why, done.tallies[0].computed) == ({}, 72)
+
+
+def test_objects_are_waited_for_side_by_side_and_come_in_their_order(
+    photos: Path, s3: str, tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(s3).put(str(photos), f"{s3}/photos", recursive=True)
+    here, there = (work_on(place, tmp_path / "store") for place in (photos, f"{s3}/photos"))
+    read_object, under_way, most = Bucket.read, 0, 0
+    lock = threading.Lock()
+
+    def waited(self: Bucket, name: str, count: int) -> bytes:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.01)
+        data = read_object(self, name, count)
+        with lock:
+            under_way -= 1
+        return data
+
+    monkeypatch.setattr(Bucket, "read", waited)
+    ours, theirs = (ray_worker.loads(read(work.dataset, plan_of(work))["images"][0].as_py()) for work in (here, there))
+    assert most == 4
+    assert [(image.index, image.digest) for image in theirs.images] == [(i.index, i.digest) for i in ours.images]
+    assert [image.rejected and image.rejected.reason for image in theirs.images] == [
+        image.rejected and image.rejected.reason for image in ours.images
+    ]
+    assert sum(image.rejected is not None for image in theirs.images) == 1
+    assert theirs.orders == ours.orders
 
 
 def test_what_is_missing_is_looked_up_anew_in_every_run(photos: Path, tmp_path: Path, bases: Bases) -> None:

@@ -13,7 +13,7 @@ from featstore.extraction.missing import Missing
 from featstore.job import resolve_jobs
 
 
-def work_on(photos: Path | Sequence[Path], store: Path, *names: str, **settings: Any) -> Work:
+def work_on(photos: Path | str | Sequence[Path], store: Path, *names: str, **settings: Any) -> Work:
     """All of ``photos`` for the bases called ``names``, of 32 pixels unless said otherwise; into a new store."""
     opened, dataset = Store.open(store, create=True), featstore.open_dataset(photos)
     requests = [Request(name, **{"image_size": 32, **settings}) for name in names or ("vgg16",)]
