@@ -92,6 +92,14 @@ class Bucket:
                 return {}
         return found
 
+    def page_seconds(self, name: str = "") -> float:
+        """How long one request of a listing takes, the first page of a folder's, on a connection that is there."""
+        system, root = _connected(self.url)
+        with self._reached("list", name):
+            started = time.perf_counter()
+            next(pages(system, f"{root}/{name}".rstrip("/")), ())
+            return time.perf_counter() - started
+
     def files(self) -> Iterator[tuple[str, Stamp]]:
         """All objects, folder by folder, of which one at a time is held; without those that stand for folders.
 

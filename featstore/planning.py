@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,10 @@ import numpy.typing as npt
 
 from featstore import machine, rates
 from featstore.cached import CachedRows
+from featstore.cloud import Bucket, is_url
 from featstore.dataset import Dataset
 from featstore.job import Job
+from featstore.objects import PAGE
 from featstore.progress import Progress, silent
 from featstore.records import Digests
 from featstore.scale import Features, Images, Needs, Prices, needs
@@ -108,7 +111,7 @@ def plan(
         return found
     features = tuple(_features(part, len(dataset), store) for part in specs)
     asked = needs(scale, _images(dataset, scan.pace), features, machine.describe().memory, prices or Prices())
-    return replace(found, scale=asked)
+    return replace(found, scale=replace(asked, copy_bytes=_copy_bytes(asked) if is_url(store.location) else None))
 
 
 def _images(dataset: Dataset, pace: Pace) -> Images:
@@ -118,10 +121,32 @@ def _images(dataset: Dataset, pace: Pace) -> Images:
         count=count,
         name_bytes=sum(len(os.fsencode(path)) for path in dataset.paths) / count,
         file_bytes=pace.bytes / count,
-        list_seconds=dataset.seconds / count,
+        list_seconds=_list_seconds(dataset),
         look_seconds=pace.looking / count,
         read_seconds=pace.reading / pace.read if pace.read else None,
     )
+
+
+def _list_seconds(dataset: Dataset) -> float:
+    """Seconds to list one image more.
+
+    Object storage answers a page at a time, folder by folder, and the first answers are late: libraries are loaded and
+    connections made. So a request is measured by itself, and how many there are is reckoned: as many for each image as
+    these took, or of few of them as many as full pages are.
+    """
+    count, place = len(dataset), dataset.source.location
+    if not is_url(place):
+        return dataset.seconds / count
+    inside = Counter(path.rpartition("/")[0] for path in dataset.paths)
+    requests = sum(math.ceil(images / PAGE) for images in inside.values())
+    [(largest, _)] = inside.most_common(1)
+    return Bucket.at(place).page_seconds(largest) * (requests / count if count >= PAGE else 1 / PAGE)
+
+
+def _copy_bytes(found: Needs) -> int | None:
+    """What every machine copies of a store on object storage: all segments, features included. None: not known."""
+    each = [spec.asked.bytes for spec in found.specs if spec.asked]
+    return sum(each) if len(each) == len(found.specs) else None
 
 
 def _features(part: SpecPlan, images: int, store: Store) -> Features:

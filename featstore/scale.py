@@ -128,7 +128,8 @@ class SpecNeeds:
 class Needs:
     """What ``count`` images need: seconds and bytes of listing, looking and reading, memory of the process that the run
     is started in, bytes of the stat cache; the least number of ``datasets`` that they must be dealt out to, of
-    ``stores`` that the rows must, and the ``limits`` that say so, in words.
+    ``stores`` that the rows must, and the ``limits`` that say so, in words; ``copy_bytes`` are those of the copies on
+    each machine (None: the store is on a disk, or how large a map is is not known).
     """
 
     count: int
@@ -143,6 +144,7 @@ class Needs:
     datasets: int
     stores: int
     limits: tuple[str, ...]
+    copy_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object ``scale`` of ``featstore plan --scale N --json``."""

@@ -25,6 +25,8 @@ def needs(found: Needs, out: Console) -> None:
     table.add_row("reading each once, for its digest", duration(found.read_seconds), size(found.file_bytes))
     table.add_row("memory of the process that lists them", "", size(found.driver_bytes))
     table.add_row("what is kept of them (stat cache)", "", size(found.cache_bytes))
+    if found.copy_bytes is not None:
+        table.add_row("copies of the store, on each machine", "", size(found.copy_bytes))
     out.print(table)
     if found.read_seconds is None:
         out.print("none of these files had to be read just now; --rehash reads them, and measures it")

@@ -16,7 +16,7 @@ import pytest
 from featstore import cloud
 from featstore.cloud import Bucket, is_url, joined, local_path
 from featstore.errors import InputError, ReadOnlyError, StorageError
-from tests.buckets import conflicting, go_by, troubled, way
+from tests.buckets import conflicting, go_by, slowly, troubled, way
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -195,6 +195,16 @@ def test_a_place_of_many_objects_is_listed_page_by_page(s3: str, monkeypatch: py
     assert {name: stamp.size for name, stamp in found.items() if stamp} == {str(number): number for number in range(7)}
     assert {name for name, stamp in found.items() if stamp is None} == {f"folder-{number}" for number in range(7)}
     assert len(pages) == 5
+
+
+def test_a_request_of_a_listing_is_measured_on_a_connection_that_is_there(
+    s3: str, s3_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with way(s3_port, slowly(0.1)) as port:
+        go_by(monkeypatch, port)
+        there = Bucket.at(f"{s3}/x")
+        assert there.folder("nowhere") == {}
+        assert 0.1 <= there.page_seconds() < 2
 
 
 def test_a_million_objects_in_one_place_take_less_than_half_a_kilobyte_each(

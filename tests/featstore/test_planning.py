@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import featstore
-from featstore import Store
+from featstore import Store, planning
+from featstore.cloud import Bucket
 from featstore.errors import InputError
 from featstore.scale import Prices
+from tests.buckets import connected
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
@@ -117,6 +121,35 @@ def test_what_many_would_need_goes_by_what_these_are(tmp_path: Path, bases: Base
     [spec] = found.specs
     assert (spec.rows, spec.features.channels, spec.features.area, spec.asked) == (10**6, 6, None, None)
     assert spec.features.basis == "a rough guess before the first run"
+
+
+def test_a_listing_of_object_storage_is_told_by_its_requests_and_not_by_the_first_of_them(
+    photos: Path, s3: str, tmp_path: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(s3).put(str(photos), f"{s3}/photos", recursive=True)
+    monkeypatch.setattr(Bucket, "page_seconds", lambda *_: 0.05)
+    images = featstore.open_dataset(f"{s3}/photos")
+    assert images.seconds > 0.05 * 36 / 1000
+    plan = partial(featstore.plan, replace(images, seconds=9.0), store=tmp_path / "store", scale=10**6)
+    few = plan().scale
+    assert few is not None
+    assert few.list_seconds == pytest.approx(1000 * 0.05), "a thousand full pages"
+    monkeypatch.setattr(planning, "PAGE", 4)
+    many = plan().scale
+    assert many is not None
+    assert many.list_seconds == pytest.approx(10**6 * 12 / 36 * 0.05), "six folders of two pages each"
+
+
+def test_every_machine_has_copies_of_what_a_store_on_object_storage_holds(
+    photos: Path, s3: str, tmp_path: Path, bases: Bases
+) -> None:
+    here, there = (featstore.plan(photos, store=place, scale=1000).scale for place in (tmp_path / "s", f"{s3}/store"))
+    assert here is not None
+    assert there is not None
+    assert (here.copy_bytes, there.copy_bytes) == (None, 1000 * (35 + 6 * 4))
+    unknown = featstore.plan(photos, pooling="map", store=f"{s3}/store", scale=1000).scale
+    assert unknown is not None
+    assert unknown.copy_bytes is None
 
 
 def test_once_extracted_the_rate_is_measured_and_a_map_has_a_size(tmp_path: Path, bases: Bases) -> None:

@@ -33,6 +33,14 @@ def test_time_bytes_and_memory_are_told_with_what_they_rest_on(capsys: pytest.Ca
     assert any(line.startswith("limit what is known of files") for line in found)
 
 
+def test_copies_on_each_machine_are_told_of_a_store_on_object_storage_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    found = needs(14_400_000, LIKE, (VGG16,), 24 * 2**30)
+    for copies, told in ((None, False), (30_000_000_000, True)):
+        show_scale.needs(replace(found, copy_bytes=copies), show.console())
+        lines = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+        assert ("copies of the store, on each machine 27.9 GiB" in lines) == told
+
+
 def test_costs_are_shown_at_the_prices_that_were_told(capsys: pytest.CaptureFixture[str]) -> None:
     found = lines(capsys, prices=Prices(1.006, 0.023))
     assert any(line.endswith("0.1 on 1,000; cost 100.60") for line in found)
