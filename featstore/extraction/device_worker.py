@@ -72,7 +72,7 @@ def _compute(connection: Connection, share: Share, tallies: Sequence[Tally]) -> 
     missing = [Missing(job, store, retry_rejected=share.retry_rejected) for job in share.jobs]
     work = Work(share.dataset, range(len(share.dataset)), missing, store, share.workers, None, tallies)
     seen: list[Prepared] = []
-    with closing(local.compute(work, _dealt(connection))) as images:
+    with closing(local.compute_some(work, _dealt(connection))) as images:
         for image in images:
             seen.append(replace(image, wanted=frozenset(), pixels={}))
             if len(seen) == BATCH_SIZE:

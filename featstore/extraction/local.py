@@ -18,16 +18,19 @@ _AHEAD = 4 * BATCH_SIZE
 """Pictures made ahead of the backbone; with the pixels of one this bounds the memory of a run."""
 
 
-def compute(work: Work, todo: Iterable[int] | None = None) -> Generator[Prepared, None, None]:
-    """See :class:`featstore.extraction.engine.Engine`; images come in their order.
+def compute(work: Work) -> Generator[Prepared, None, None]:
+    """See :class:`featstore.extraction.engine.Engine`; images come in their order."""
+    yield from compute_some(work, work.todo)
+    remember_rates(work)
 
-    ``todo`` are the images, as they become known, in place of the work's own.
-    """
+
+def compute_some(work: Work, todo: Iterable[int]) -> Generator[Prepared, None, None]:
+    """The same of the images ``todo``, as they become known, in place of the work's own; no rate is remembered."""
     lanes = Lanes(work.missing, work.store, work.tallies, memory=work.memory)
     read = partial(prepare, work.dataset, wanted=partial(pictures_of, work.missing, work.dataset))
     ahead = max(1, _AHEAD // sum(len(one.job.views) for one in work.missing))
     try:
-        for image in in_order(read, work.todo if todo is None else todo, workers=work.workers, ahead=ahead):
+        for image in in_order(read, todo, workers=work.workers, ahead=ahead):
             lanes.take(image)
             yield image
             if image.rejected and work.ends_at_reject:
@@ -38,11 +41,11 @@ def compute(work: Work, todo: Iterable[int] | None = None) -> Generator[Prepared
         raise
     finally:
         lanes.end()
-    _remember_rates(work)
 
 
-def _remember_rates(work: Work) -> None:
+def remember_rates(work: Work, side_by_side: int = 1) -> None:
+    """Remember how fast this machine has been, on which so many processes computed what is in the tallies."""
     for one, tally in zip(work.missing, work.tallies, strict=True):
         known = rates.is_measured(one.job, work.store)
         if tally.computed >= (_MEASURABLE if known else BATCH_SIZE):  # a rough measure is better than none
-            rates.record(one.job, work.store, tally.computed / tally.seconds["backbone"])
+            rates.record(one.job, work.store, side_by_side * tally.computed / tally.seconds["backbone"])

@@ -57,6 +57,7 @@ def compute(work: Work, devices: Sequence[str]) -> Generator[Prepared, None, Non
             yield from _images(running, iter(parts), work)
         finally:
             _stop(running, work)
+    local.remember_rates(work, len(workers))
 
 
 def _share(work: Work, dataset: Dataset, device: str, count: int) -> Share:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import featstore
-from featstore import ExtractOptions, Request, Store, machine
+from featstore import ExtractOptions, Request, Store, machine, rates
 from featstore.errors import DamageError, InputError, Interrupted, StorageError
 from featstore.extraction import Extraction, engine_named, extract, local, on_devices
 from featstore.extraction.sink import MemorySink
@@ -126,6 +126,14 @@ def test_a_process_sees_its_own_device_and_its_error_is_the_run_s(
         extracted(photos, tmp_path / "store", devices=TWO)
     order = "PCI_BUS_ID"  # as nvidia-smi counts them
     assert caught.value.received in (f"openvino on gpu:0 of 5 by {order}", f"openvino on gpu:0 of GPU-5f2e by {order}")
+
+
+def test_the_rate_that_a_plan_goes_by_is_that_of_all_devices(many: Path, tmp_path: Path, doing: Doing) -> None:
+    doing(device_work.stubbed)
+    done = extracted(many, tmp_path / "store", devices=TWO)
+    rate = rates.estimate(done.jobs[0], Store.open(tmp_path / "store"))
+    assert rate is not None
+    assert rate.images_per_second == pytest.approx(2 * done.report.specs[0].images_per_second)
 
 
 @takes_long
