@@ -21,7 +21,7 @@ def default_store() -> str:
 
 def mirror_folder(url: str) -> Path:
     """Where copies of what a store at ``url`` holds are kept, below ``$FEATSTORE_MIRRORS``, else in the cache folder;
-    nothing is lost if they go. Behind another ``$AWS_ENDPOINT_URL`` a URL is another place.
+    no row is lost if they go. Behind another ``$AWS_ENDPOINT_URL`` a URL is another place.
     """
     home = os.environ.get("FEATSTORE_MIRRORS")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
