@@ -128,6 +128,10 @@ HEAVY = (
     "pandas",
     "pyarrow",
     "ray",
+    "fsspec",
+    "s3fs",
+    "gcsfs",
+    "botocore",
     "matplotlib",
     "jinja2",
 )

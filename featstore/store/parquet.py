@@ -182,6 +182,8 @@ def _pyarrow() -> tuple[Any, Any]:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            "Parquet needs pyarrow, which is not installed", where="--to", todo="pip install pyarrow"
+            "Parquet needs pyarrow, which is not installed",
+            where="--to",
+            todo='pip install pyarrow (the extra "parquet" has it)',
         ) from error
     return pyarrow, parquet

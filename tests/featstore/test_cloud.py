@@ -17,6 +17,8 @@ from featstore import cloud
 from featstore.cloud import Bucket, is_url, joined, local_path
 from featstore.errors import InputError, ReadOnlyError, StorageError
 from tests.buckets import conflicting, go_by, slowly, troubled, way
+from tests.commands import ROOT
+from tests.pictures import class_folders
 
 
 @pytest.fixture(params=["s3", "memory"])
@@ -248,11 +250,12 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nothing_of_this_is_loaded_for_places_on_a_disk(tmp_path: Path) -> None:
+    names = {"fsspec", "s3fs", "gcsfs", "aiohttp", "botocore", "ray", "pyarrow", "pandas"}
     program = (
-        "import sys, featstore; featstore.Store.open(sys.argv[1]); "
-        "print(*({'fsspec', 's3fs', 'aiohttp', 'botocore'} & {*sys.modules}))"
+        "import sys, featstore, pytest; from tests.stubs import put_in_place; put_in_place(pytest.MonkeyPatch()); "
+        "done = featstore.extract(sys.argv[1], store=sys.argv[2]); "
+        f"print(done.report.specs[0].computed, *({names} & {{*sys.modules}}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "store"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == []
+    words = [sys.executable, "-c", program, class_folders(tmp_path / "photos"), tmp_path / "store"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["36"]

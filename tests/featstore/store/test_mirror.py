@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,32 @@ def test_two_writers_make_the_union_of_their_rows_and_the_same_rows_once(
     assert segment_of(url)
     write(there, make_rows(5, seed=2))
     assert namespace.snapshot().rows == there.snapshot().rows == 10
+
+
+def test_two_writers_of_the_same_rows_at_the_same_instant_make_them_once(
+    namespace: Namespace,
+    make_rows: MakeRows,
+    write: Write,
+    url: str,
+    elsewhere: Callable[[], Store],
+    spec: Spec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create, together = Bucket.create, threading.Barrier(2, timeout=60)
+
+    def at_once(self: Bucket, name: str, data: bytes) -> bool:
+        if "/seg/" in name:
+            together.wait()
+        return create(self, name, data)
+
+    monkeypatch.setattr(Bucket, "create", at_once)
+    writers = (namespace, elsewhere().namespace(spec))
+    for seed in range(5):
+        with ThreadPoolExecutor(2) as threads:
+            [*threads.map(lambda writer, seed=seed: write(writer, make_rows(5, seed=seed)), writers)]
+    assert len([name for name in names(url) if "/seg/" in name]) == 5
+    assert [writer.snapshot().rows for writer in writers] == [25, 25]
+    assert verify(elsewhere(), read_data=True).sound
 
 
 def test_compacted_elsewhere_it_gives_the_same_answers_here_and_old_copies_go(

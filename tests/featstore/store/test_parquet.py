@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,29 @@ def test_each_split_is_a_folder_and_engines_see_it_as_a_column(tables: dict[str,
     assert Spec.from_json(json.dumps(about["spec"])).fingerprint == about["fingerprint"]
 
 
-def test_pandas_and_other_engines_read_it_as_one_table(tables: dict[str, FakeTable], tmp_path: Path) -> None:
+def test_pandas_reads_it_as_one_table(tables: dict[str, FakeTable], tmp_path: Path) -> None:
     import pandas
 
     path = export(tables, f"{tmp_path}/features/")
     frame = pandas.read_parquet(path, filters=[("split", "==", "validation")])
     assert list(frame["id"]) == list(tables["validation"].ids)
     assert (np.stack(frame["features"]) == tables["validation"].X).all()
+
+
+def test_duckdb_reads_it_as_one_table(tables: dict[str, FakeTable], tmp_path: Path) -> None:
     duckdb = pytest.importorskip("duckdb")
+    path = export(tables, f"{tmp_path}/features/")
     counts = f"select split, count(*) from read_parquet('{path}/*/*.parquet') group by split order by split"
     assert duckdb.sql(counts).fetchall() == [("train", 9), ("validation", 4)]
+
+
+def test_what_is_not_installed_is_named_with_its_extra(
+    tables: dict[str, FakeTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match="needs pyarrow, which is not installed") as failed:
+        export(tables, f"{tmp_path}/features/")
+    assert failed.value.todo == 'pip install pyarrow (the extra "parquet" has it)'
 
 
 def test_many_rows_are_many_groups_in_several_files(
