@@ -2,11 +2,11 @@
 
     python benchmarks/reliability.py [--only NAME …] [--json | --save]
 
-Runs tests/reliability in full (the tests of every day try a small part of it), and the tests beside it that
-docs/RELIABILITY.md names, which are whole every day. Needs strace, the right to mount (tmpfs, in a container often
-root) and the test photographs. A promise that does not hold fails its test, and one that could not be tried is as bad:
-then of that file nothing is kept but this. NAME is the name of a file, as in `test_kills`; the other figures stay as
-they were.
+Runs tests/reliability in full (the tests of every day try a small part of it), and in full, too, the tests beside it
+that docs/RELIABILITY.md names. Needs strace, the right to mount (tmpfs, in a container often root), the test
+photographs, PyTorch and DuckDB (the extra "campaign"). A promise that does not hold fails its test, and one that could
+not be tried is as bad: then of that file nothing is kept but this. NAME is the name of a file, as in `test_kills`; the
+other figures stay as they were.
 """
 
 from __future__ import annotations

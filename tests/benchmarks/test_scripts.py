@@ -57,6 +57,34 @@ def test_the_driver_lists_and_extracts_every_image_within_its_memory() -> None:
     assert len(cases("driver.py", "--images", "400", "--engine", "local")) == 8
 
 
+@pytest.mark.parametrize(
+    ("seconds", "peaks", "same"),
+    [
+        ((25.0, 50.0, 100.0), (200.0, 400.0, 800.0), True),
+        ((25.0, 100.0, 400.0), (200.0, 400.0, 800.0), False),
+        ((25.0, 50.0, 100.0), (200.0, 300.0, 1000.0), False),
+        ((25.0, 50.0, 100.0), (400.0, 800.0, 1600.0), False),
+    ],
+)
+def test_a_driver_that_takes_more_than_it_may_or_grows_faster_than_its_images_is_told(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], peaks: tuple[float, ...], same: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    driver = importlib.import_module("driver")
+    counts = (1000, 2000, 4000)
+    runs = [driver.Run(*row) for row in zip(counts, counts, (0, 0, 0), seconds, seconds, peaks, strict=True)]
+    assert all(row["same_result"] for row in driver._rows("made up", runs[::-1], [*counts[::-1]])) == same
+    assert not any(row["same_result"] for row in driver._rows("made up", runs[::-1], [4000, 2000, 999]))
+
+
+@pytest.mark.real
+@takes_long
+@pytest.mark.usefixtures("linked_cache")
+def test_a_cluster_computes_the_rows_of_one_process(photographs: Path) -> None:
+    words = ("--case", "vgg16:64", "--images", "192", "--repeats", "1")
+    assert len(cases("engines.py", photographs, *words)) == 1
+
+
 @pytest.mark.real
 @takes_long
 @pytest.mark.usefixtures("linked_cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
@@ -19,6 +20,13 @@ def test_a_file_that_there_is_not_is_an_error_that_names_those_that_there_are() 
     assert "there is no TYPO; there are" in done.stderr
     assert "test_kills" in done.stderr
     assert done.stdout == ""
+
+
+def test_what_is_larger_than_one_machine_or_its_memory_is_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    campaign = importlib.import_module("reliability").promised()
+    names = ("test_elsewhere", "test_on_ray", "test_on_devices", "test_devices", "test_streamed", "test_large")
+    assert {*names, "test_parquet"} <= {file.stem for file in campaign}
 
 
 def test_what_takes_too_long_fails_even_where_errors_are_caught() -> None:
