@@ -13,7 +13,7 @@ from featstore.arguments import open_data, open_store, print_json, requests, res
 from featstore.command import Group, with_option_bags
 from featstore.options import Backbones, Data, DatasetFlags, Devices, Json, SpecFlags, StorePath, ViewFlags
 from featstore.progress import for_stream
-from featstore.wording import counted, visible
+from featstore.wording import counted
 
 app = typer.Typer(cls=Group)
 store_app = typer.Typer(
@@ -174,7 +174,7 @@ def fetch(
 
     done = get(name, to, progress=for_stream())
     known = "its archive is the one that was fetched before" if done.known else "its archive's hash is noted"
-    show.say(f"{visible(str(done.folder))}: {counted(done.images, 'image')}; {known}")
+    show.say(f"{done.folder}: {counted(done.images, 'image')}; {known}")
     if as_json:
         print_json({"folder": str(done.folder), "images": done.images, "sha256": done.sha256, "known": done.known})
 

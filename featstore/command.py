@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from featstore.errors import FeatstoreError, from_os_error
-from featstore.wording import visible
+from featstore.wording import shortened, visible
 
 
 class Group(TyperGroup):
@@ -39,7 +39,10 @@ class Group(TyperGroup):
             _say(failure)
             raise typer.Exit(failure.exit_code) from error
         except Exception as error:
-            if _debugging() or _is_usage_error(error):
+            if _is_usage_error(error):
+                _tame(error)
+                raise
+            if _debugging():
                 raise
             todo = "run it again as `featstore --debug …` and report the traceback; the store is not harmed"
             _say(FeatstoreError(f"a fault in featstore itself: {type(error).__name__}: {error}", todo=todo))
@@ -47,8 +50,8 @@ class Group(TyperGroup):
 
 
 def _say(error: FeatstoreError) -> None:
-    """The message on stderr; names in it that came from elsewhere cannot command the terminal."""
-    print("featstore: " + "\n".join(map(visible, str(error).split("\n"))), file=sys.stderr)
+    """The message on stderr; names in it that came from elsewhere cannot command the terminal, nor fill it."""
+    print("featstore: " + "\n".join(shortened(visible(line)) for line in error.lines()), file=sys.stderr)
 
 
 def _debugging() -> bool:
@@ -58,6 +61,12 @@ def _debugging() -> bool:
 def _is_usage_error(error: Exception) -> bool:
     """Typer's own complaints about the command line know how to show themselves."""
     return hasattr(error, "exit_code") and hasattr(error, "format_message")
+
+
+def _tame(error: Any) -> None:
+    """A complaint about the command line quotes it: names that a shell's pattern put there may be anybody's."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # whose message is the help
+        error.message = shortened(visible(error.message))
 
 
 def with_option_bags(function: Callable[..., None]) -> Callable[..., None]:

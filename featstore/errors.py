@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+_MARGIN = " " * 12
+_GOES_ON = re.compile(r"\n  +")
+"""What parts the lines of one part of a message: several reasons, or another message within this one."""
 
 
 class FeatstoreError(Exception):
@@ -40,16 +45,23 @@ class FeatstoreError(Exception):
         self.received = received
         self.todo = todo
 
-    def __str__(self) -> str:
-        """The message, a line for each part that is known."""
+    def lines(self) -> list[str]:
+        """The message, a line for each part that is known; what a part has in indented lines goes on below it.
+
+        Whoever prints them makes each visible, newlines included: nothing in a part begins a line.
+        """
         parts = (
             ("where", self.where),
             ("expected", self.expected),
             ("received", self.received),
             ("to do", self.todo),
         )
-        lines = [f"  {name + ':':<10}{value}" for name, value in parts if value is not None]
-        return "\n".join([self.what, *lines])
+        said = [_GOES_ON.split(f"  {name + ':':<10}{value}") for name, value in parts if value is not None]
+        return [self.what, *(line for first, *others in said for line in (first, *(_MARGIN + one for one in others)))]
+
+    def __str__(self) -> str:
+        """The message, for a log or a traceback: see :meth:`lines`."""
+        return "\n".join(self.lines())
 
 
 class InputError(FeatstoreError, ValueError):

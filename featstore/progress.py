@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TextIO
 
+from featstore.wording import visible
+
 Advance = Callable[[int], None]
 """Call it with the number of units just done."""
 
@@ -28,8 +30,10 @@ def silent(label: str, total: int, unit: str = "images") -> AbstractContextManag
 
 
 def for_stream(stream: TextIO | None = None) -> Progress:
-    """A bar if ``stream`` (default stderr) is a terminal, plain lines otherwise."""
+    """A bar if ``stream`` (default stderr) is a terminal, plain lines otherwise; nothing where there is no stderr."""
     stream = stream or sys.stderr
+    if stream is None:
+        return silent
     return _bar if stream.isatty() else _lines(stream)
 
 
@@ -39,7 +43,7 @@ def _bar(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
     from rich.console import Console
 
     columns = (
-        rich.TextColumn("{task.description}"),
+        rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
         rich.TextColumn(unit),
@@ -47,7 +51,7 @@ def _bar(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
         rich.TimeRemainingColumn(),
     )
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=total, rate="")
+        task = bars.add_task(visible(label), total=total, rate="")
 
         def advance(count: int) -> None:
             speed = bars.tasks[0].speed  # of the last half minute
@@ -65,6 +69,7 @@ def _lines(stream: TextIO, every: float = 5.0) -> Progress:
 
     @contextmanager
     def stage(label: str, total: int, unit: str = "images") -> Iterator[Advance]:
+        label = visible(label)
         last = time.monotonic()
         seen = deque([(last, 0)], maxlen=_WINDOW)  # so that a slow start is forgotten
         done = 0

@@ -41,18 +41,26 @@ def console(stderr: bool = True) -> Console:
     width = 200
     if stream.isatty() or "COLUMNS" in os.environ:
         width = max(_LEAST_WIDTH, Console(file=stream).width)
-    return Console(file=stream, highlight=False, width=width)
+    return Console(file=stream, highlight=False, emoji=False, width=width)
+
+
+def literal(words: object) -> str:
+    """Words from anywhere as they go into a line that is printed: no markup, and nothing that a screen would obey.
+
+    Every name that is shown goes through here, or through the same for a table of Text (heads.report.terminal.plain).
+    """
+    return escape(visible(str(words)))
 
 
 def say(text: str) -> None:
-    """Plain words, as they are."""
-    console().print(text, markup=False, soft_wrap=True)
+    """One line of plain words, as they are."""
+    console().print(visible(text), markup=False, soft_wrap=True)
 
 
 def sentences(lines: Iterable[str]) -> None:
     """Things a person should know, one a line."""
     for line in lines:
-        console().print(f"[yellow]note[/yellow] {escape(line)}", soft_wrap=True)
+        console().print(f"[yellow]note[/yellow] {literal(line)}", soft_wrap=True)
 
 
 def size(count: int | None) -> str:
@@ -108,7 +116,7 @@ def notes(dataset: Dataset) -> None:
         counts.append("split by content")
     classes = counted(len(dataset.classes), "class", "classes") if dataset.classes else "no labels"
     images = counted(len(dataset), "image")
-    out.print(escape(f"{dataset.name}: {images}, {classes} ({dataset.layout}; {', '.join(counts)})"), soft_wrap=True)
+    out.print(literal(f"{dataset.name}: {images}, {classes} ({dataset.layout}; {', '.join(counts)})"), soft_wrap=True)
     sentences(dataset.notes)
 
 
@@ -121,18 +129,20 @@ def extraction(report: ExtractReport) -> None:
         rate = f"{spec.images_per_second:.1f}" if spec.computed else ""
         kind = f"{spec.pooling}{_unusual(spec.preprocessing)} {spec.precision} {spec.runtime}"
         kind += f" +{counted(spec.views, 'view')}" if spec.augmentation else ""
-        table.add_row(spec.backbone, kind, str(spec.hits), str(spec.computed), str(spec.rejected), rate)
+        table.add_row(literal(spec.backbone), kind, str(spec.hits), str(spec.computed), str(spec.rejected), rate)
     out.print(table)
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.stages.items() if seconds >= 0.05)
     out.print(f"extraction {duration(report.seconds)}" + (f" (seconds by stage: {stages})" if stages else ""))
-    out.print(escape(f"store {report.store}: {size(report.store_bytes)}"), soft_wrap=True)
+    out.print(literal(f"store {report.store}: {size(report.store_bytes)}"), soft_wrap=True)
     if report.quarantined:
         segments = counted(report.quarantined, "damaged segment")
         out.print(f"[yellow]damage[/yellow] {segments} set aside, the rows computed again")
     if report.rejects:
         where = f", listed in {report.ledger}" if report.ledger else ""
         images = counted(len(report.rejects), "image")
-        out.print(f"[yellow]rejected[/yellow] {escape(f'{images}: {_reasons(report.reasons)}{where}')}", soft_wrap=True)
+        out.print(
+            f"[yellow]rejected[/yellow] {literal(f'{images}: {_reasons(report.reasons)}{where}')}", soft_wrap=True
+        )
 
 
 def profile(found: Profile) -> None:
@@ -148,7 +158,7 @@ def profile(found: Profile) -> None:
     if found.busy:
         out.print(f"the base was busy for {100 * found.busy:.0f} % of the time after the start")
     for line in found.advice:
-        out.print(f"[yellow]advice[/yellow] {escape(line)}", soft_wrap=True)
+        out.print(f"[yellow]advice[/yellow] {literal(line)}", soft_wrap=True)
 
 
 def plan(result: Plan, out: Console) -> None:
@@ -160,13 +170,13 @@ def plan(result: Plan, out: Console) -> None:
         numbers = (str(part.hits), str(part.rejected), str(part.computed), size(part.bytes), duration(part.seconds))
         kind = f"{spec.pooling}{_unusual(spec.preprocessing)} {spec.precision} {part.job.runtime}"
         kind += f" +{counted(len(part.job.views), 'view')}" if spec.augmentation else ""
-        table.add_row(spec.backbone, kind, *numbers)
+        table.add_row(literal(spec.backbone), kind, *numbers)
     out.print(table)
     for part in result.specs:
         for reason, count in part.misses.items():
-            out.print(escape(f"{part.job.spec.backbone}: {count} not in the store: {reason}"))
+            out.print(literal(f"{part.job.spec.backbone}: {count} not in the store: {reason}"))
         if part.computed:
-            out.print(escape(f"{part.job.spec.backbone}: time is {part.estimate}"))
+            out.print(literal(f"{part.job.spec.backbone}: time is {part.estimate}"))
 
 
 def examination(result: Examination, out: Console) -> None:
@@ -174,10 +184,10 @@ def examination(result: Examination, out: Console) -> None:
     table = grid("", "")
     table.show_header = False
     for name, value in result.facts.items():
-        table.add_row(f"[bold]{name}[/bold]", escape(value))
+        table.add_row(f"[bold]{name}[/bold]", literal(value))
     out.print(table)
     for line in result.advice:
-        out.print(f"[yellow]advice[/yellow] {escape(line)}", soft_wrap=True)
+        out.print(f"[yellow]advice[/yellow] {literal(line)}", soft_wrap=True)
     if not result.advice:
         out.print("nothing would make it faster that featstore knows of")
 
@@ -189,7 +199,7 @@ def namespaces(found: Sequence[Summary], out: Console) -> None:
         spec = summary.spec
         damaged = f" [red]({summary.damaged} damaged)[/red]" if summary.damaged else ""
         table.add_row(
-            escape(f"{spec.backbone} {spec.layer}"),
+            literal(f"{spec.backbone} {spec.layer}"),
             f"{'x'.join(map(str, spec.image_size))} {spec.pooling}{_unusual(spec.preprocessing)} {spec.precision}",
             str(summary.rows),
             f"{summary.segments}{damaged}",
@@ -204,7 +214,9 @@ def weights(found: Sequence[Base], out: Console) -> None:
     table = grid("backbone", "asked for", "bytes", "digest", "from", right=("bytes",))
     for base in found:
         length = base.tensors.stat().st_size
-        table.add_row(base.backbone.name, escape(base.origin), size(length), base.digest[:16], escape(base.source))
+        table.add_row(
+            literal(base.backbone.name), literal(base.origin), size(length), base.digest[:16], literal(base.source)
+        )
     out.print(table if found else "no weights are cached yet: featstore weights pull vgg16")
 
 
@@ -212,9 +224,9 @@ def verdicts(found: Sequence[Verdict], out: Console) -> None:
     """What a check of the cached weights found."""
     for verdict in found:
         if verdict.problem:
-            out.print(f"[red]damaged[/red] {escape(f'{verdict.path}: {verdict.problem}')}")
+            out.print(f"[red]damaged[/red] {literal(f'{verdict.path}: {verdict.problem}')}")
         else:
-            out.print(escape(f"sound {verdict.name}"))
+            out.print(literal(f"sound {verdict.name}"))
     if not found:
         out.print("no weights are cached yet: featstore weights pull vgg16")
 
@@ -227,9 +239,9 @@ def verification(result: StoreCheck, out: Console) -> None:
     if report.quarantined:
         out.print(f"{counted(report.quarantined, 'segment')} set aside earlier: no row is served from there")
     for damage in report.problems:
-        out.print(f"[red]damaged[/red] {escape(visible(f'{damage.path}: {damage.problem}'))}")
+        out.print(f"[red]damaged[/red] {literal(f'{damage.path}: {damage.problem}')}")
     for drift in result.drifts:
-        out.print(escape(str(drift)))
+        out.print(literal(str(drift)))
     if report.is_mendable:
         out.print("[yellow]to do[/yellow] run extract again: it sets damaged segments aside and computes their rows")
     out.print("sound" if result.sound else "[red]not sound[/red]")
@@ -265,16 +277,16 @@ def exported(tables: Mapping[str, FeatureTable], path: Path) -> None:
     counts = ", ".join(f"{name} {table.X.shape[0]} x {table.X.shape[1]}" for name, table in tables.items())
     files = path.rglob("*") if path.is_dir() else [path]
     written = sum(file.stat().st_size for file in files if file.is_file())
-    console().print(escape(f"{visible(str(path))}: {counts}, {size(written)}"))
+    console().print(literal(f"{path}: {counts}, {size(written)}"))
 
 
 def seen(found: Sequence[Seen], out: Console) -> None:
     """What a whole classifier sees: a line for each of an image's likeliest classes."""
     table = grid("image", "class", "probability", right=("probability",))
     for image in found:
-        first = [escape(visible(image.path)), *([""] * max(0, len(image.classes) - 1))]
+        first = [literal(image.path), *([""] * max(0, len(image.classes) - 1))]
         for path, guess in zip(first, image.classes, strict=False):
-            table.add_row(path, escape(guess.name), f"{guess.probability:.3f}")
+            table.add_row(path, literal(guess.name), f"{guess.probability:.3f}")
         if not image.classes:
             table.add_row(first[0], f"rejected: {image.reason.code}", "")
     out.print(table)

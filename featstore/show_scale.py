@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
-from featstore.show import duration, grid, size
+from featstore.show import duration, grid, literal, size
 from featstore.wording import counted
 
 if TYPE_CHECKING:
@@ -33,12 +32,12 @@ def needs(found: Needs, out: Console) -> None:
     for spec in found.specs:
         _spec(spec, out)
     for line in found.limits:
-        out.print(f"[yellow]limit[/yellow] {escape(line)}", soft_wrap=True)
+        out.print(f"[yellow]limit[/yellow] {literal(line)}", soft_wrap=True)
 
 
 def _spec(spec: SpecNeeds, out: Console) -> None:
     about = spec.features
-    out.print(f"\n[bold]{escape(about.backbone)}: {spec.rows:,} rows{_rate(spec)}[/bold]", soft_wrap=True)
+    out.print(f"\n[bold]{literal(about.backbone)}: {spec.rows:,} rows{_rate(spec)}[/bold]", soft_wrap=True)
     if spec.hours:
         on = ", ".join(f"{hours:,.1f} on {machines:,}" for machines, hours in spec.hours.items())
         out.print(f"hours by the number of machines like this one: {on}" + _price("; cost", spec.cost), soft_wrap=True)
@@ -67,7 +66,7 @@ def _rate(spec: SpecNeeds) -> str:
     rate, basis = spec.features.images_per_second, spec.features.basis
     if not basis.startswith("measured"):
         basis += ": `featstore extract` of some hundred images measures it"
-    return escape(f" at {rate:,.1f} images/s ({basis})" if rate else f" ({basis})")
+    return literal(f" at {rate:,.1f} images/s ({basis})" if rate else f" ({basis})")
 
 
 def _price(words: str, cost: float | None) -> str:

@@ -20,6 +20,14 @@ def visible(words: str) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in words)
 
 
+def shortened(words: str, most: int = 1000) -> str:
+    """``words`` of ``most`` characters at most, and a few more that say how many of the middle were left out."""
+    if len(words) <= most:
+        return words
+    head, tail = most * 2 // 3, most // 3
+    return f"{words[:head]} … ({len(words) - head - tail:,} characters) … {words[-tail:]}"
+
+
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"

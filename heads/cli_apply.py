@@ -12,7 +12,7 @@ from featstore.arguments import open_data, open_store, print_json, results
 from featstore.command import Group, with_option_bags
 from featstore.options import Data, DatasetFlags, Json, StorePath
 from featstore.progress import for_stream
-from featstore.wording import counted, visible
+from featstore.wording import counted
 
 app = typer.Typer(cls=Group)
 
@@ -104,7 +104,7 @@ def predict(
         found = apply.predict_files(bundle, images, store=open_store(store), progress=for_stream())
     if csv is not None and not to_stdout:
         sheets.write_sheet(sheets.predictions_csv(found, top), csv, force=force)
-        show.say(f"{visible(str(csv))}: {counted(len(found), 'image')}")
+        show.say(f"{csv}: {counted(len(found), 'image')}")
     elif to_stdout:
         print(sheets.predictions_csv(found, top), end="")
     elif not as_json:

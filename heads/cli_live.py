@@ -50,7 +50,7 @@ def augment(
         raise typer.BadParameter(f"a contact sheet is a PNG file: {visible(to.stem)}.png?", param_hint=f"--to {to}")
     sheets.check_target(to, force=force)
     sheets.write_file(contact_sheet_of(image, policy, size=parse_image_size(image_size) or 224), to, force=force)
-    show.say(f"{visible(str(to))}: a contact sheet of {visible(str(image))}")
+    show.say(f"{to}: a contact sheet of {image}")
     if as_json:
         print_json({"file": str(to)})
 

@@ -98,7 +98,8 @@ def run_demo(
     second = extract(folder)
     say(f"The same again: {second.computed} rows computed, {second.seconds:.1f} s")
     report = DemoReport(folder, first, second, trained, time.perf_counter() - started)
-    say(next_steps(report))
+    for line in next_steps(report):
+        say(line)
     return report
 
 
@@ -166,14 +167,16 @@ def _grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.asarray(pixels.mean(axis=2, dtype=np.float32).ravel())
 
 
-def next_steps(report: DemoReport) -> str:
-    """What to type for one's own images."""
+def next_steps(report: DemoReport) -> tuple[str, ...]:
+    """What to type for one's own images, line by line."""
     best = next(result for result in report.trained.results if result.bundle is not None)
     picture = min((report.folder / "test").glob("*/*.png"))
-    return f"""
-Your own images, a folder a class:
-  featstore train path/to/images --backbone {best.backbone} --head {best.head}
-What is it? The best head of this demo, asked:
-  featstore predict {best.bundle} {picture}
-Features of other backbones, to compare:
-  featstore extract path/to/images --backbone resnet50 --backbone xception"""
+    return (
+        "",
+        "Your own images, a folder a class:",
+        f"  featstore train path/to/images --backbone {best.backbone} --head {best.head}",
+        "What is it? The best head of this demo, asked:",
+        f"  featstore predict {best.bundle} {picture}",
+        "Features of other backbones, to compare:",
+        "  featstore extract path/to/images --backbone resnet50 --backbone xception",
+    )

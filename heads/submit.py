@@ -15,7 +15,7 @@ from featstore.dataset.listing import natural_key, some
 from featstore.errors import InputError, unknown_name
 from featstore.progress import Progress, silent
 from featstore.store import Store
-from featstore.wording import counted, printable, visible
+from featstore.wording import counted, printable
 from heads.apply import predict_with
 from heads.bundles.bundle import read_bundle
 from heads.bundles.card import Card
@@ -58,11 +58,9 @@ class Submission:
 
     def summary(self, file: Path) -> str:
         """What was written, in a line."""
-        of = f", probabilities of {visible(self.positive)!r}" if self.positive is not None else ""
+        of = f", probabilities of {self.positive!r}" if self.positive is not None else ""
         bound = f", none nearer to 1 than {self.clip:.3g}" if self.clip is not None and self.clip > UNCLIPPED else ""
-        return (
-            f"{visible(str(file))}: {counted(len(self.rows), 'line')} of {some(map(visible, self.columns))}{of}{bound}"
-        )
+        return f"{file}: {counted(len(self.rows), 'line')} of {some(self.columns)}{of}{bound}"
 
     def to_csv(self) -> str:
         """The file. Ids and classes are written exactly as they are, or Kaggle would not know them."""

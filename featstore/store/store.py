@@ -9,6 +9,7 @@ from pathlib import Path
 
 from featstore.cloud import Bucket, is_url, local_path
 from featstore.errors import FeatstoreError, InputError, from_os_error
+from featstore.folders import expanded
 from featstore.progress import Progress, silent
 from featstore.spec import Spec
 from featstore.store.checked import Checked
@@ -226,7 +227,7 @@ class Store:
 
 
 def _place_at(path: str) -> Place:
-    return Mirror(Bucket.at(path)) if is_url(path) else Place(Path(os.path.abspath(Path(path).expanduser())))
+    return Mirror(Bucket.at(path)) if is_url(path) else Place(Path(os.path.abspath(expanded(path))))
 
 
 def _foreign(where: str, received: str) -> InputError:

@@ -108,7 +108,7 @@ def _about_head(known: Card) -> dict[str, str]:
     ]
     return {
         "head": f"{known.kind} {setting(known.params)}" + (", class weights balanced" if known.balanced else ""),
-        "features": "\n".join(features),
+        "features": "\n".join(map(visible, features)),
         "classes": f"{len(known.classes)}: {_some(known.classes)}",
         "calibration": known.calibration.method,
     }

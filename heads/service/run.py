@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from featstore.errors import InputError
 from featstore.store import Store
-from featstore.wording import counted
+from featstore.wording import counted, visible
 from heads.service.app import make_app
 from heads.service.guard import HEADERS, Guard, Refused, busy, written
 from heads.service.heads import ServedHeads
@@ -209,7 +209,7 @@ def serve_heads(bundles: Sequence[Path], store: Store, host: str, port: int, *, 
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def server_options() -> dict[str, Any]:

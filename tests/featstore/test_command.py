@@ -58,6 +58,38 @@ def test_debugging_lets_the_exception_through(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(result.exception, InputError)
 
 
+HOSTILE = "\x1b]0;pwn\a\x9b31m\nfeatstore: all is well\u202e"
+
+
+def test_a_name_in_a_message_neither_commands_the_terminal_nor_begins_a_line() -> None:
+    result = runner.invoke(app_that(InputError(HOSTILE, where=HOSTILE, received=HOSTILE, todo=HOSTILE)), ["go"])
+    assert [line[:12] for line in result.stderr.splitlines()] == [
+        "featstore: \\",
+        "  where:    ",
+        "  received: ",
+        "  to do:    ",
+    ]
+    assert result.stderr.replace("\n", "").isprintable()
+
+
+def test_a_fault_with_several_lines_is_one_line() -> None:
+    result = runner.invoke(app_that(ZeroDivisionError(HOSTILE)), ["go"])
+    assert len(result.stderr.splitlines()) == 2  # and what to do
+
+
+def test_names_in_a_complaint_about_the_command_line_command_nothing() -> None:
+    result = runner.invoke(app_that(InputError("never")), ["go", HOSTILE])
+    assert result.exit_code == 2
+    assert r"\x1b]0;pwn\x07" in result.stderr
+    assert result.stderr.replace("\n", "").isprintable()
+
+
+def test_what_is_echoed_does_not_fill_the_screen() -> None:
+    result = runner.invoke(app_that(InputError("bad", received="random:" + "9" * 5000)), ["go"])
+    assert len(result.stderr) < 1100
+    assert "characters) … 999" in result.stderr
+
+
 def test_wrong_usage_keeps_typers_own_message_and_exits_with_2() -> None:
     result = runner.invoke(app_that(InputError("never")), ["go", "--nonsense"])
     assert result.exit_code == 2

@@ -29,6 +29,11 @@ def test_a_message_says_what_where_expected_received_and_what_to_do() -> None:
     ]
 
 
+def test_a_line_is_a_part_whatever_is_in_it_and_only_what_goes_on_has_more() -> None:
+    error = InputError("odd\nname", received="a\nfeatstore: ok\n            b\n  where:    c")
+    assert error.lines() == ["odd\nname", "  received: a\nfeatstore: ok", "            b", "            where:    c"]
+
+
 def test_parts_that_are_not_known_are_left_out_and_falsy_ones_are_kept() -> None:
     assert str(InputError("odd", received=0)).splitlines() == ["odd", "  received: 0"]
 

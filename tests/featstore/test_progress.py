@@ -51,3 +51,14 @@ def test_on_a_terminal_progress_is_a_bar_that_leaves_nothing_behind(capfd: pytes
     with progress.for_stream(Terminal())("extract", 4) as advance:
         advance(4)
     assert capfd.readouterr().out == ""
+
+
+def test_a_label_commands_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    with progress.for_stream(stream)("fetch \x1b[2J\nx", 61, "MB"):
+        assert stream.getvalue() == "fetch \\x1b[2J\\nx …\n"
+
+
+def test_without_stderr_progress_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    assert progress.for_stream() is progress.silent

@@ -9,6 +9,8 @@ import featstore
 from featstore import show
 from featstore.folders import default_store
 from featstore.records import Reason
+from featstore.top5 import Guess, Seen
+from featstore.weights import Verdict
 from tests.pictures import class_folders, png
 from tests.stubs import Bases
 
@@ -98,3 +100,34 @@ def test_notes_say_what_a_dataset_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "30 images, 2 classes (split folders; 12 train, 12 validation, 6 test)" in err
     assert "note" in err
     assert "dogs" in err
+
+
+HOSTILE = "\x1b]0;pwn\a\x9b31m\nnote all is well\u202e[red]:cat:"
+TAMED = "\\x1b]0;pwn\\x07\\x9b31m\\nnote all is well\\u202e[red]:cat:"
+
+
+def test_no_name_commands_the_terminal_or_begins_a_line(
+    tmp_path: Path, bases: Bases, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = featstore.open_dataset(class_folders(tmp_path / "p"))
+    report = featstore.extract(dataset).report
+    reject = featstore.extraction.RejectedImage("x", "00", Reason.TRUNCATED)
+    spec = replace(report.specs[0], backbone=HOSTILE)
+    odd = replace(report, specs=(spec,), store=HOSTILE, rejects=(reject,), ledger=Path(HOSTILE))
+    plan = featstore.plan(dataset, image_size=64)
+    part = plan.specs[0]
+    of_hostile = replace(part, job=replace(part.job, spec=part.job.spec.but(backbone=HOSTILE)))
+    capsys.readouterr()
+    for expected, do in (
+        (1, lambda: show.say(HOSTILE)),
+        (1, lambda: show.sentences([HOSTILE])),
+        (2, lambda: show.notes(replace(dataset, name=HOSTILE, notes=(HOSTILE,)))),
+        (3, lambda: show.extraction(odd)),
+        (3, lambda: show.plan(replace(plan, specs=(of_hostile,)), show.console())),
+        (1, lambda: show.verdicts([Verdict(HOSTILE, Path("/x"), None)], show.console())),
+        (1, lambda: show.seen([Seen(HOSTILE, (Guess("", "cat", 1.0),))], show.console())),
+    ):
+        do()
+        err = capsys.readouterr().err
+        assert err.count(TAMED) == expected
+        assert err.replace("\n", "").isprintable()

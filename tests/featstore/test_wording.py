@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from featstore.wording import counted, printable, visible
+from featstore.wording import counted, printable, shortened, visible
 
 
 def test_a_count_agrees_with_its_noun() -> None:
@@ -15,3 +15,8 @@ def test_bytes_that_are_not_utf_8_are_shown_and_the_rest_is_left_alone() -> None
 def test_what_a_screen_would_obey_or_hide_is_escaped() -> None:
     assert visible("naïve 猫 <b>$x$") == "naïve 猫 <b>$x$"
     assert visible("a\x1b[2J\n\u202egpj\udcff\ud800") == "a\\x1b[2J\\n\\u202egpj\\xff\\ud800"
+
+
+def test_what_is_long_loses_its_middle_and_says_so() -> None:
+    assert shortened("a" * 9, most=9) == "a" * 9
+    assert shortened("a" * 600 + "b" * 9000 + "c" * 300, most=900) == f"{'a' * 600} … (9,000 characters) … {'c' * 300}"

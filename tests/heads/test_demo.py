@@ -56,10 +56,10 @@ def test_the_last_words_are_commands_that_name_what_is_there(tmp_path: Path, tab
         say=said.append,
         show=lambda report: None,
     )
-    (command,) = [line.split() for line in said[-1].splitlines() if "featstore predict" in line]
+    (command,) = [line.split() for line in said if "featstore predict" in line]
     assert read_bundle(Path(command[2])).card.kind in ("logreg", "linear-svm")
     assert Path(command[3]).is_file()
-    assert "featstore train path/to/images --backbone vgg16" in said[-1]
+    assert "featstore train path/to/images --backbone vgg16" in "\n".join(said)
 
 
 @pytest.mark.usefixtures("few_patches")
