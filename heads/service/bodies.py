@@ -41,6 +41,9 @@ Each of them may be an object in memory.
 _PICTURE_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 """Beside image/*: what programs say of bytes, and what curl says of any."""
 
+_COPIES = 3
+"""Of a line while it is read: itself, its text, and the picture in it."""
+
 _BYTES = {"type": "string", "format": "binary"}
 
 BODY: dict[str, Any] = {
@@ -76,6 +79,7 @@ async def pictures_of(request: Request) -> Iterator[tuple[str, bytes]]:
         pictures = _of_zip(archive, found)
     elif kind == "application/x-ndjson":
         found = await run_in_threadpool(_lines, data)
+        request.state.hold(_COPIES * max((line.end() - line.start() for line in found), default=0))
         pictures = _of_lines(found)
     elif kind.startswith("image/") or kind in _PICTURE_TYPES:
         pictures = iter([("picture", data)])

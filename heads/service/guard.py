@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from heads.service.limits import Limits, Shares
+from heads.service.limits import Limits, Shares, asker_at
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -134,7 +134,7 @@ class _Body:
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits, bodies: Shares | None = None) -> None:
         headers = dict(scope["headers"])
-        self.address: str | None = scope["client"][0] if scope.get("client") else None
+        self.address = asker_at(scope["client"][0] if scope.get("client") else None)
         self._receive = receive
         self._limits = limits
         self._bodies = bodies

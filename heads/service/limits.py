@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
@@ -22,6 +23,21 @@ class Limits:
     body_seconds: float = 20.0
     body_rate: float = 4096.0
     requests: int = CONNECTIONS
+
+
+def asker_at(host: str | None) -> str | None:
+    """In whose name a client at this address asks: in IPv6 in that of its network of 64 bits, for a single machine is
+    given a whole one; one that is an IPv4 address in IPv6 is that.
+    """
+    if host is None or ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 class Shares:

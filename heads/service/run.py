@@ -24,7 +24,7 @@ from featstore.wording import counted, visible
 from heads.service.app import make_app
 from heads.service.guard import HEADERS, Guard, Refused, busy, written
 from heads.service.heads import ServedHeads
-from heads.service.limits import CONNECTIONS, Limits, Shares
+from heads.service.limits import CONNECTIONS, Limits, Shares, asker_at
 from heads.service.memory import give_back_large_blocks
 from heads.service.parser import Parser, TooMuchWork
 from heads.service.routes.page import PAGE
@@ -70,6 +70,7 @@ class _Patient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._address = asker_at(self.client[0] if self.client else None)
         self._headers_due: asyncio.TimerHandle | None = None
         self._watch_headers()
         self._answer_due: asyncio.TimerHandle | None = None
@@ -80,10 +81,6 @@ class _Patient(H11Protocol):
             self.app = busy
         if not self._is_open:
             transport.abort()
-
-    @property
-    def _address(self) -> str | None:
-        return self.client[0] if self.client else None
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -6,12 +6,14 @@ import time
 
 from fastapi import Request
 
+from heads.service.limits import asker_at
+
 _ANSWER_SECONDS = 30.0
 
 
 def asker_of(request: Request) -> str | None:
-    """The address in whose name permits and places are taken."""
-    return request.client.host if request.client else None
+    """In whose name permits and places are taken."""
+    return asker_at(request.client.host if request.client else None)
 
 
 def answer_until() -> float:

@@ -62,6 +62,13 @@ def test_lines_hold_a_picture_each_and_those_without_a_name_are_numbered() -> No
     assert found == [("b.png", b"1"), ("line 2", b""), ("7", b"x")]
 
 
+def test_of_lines_what_it_takes_to_read_the_longest_counts_beside_the_body() -> None:
+    held: list[int] = []
+    long = line("b.png", bytes(30_000))
+    assert len(list(taken_out((line("a.png", b"1") + long).encode(), "application/x-ndjson", held.append))) == 2
+    assert held == [3 * (len(long) - 1)]
+
+
 def test_a_name_that_is_null_is_none() -> None:
     assert pictures(b'{"name": null, "image": "eA=="}', "application/x-ndjson") == [("line 1", b"x")]
 

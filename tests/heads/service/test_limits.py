@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from featstore import online
 from heads.service import bodies, guard, heads, run
-from heads.service.limits import Limits, Shares
+from heads.service.limits import Limits, Shares, asker_at
 from heads.service.routes import asking
 
 
@@ -31,3 +33,20 @@ def test_the_limits_are_those_that_are_written_down() -> None:
     assert (guard._STALL_SECONDS, guard._GRACE_SECONDS) == (5.0, 2.0)
     assert (asking._ANSWER_SECONDS, bodies.MAX_PICTURES, heads._DECODERS) == (30.0, 64, 4)
     assert (online.MAX_WAIT_SECONDS, online.MAX_WAITING, online.MAX_WAITING_OF_ONE) == (0.005, 256, 128)
+
+
+@pytest.mark.parametrize(
+    ("host", "asker"),
+    [
+        (None, None),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("a:strange:name", "a:strange:name"),
+    ],
+)
+def test_a_machine_that_has_a_whole_network_asks_in_one_name(host: str | None, asker: str | None) -> None:
+    assert asker_at(host) == asker
