@@ -27,6 +27,9 @@ from heads.service.permits import Permits
 _LOOK_SECONDS = 0.5
 """How often the disk is asked whether a bundle has changed."""
 
+_END_SECONDS = 5.0
+"""So long the end waits for a look at the disk; the base of a new head may be being downloaded."""
+
 _DECODERS = 4
 """Pictures that are decoded at a time: one of 50 megapixels takes 150 MB and more."""
 
@@ -155,7 +158,7 @@ class ServedHeads:
     def close(self) -> None:
         """Commit what is new."""
         self._ended.set()
-        self._watching.join()
+        self._watching.join(_END_SECONDS)
         for rows in self.rows.values():
             rows.close()
 
@@ -184,19 +187,24 @@ class ServedHeads:
             return
         problems = {printable(str(folder)): "it is not there any more" for folder in gone}
         bundles: dict[str, Bundle] = {}
-        opened = dict(self.now.rows)
-        for path, *_ in files:
-            place = Path(path)
+        opened, unchanged = dict(self.now.rows), set(files) & set(self.now.files)
+        for one in files:
+            path, place = one[0], Path(one[0])
             name = printable(place.name)
             if name in bundles:
                 problems[printable(path)] = f"another head has this name: {printable(str(bundles[name].path))}"
+                continue
+            before = self.bundles.get(name)
+            if before is not None and before.path != place:
+                before = None
+            if before is not None and one in unchanged and printable(path) not in self.problems:
+                bundles[name] = before
                 continue
             try:
                 bundles[name] = self._read(place, opened)
             except Exception as error:  # whatever is wrong with one of them, the others are served
                 problems[printable(path)] = _sentence(error)
-                before = self.bundles.get(name)
-                if before is not None and before.path == place:
+                if before is not None:
                     bundles[name] = before
         needed = {spec.fingerprint for bundle in bundles.values() for spec in bundle.card.specs}
         rows = {fingerprint: one for fingerprint, one in opened.items() if fingerprint in needed}

@@ -256,3 +256,29 @@ def test_closing_twice_is_as_good_as_once(serve: Serve) -> None:
     running = serve()
     running.served.close()
     running.served.close()
+
+
+def test_a_bundle_that_has_not_changed_is_not_read_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = serve()
+    kept, read, real = running.served.bundles[running.head], list[Path](), module.read_bundle
+    monkeypatch.setattr(module, "read_bundle", lambda place: (read.append(place), real(place))[1])
+    another = running.bundle.with_name("another")
+    shutil.copytree(running.bundle, another)
+    until(lambda: "another" in running.served.bundles)
+    assert set(read) == {another}
+    assert running.served.bundles[running.head] is kept
+    (running.bundle / "card.json").touch()
+    until(lambda: running.bundle in read)
+
+
+def test_the_end_does_not_wait_for_a_base_that_is_being_opened(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = serve()
+    monkeypatch.setattr(module, "_END_SECONDS", 0.2)
+    free, opening = threading.Event(), threading.Event()
+    monkeypatch.setattr(module, "read_bundle", lambda place: (opening.set(), free.wait(20))[1])
+    shutil.copytree(running.bundle, running.bundle.with_name("another"))
+    assert opening.wait(20)
+    began = time.monotonic()
+    running.served.close()
+    assert time.monotonic() - began < 10
+    free.set()
