@@ -102,6 +102,7 @@ def _results(
     bare = dataset.unlabelled()
     rows = [{"block": packed(Block(at, bare.select(part)))} for at, part in enumerate(parts)]
     memory = index + 3 * len(parts[0]) * bytes_of_image(plan.jobs) + _READER_BYTES
+    _check_room(ray.nodes(), memory)
     by_row: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`ray_remote_args")  # there is no other way yet to limit retries
@@ -125,6 +126,19 @@ def _results(
     with closing(iter(computed.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))) as batches:
         for batch in batches:
             yield from map(loads, batch["done"].to_pylist())
+
+
+def _check_room(nodes: Sequence[dict[str, Any]], memory: int) -> None:
+    """Raises InputError if no node has so much: Ray would wait for one."""
+    most = max((int(node["Resources"].get("memory", memory)) for node in nodes if node["Alive"]), default=memory)
+    if memory > most:
+        raise InputError(
+            "no node of the cluster has the memory that a task takes: it looks up all rows of the store, and reads",
+            where="--engine ray",
+            expected=f"a node that offers Ray {memory / 2**30:.1f} GiB",
+            received=f"{most / 2**30:.1f} GiB at most",
+            todo="deal the images out to several stores, or add a node with more memory",
+        )
 
 
 def _retried(option: str) -> dict[str, Any]:

@@ -39,10 +39,13 @@ SMALL = Request("mobilenetv2", weights="random:7", image_size=32)
 LARGER = replace(SMALL, image_size=128)
 _LINES = ("--backbone", "mobilenetv2", "--weights", "random:7", "--image-size")
 
+_START_SECONDS = 240.0
+"""In which a run on a cluster has committed something, even on a machine that is busy with other work."""
+
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster that this process stays connected to; its processes go with the tests of this file."""
+def running() -> Iterator[Any]:
+    """A cluster that this process stays connected to; its processes go with the tests of this file."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -52,8 +55,14 @@ def cluster() -> Iterator[str]:
     )
     running.add_node(num_cpus=1, object_store_memory=2**28)
     with ray_cluster.connected(running.address):
-        yield running.address
+        yield running
     running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster(running: Any) -> str:
+    """Its address."""
+    return str(running.address)
 
 
 @pytest.fixture
@@ -91,7 +100,7 @@ def begun(photos: Path, store: Path, cluster: str) -> subprocess.Popen[str]:
     before = segments(store)
     words = ("extract", photos, *_LINES, 128, "--json", "--store", store, "--engine", "ray", "--address", cluster)
     process = start(*words, env={"RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": 3})
-    until(lambda: segments(store) > before or process.poll() is not None)
+    until(lambda: segments(store) > before or process.poll() is not None, _START_SECONDS)
     assert process.poll() is None, finish(process).err
     return process
 
@@ -171,11 +180,14 @@ def test_rows_of_photographs_are_those_of_the_local_engine_even_if_workers_are_k
     data, stores = photographs / "validation", [tmp_path / name for name in ("here", "there")]
     words, each = ("--image-size", 96, "--json", "--store"), [("--engine", "ray", "--address", cluster), ()]
     process = start("extract", data, *words, stores[1], *each[0])
-    until(lambda: segments(stores[1]) > 0 or process.poll() is not None)
+    until(lambda: segments(stores[1]) > 0 or process.poll() is not None, _START_SECONDS)
     victims = actors()
     assert victims, finish(process).err
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
+    assert 0 < held(stores[1]) < len(featstore.open_dataset(data)), "the kill came too late"
+    until(lambda: bool(actors() - victims) or process.poll() is not None)
+    assert actors() - victims, "nobody was started in their place"
     done = finish(process, 300)
     assert done.code == 0, done.err
     here = finish(start("extract", data, *words, stores[0]), 300).json
@@ -184,6 +196,27 @@ def test_rows_of_photographs_are_those_of_the_local_engine_even_if_workers_are_k
     request = Request("vgg16", image_size=96, precision=here["specs"][0]["precision"])
     ours, theirs = (rows_of(data, request, store) for store in stores)
     assert ours.tobytes() == theirs.tobytes()
+
+
+@takes_long
+def test_a_node_that_is_lost_ends_the_run_and_the_same_command_completes_it(
+    running: Any, many: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    node = running.add_node(num_cpus=1, object_store_memory=2**28)
+    process = begun(many, store, running.address)
+    running.remove_node(node, allow_graceful=False)
+    assert held(store) < 960, "it was lost too late"
+    done = finish(process, 300)
+    assert done.code == 1, done.err
+    assert "the cluster did not go on" in done.message
+    assert "run the same command again" in done.message
+    before = held(store)
+    assert 0 < before < 960
+    until(lambda: not actors())
+    done_again = featstore.extract(many, LARGER, store=store, engine="ray", address=running.address)
+    assert counts(done_again) == [(before, 960 - before, 0)]
+    assert verify(Store.open(store), read_data=True).sound
 
 
 @takes_long
@@ -345,6 +378,15 @@ def test_what_looks_rows_up_asks_for_the_memory_of_their_index(photos: Path, tmp
     held = asked_for(work_on(photos, tmp_path / "store"))
     index = 1000 * INDEX_BYTES_A_ROW
     assert held == (empty[0] + index, index), "of the maps, too, which rows are derived from"
+
+
+def test_an_index_that_no_node_has_memory_for_is_told() -> None:
+    two = nodes({"CPU": 4.0, "memory": 2.0**30}, {"CPU": 4.0, "memory": 2.0**31})
+    on_ray._check_room(two, 2**31)
+    on_ray._check_room(nodes({"CPU": 4.0}), 2**40)
+    with pytest.raises(InputError, match="no node of the cluster has the memory") as caught:
+        on_ray._check_room(two, 5 * 2**30)
+    assert (caught.value.expected, caught.value.received) == ("a node that offers Ray 5.0 GiB", "2.0 GiB at most")
 
 
 def test_a_run_leaves_no_token_and_one_that_cannot_be_written_is_told(
