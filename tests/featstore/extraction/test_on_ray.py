@@ -199,20 +199,25 @@ def test_rows_of_photographs_are_those_of_the_local_engine_even_if_workers_are_k
 
 
 @takes_long
-def test_a_node_that_is_lost_ends_the_run_and_the_same_command_completes_it(
+def test_a_node_that_is_lost_costs_no_row_that_was_committed_and_the_same_command_completes_the_run(
     running: Any, many: Path, tmp_path: Path
 ) -> None:
+    """The run itself may go on, if the node had nothing to compute just then."""
     store = tmp_path / "store"
     node = running.add_node(num_cpus=1, object_store_memory=2**28)
     process = begun(many, store, running.address)
     running.remove_node(node, allow_graceful=False)
-    assert held(store) < 960, "it was lost too late"
+    at_the_loss = held(store)
+    assert at_the_loss < 960, "it was lost too late"
     done = finish(process, 300)
-    assert done.code == 1, done.err
-    assert "the cluster did not go on" in done.message
-    assert "run the same command again" in done.message
     before = held(store)
-    assert 0 < before < 960
+    assert before >= at_the_loss > 0
+    if done.code == 0:
+        assert before == 960
+    else:
+        assert done.code == 1, done.err
+        assert "the cluster did not go on" in done.message
+        assert "run the same command again" in done.message
     until(lambda: not actors())
     done_again = featstore.extract(many, LARGER, store=store, engine="ray", address=running.address)
     assert counts(done_again) == [(before, 960 - before, 0)]
