@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -475,6 +476,64 @@ def test_the_keyboard_alone_reaches_everything(serve: Serve, opened: Any) -> Non
     assert {"Pictures", "Heads", "Map", "Store", "choose", "head", "held out", "map-head", "map-show"} <= reached
 
 
+def tab_to(page: Any, wanted: str) -> None:
+    """Press Tab until what matches this selector has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("(wanted) => document.activeElement.matches(wanted)", wanted):
+            return
+    raise AssertionError(f"Tab does not lead to {wanted}")
+
+
+def test_with_the_keyboard_alone_one_sorts_opens_and_closes_a_head_and_moves_the_map(serve: Serve, opened: Any) -> None:
+    running = serve()
+    with_another(running, "a-first-head")
+    page = opened(running)
+    page.locator("#leaderboard tbody tr").nth(1).wait_for()
+    tab_to(page, "#leaderboard [data-key=name]")
+    page.keyboard.press("Enter")
+    assert page.locator("#leaderboard th").first.get_attribute("aria-sort") == "ascending"
+    tab_to(page, "#leaderboard button.link")
+    page.keyboard.press("Enter")
+    page.locator("#details .confusion").wait_for()
+    tab_to(page, "#details-close")
+    page.keyboard.press("Enter")
+    page.locator("#details").wait_for(state="hidden")
+    tab_to(page, "#map-show")
+    page.keyboard.press("Enter")
+    page.locator("#map-note", has_text="images").wait_for(timeout=60_000)
+    tab_to(page, "#map")
+    whole = picture_of_map(page)
+    for keys in (("+", "-"), ("ArrowLeft", "ArrowRight"), ("ArrowUp", "ArrowDown"), ("-", "0"), ("ArrowRight", "0")):
+        page.keyboard.press(keys[0])
+        assert picture_of_map(page) != whole, keys
+        page.keyboard.press(keys[1])
+        page.wait_for_function("(whole) => document.getElementById('map').toDataURL() === whole", arg=whole)
+    page.keyboard.press("Enter")
+    page.locator("#map-card").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#map-card").wait_for(state="hidden")
+
+
+def test_numbers_are_sorted_as_numbers_and_those_that_are_not_known_come_last(serve: Serve, opened: Any) -> None:
+    running = serve()
+    told = running.ask("GET", "/v1/heads").json()
+    [head] = told["heads"]
+    scores = {"a": (0.9, None), "b": (1.0, 0.5), "c": (0.09, 0.75)}
+    told["heads"] = [
+        {**head, "name": name, "held_out_accuracy": held_out, "test_accuracy": test}
+        for name, (held_out, test) in scores.items()
+    ]
+    page = opened(running)
+    page.route("**/v1/heads", lambda route: route.fulfill(json=told))
+    page.locator("#leaderboard tbody tr").nth(2).wait_for()
+    for key, orders in (("held_out_accuracy", ("cab", "bac")), ("test_accuracy", ("cba", "bca"))):
+        for order in orders:
+            page.locator(f"#leaderboard [data-key={key}]").click()
+            rows = page.locator("#leaderboard tbody tr").all()
+            assert "".join(row.locator("td").first.inner_text() for row in rows) == order
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault_that_shuts_anybody_out(serve: Serve, opened: Any, scheme: str) -> None:
     """Every rule of axe-core (WCAG 2 A and AA, best practices), with every view of the page open."""
@@ -661,7 +720,8 @@ def test_the_page_follows_what_is_served_and_takes_back_what_no_longer_holds(ser
 
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_every_screen(serve: Serve, opened: Any, width: int, scheme: str) -> None:
+def test_the_page_fits_every_screen(serve: Serve, opened: Any, width: int, scheme: str, tmp_path: Path) -> None:
+    """Its picture, with every view open, is kept in $FEATSTORE_SCREENSHOTS, to be looked at."""
     running = serve()
     [bundle] = running.served.bundles.values()
     bundle.judged.said[:2] = 1 - bundle.judged.truth[:2]
@@ -675,6 +735,9 @@ def test_the_page_fits_every_screen(serve: Serve, opened: Any, width: int, schem
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(15, 18, 22)") == (scheme == "dark")
+    picture = Path(os.environ.get("FEATSTORE_SCREENSHOTS", tmp_path)) / f"page-{scheme}-{width}.png"
+    page.evaluate("() => window.scrollTo(0, 0)")
+    assert page.screenshot(path=picture, full_page=True)
 
 
 def test_nothing_is_loaded_from_elsewhere(serve: Serve, browser: Any) -> None:
