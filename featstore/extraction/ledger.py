@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from featstore.dataset import Dataset
-from featstore.errors import FeatstoreError, InputError
+from featstore.errors import FeatstoreError, InputError, from_os_error
 from featstore.extraction.report import RejectedImage
 from featstore.store import Store
 from featstore.whole import open_regular, write_whole
@@ -22,21 +24,35 @@ _FIRST_LINE = (",".join(_HEADER) + "\n").encode()
 
 
 def check_ledger(path: Path) -> None:
-    """Raise InputError if what is at ``path`` is anything but a ledger: it would be replaced."""
-    if not os.path.lexists(path):
-        return
+    """Say before hours of computing what would be said after them: that no ledger can be written there, or that
+    something else is there, which it would replace. Raises InputError, ReadOnlyError or StorageError.
+    """
     try:
-        with open_regular(path) as file:
-            is_ledger = not path.is_symlink() and file.read(len(_FIRST_LINE)) in (_FIRST_LINE, b"")
-    except (OSError, ValueError):
-        is_ledger = False
-    if not is_ledger:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        folder = next(above for above in path.absolute().parents if above.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise from_os_error(error, "write the ledger of rejected images", path) from error
+        return
+    except OSError as error:
+        raise from_os_error(error, "write the ledger of rejected images", path) from error
+    if not stat.S_ISREG(mode) or not _is_ledger(path):
         raise InputError(
-            "there is something else at the ledger's place",
+            "there is something else where the ledger of rejected images is to be written",
             where=path,
             expected=f"nothing, or a ledger: a CSV file that begins with {','.join(_HEADER)}",
-            todo="name another file; without --ledger it is kept in the store",
+            received="a folder" if stat.S_ISDIR(mode) else "a file of another kind",
+            todo=f"name a file in it: {path / 'rejected.csv'}" if stat.S_ISDIR(mode) else "name another file",
         )
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(_FIRST_LINE)) in (_FIRST_LINE, b"")
+    except (OSError, ValueError):
+        return False
 
 
 def write_ledger(rejects: Sequence[RejectedImage], path: Path | None, store: Store, dataset: Dataset) -> Path | None:

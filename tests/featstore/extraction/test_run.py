@@ -14,6 +14,7 @@ import featstore
 from featstore import ExtractOptions, Request, Store, api, decode, open_dataset
 from featstore.errors import DamageError, InputError, Interrupted, NoSpaceError, ReadOnlyError
 from featstore.extraction import lane as lane_module
+from featstore.folders import default_store
 from featstore.records import Reason
 from featstore.store import Place, verify
 from tests.pictures import class_folders, png
@@ -135,6 +136,21 @@ def test_the_ledger_lists_every_reject_with_path_digest_and_reason(photos: Path,
     (photos / "train" / "cats" / "text,odd\nname.png").unlink()
     assert featstore.extract(photos).report.ledger is None
     assert not report.ledger.exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "file/ledger.csv", "pipe", "letters"])
+def test_a_place_where_no_ledger_can_be_is_refused_before_anything_is_computed(
+    photos: Path, bases: Bases, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    ledger = tmp_path / ("x" * 300 if place == "letters" else place)
+    with pytest.raises(InputError, match="ledger") as raised:
+        featstore.extract(photos, ledger=ledger)
+    assert raised.value.where == ledger
+    assert bases.opened == []
+    assert not Path(default_store()).exists()
 
 
 def test_retry_rejected_tries_again_and_a_feature_row_outranks_the_reject(
@@ -309,7 +325,7 @@ def test_what_is_no_ledger_is_not_replaced_by_one(photos: Path, bases: Bases, tm
     else:
         place.mkdir()
     before = place.lstat()
-    with pytest.raises(InputError, match="something else at the ledger's place"):
+    with pytest.raises(InputError, match="something else where the ledger"):
         featstore.extract(photos, ledger=place)
     assert place.lstat().st_mode == before.st_mode
     assert bases.computed == 0
