@@ -14,6 +14,8 @@ from featstore.whole import read_small, write_whole
 
 _FILE = "rates.json"
 _MAX_BYTES = 2**20
+_BELIEVED = (1e-6, 1e9)
+"""Images a second between which a rate is believed: an image in twelve days, and more than any machine can read."""
 _NOMINAL_GFLOPS = {"float32": 60.0, "bfloat16": 130.0, "float16": 130.0, "int8": 250.0}
 """GFLOP/s of one server core: a guess for the first run only, said to be one."""
 
@@ -76,7 +78,8 @@ def record(job: Job, store: Store, images_per_second: float) -> None:
 
 def _read(store: Store) -> dict[str, float]:
     try:
+        slowest, fastest = _BELIEVED
         data = json.loads(read_small(store.scan_folder / _FILE, _MAX_BYTES))
-        return {str(k): float(v) for k, v in data.items() if isinstance(v, int | float) and v > 0}
+        return {str(k): float(v) for k, v in data.items() if isinstance(v, int | float) and slowest <= v <= fastest}
     except (OSError, ValueError, AttributeError, OverflowError, RecursionError):  # lost or damaged: nothing is known
         return {}

@@ -41,6 +41,7 @@ def test_a_store_that_is_not_there_or_takes_nothing_is_no_error(store: Store, tm
     "content",
     [
         *(b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000),
+        *(b'{"a job": 1e-320}', b'{"a job": Infinity}', b'{"a job": NaN}', b'{"a job": 1e300}'),
         *(b'{"a job": "x"}', b'{"a job": -1}', b'{"a job": 1%s}' % (b"0" * 400)),
     ],
 )
