@@ -247,7 +247,7 @@ def _connected(url: str) -> tuple[Any, str]:
 @lru_cache(maxsize=16)
 def _connected_in(_: int, url: str) -> tuple[Any, str]:
     scheme = url.partition("://")[0]
-    package = _PACKAGES.get(scheme)  # which brings fsspec along
+    package = _PACKAGES.get(scheme)
     try:
         import fsspec
     except ImportError as error:
@@ -265,6 +265,8 @@ def _connected_in(_: int, url: str) -> tuple[Any, str]:
             expected="a folder, s3://… or gs://…",
             received=str(error),
         ) from error
+    except Exception as error:  # of kinds of places that are called at once: see Bucket._reached
+        raise StorageError(f"cannot reach this place: {_line(error)}", where=url, todo="check the address") from error
     return system, root.rstrip("/")
 
 

@@ -251,7 +251,7 @@ def _looks_like_picture(source: Source, path: str) -> bool:
 def _check_images(arrangement: Arrangement, listing: Listing, source: Source) -> None:
     """Raise InputError if no file can be an image: by ending, else by the first bytes of the first files."""
     if not listing.files:
-        _refuse_empty(source.location)
+        _refuse_empty(source.location, listing.notes)
     if any(map(has_image_ending, arrangement.paths)):
         return
     if any(_looks_like_picture(source, path) for path in islice(arrangement.paths, _SNIFFED)):
@@ -301,12 +301,12 @@ def _read_text(source: Source, path: str, first: int | None = None) -> bytes:
         raise InputError("this manifest cannot be read", where=path, received=error.detail) from error
 
 
-def _refuse_empty(location: str) -> NoReturn:
+def _refuse_empty(location: str, notes: Sequence[str]) -> NoReturn:
     raise InputError(
-        "there are no files in this dataset",
+        "there are no files in this dataset" + (" that can be read" if notes else ""),
         where=location,
         expected="images in class folders (cats/, dogs/) or named like cat.1.jpg",
-        received="nothing but hidden files and empty folders",
+        received="; ".join(notes) or "nothing but hidden files and empty folders",
     )
 
 

@@ -28,6 +28,7 @@ BUNDLE_VERSION = 3
 """Rises when a bundle can no longer be read by what reads the version before."""
 
 MOST_PARTS = 500_000
+_MOST_LETTERS = 4096  # in a path, as Linux has it
 """The most brackets, braces and quotes in a card: what they hold takes far more memory than text. A card of 1,000
 classes has 50,000; nearly all of it is numbers."""
 
@@ -206,10 +207,11 @@ def card_from_bytes(data: bytes, where: Path) -> tuple[Card, HeadFile, Mapping[s
 def _check(card: Card) -> None:
     """Raise ValueError unless everything that is used of a card is what it should be: cards may be anyone's."""
     words = (card.kind, card.chosen_on, card.rows_digest, *card.classes, *card.fitted_on, *card.snapshot)
-    words += tuple(word for origin in card.origins for word in (origin.backbone, origin.weights))
-    words += tuple(word for pair in card.versions.items() for word in pair)
+    asked_for = tuple(word for origin in card.origins for word in (origin.backbone, origin.weights))
+    words += (*asked_for, *(word for pair in card.versions.items() for word in pair))
     known = {
         "words": all(isinstance(word, str) for word in words),
+        "origins": all(len(word) <= _MOST_LETTERS for word in asked_for),
         "classes": len(set(card.classes)) == len(card.classes) > 1,
         "widths": min(card.widths, default=0) > 0,
         "numbers": type(card.seed) is type(card.rows) is int and card.rows >= 0 and type(card.balanced) is bool,

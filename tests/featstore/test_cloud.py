@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 import sys
 import tracemalloc
@@ -235,6 +236,16 @@ def test_a_million_objects_in_one_place_take_less_than_half_a_kilobyte_each(
 def test_a_place_that_nothing_here_can_talk_to_is_told() -> None:
     with pytest.raises(InputError, match="nothing here can talk to such a place"):
         Bucket.at("nonsense://b/x")
+
+
+def test_a_place_that_is_called_at_once_and_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def called(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", called)
+    with pytest.raises(StorageError, match="Name or service not known") as raised:
+        Bucket.at("ftp://nowhere/store")
+    assert raised.value.where == "ftp://nowhere/store"
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,12 @@ class TestZips:
         monkeypatch.setattr(ZipSource, "read", lambda *_: pytest.fail("read whole"))
         assert open_dataset(path).layout == "zip of class folders"
 
+    def test_a_zip_of_unsafe_names_alone_is_refused_for_that(self, tmp_path: Path) -> None:
+        error = refusal(zipped(tmp_path / "d.zip", "./a/../a/0.jpg", "..\\..\\a\\0.jpg"))
+        assert "no files in this dataset that can be read" in error.what
+        assert error.received == "passed over 2 entries with unsafe names (absolute or with ..)"
+        assert refusal(zipped(tmp_path / "e.zip", ".x")).received == "nothing but hidden files and empty folders"
+
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     def test_a_manifest_that_unpacks_without_measure_is_refused_in_words(self, method: int, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "d.zip", "w", method) as archive:

@@ -111,6 +111,16 @@ def test_a_well_sealed_card_of_nonsense_is_one_message(card: Card, changes: dict
         card_from_bytes(resealed(card_to_bytes(card, FILES), **changes), WHERE)
 
 
+def test_no_path_is_as_long_as_some_weights_say(card: Card) -> None:
+    for letters, refused in ((4096, False), (4097, True)):
+        data = card_to_bytes(replace(card, origins=(Origin("vgg16", "r" * letters),)), FILES)
+        if refused:
+            with pytest.raises(InputError, match="origins"):
+                card_from_bytes(data, WHERE)
+        else:
+            assert card_from_bytes(data, WHERE)[0].origins[0].weights == "r" * letters
+
+
 def leaves(value, path=()):
     """Every place in a JSON value that holds no container, and every container."""
     yield path
