@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from featstore.errors import FeatstoreError, from_os_error
+from featstore.errors import FeatstoreError, InputError, from_os_error
 from featstore.wording import shortened, visible
 
 
@@ -35,7 +35,7 @@ class Group(TyperGroup):
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except OSError as error:
-            failure = from_os_error(error, "do this", error.filename or "the output")
+            failure = _explained(error)
             _say(failure)
             raise typer.Exit(failure.exit_code) from error
         except Exception as error:
@@ -61,6 +61,16 @@ def _debugging() -> bool:
 def _is_usage_error(error: Exception) -> bool:
     """Typer's own complaints about the command line know how to show themselves."""
     return hasattr(error, "exit_code") and hasattr(error, "format_message")
+
+
+def _explained(error: OSError) -> FeatstoreError:
+    """What to say of a failure of the system that nobody met on its way."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return InputError("the current folder has been removed", todo="go to one that is there (cd)")
+    return from_os_error(error, "do this", error.filename or "the output")
 
 
 def _tame(error: Any) -> None:

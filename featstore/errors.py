@@ -98,7 +98,15 @@ class Interrupted(FeatstoreError):
     exit_code = 130
 
 
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_WRONG = {
+    errno.ENOENT: "name a place that exists",
+    errno.ENOTDIR: "name a place that exists: a file is where a folder should be",
+    errno.EISDIR: "name a file: a folder is there",
+    errno.EEXIST: "move away what has this name, or name another place",
+    errno.ENAMETOOLONG: "name it in fewer letters",
+}
+"""What to do about a place that can never do."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -119,8 +127,8 @@ def from_os_error(error: OSError, doing: str, where: str | Path) -> FeatstoreErr
             where=where,
             todo="get the permission, or name another place",
         )
-    if error.errno in _MISSING:
-        return InputError(f"cannot {doing}: {reason}", where=where, todo="name a place that exists")
+    if error.errno in _WRONG:
+        return InputError(f"cannot {doing}: {reason}", where=where, todo=_WRONG[error.errno])
     return StorageError(f"cannot {doing}: {reason}", where=where, todo="check the disk and run the same command again")
 
 

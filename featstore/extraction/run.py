@@ -183,7 +183,7 @@ class _Run:
             namespace = self.store.namespace(one.job.spec)
             is_whole = not one.rows.own.damaged and (namespace.is_described or not namespace.exists)
             if not is_whole and self.memory is None:
-                with suppress(ReadOnlyError, NoSpaceError, StorageError):
+                with suppress(InputError, ReadOnlyError, NoSpaceError, StorageError):
                     namespace.writer({})
                     aside += len(one.rows.own.damaged)
         return aside

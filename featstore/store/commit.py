@@ -94,9 +94,10 @@ def make_folder(folder: Path, root: Path) -> None:
     """
     way = [folder, *folder.parents]
     below = way[: way.index(root) + 1]
-    with explained("make a folder", folder):
+    with explained("make a folder", root.parent):
         root.parent.mkdir(parents=True, exist_ok=True)
-        for step in reversed(below):
+    for step in reversed(below):
+        with explained("make a folder", step):
             step.mkdir(exist_ok=True)
             with suppress(PermissionError):  # the store may stand in a folder that others may not list
                 fsync_folder(step.parent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from featstore.cloud import Bucket, is_url, local_path
@@ -21,7 +21,7 @@ from featstore.store.rows import FORMAT_VERSION
 from featstore.whole import is_unfinished, read_small
 
 _FORMAT_LINE = "featstore store, format {}\n"
-_DERIVED = {"tmp", "scan", "ledger"}
+DERIVED = {"tmp", "scan", "ledger"}
 """What may be there before FORMAT is: private files and derived data, of which nothing is lost if they go."""
 
 _MAX_FORMAT_BYTES = 2**8
@@ -115,7 +115,7 @@ class Store:
 
         The store's own folder may be one. Raises InputError, ReadOnlyError or StorageError.
         """
-        folders = [self.path / name for name in (*sorted(_DERIVED), "ns")]
+        folders = [self.path / name for name in (*sorted(DERIVED), "ns")]
         for fingerprint in self.fingerprints():
             space = self.path / "ns" / fingerprint
             folders += space, space / "seg", space / "quarantine"
@@ -208,7 +208,7 @@ class Store:
     def _check_vacant(self) -> bool:
         """False: without FORMAT nothing may be here but derived data, from a run that did not get further."""
         try:
-            others = sorted(self.place.names() - _DERIVED)
+            others = sorted(self.place.names() - DERIVED)
         except FileNotFoundError:
             return False
         except NotADirectoryError:
@@ -222,8 +222,17 @@ class Store:
             if self.exists:
                 return self._check_format()
         if others:
-            raise _foreign(self.location, f"a folder with other things in it, such as {others[0]!r}")
+            raise self._unnamed(others)
         return False
+
+    def _unnamed(self, others: Sequence[str]) -> InputError:
+        """What to say of a place that has no FORMAT, but ``others``: it may be a store that has lost it."""
+        foreign = _foreign(self.location, f"a folder with other things in it, such as {others[0]!r}")
+        if self.fingerprints():
+            foreign.received = "the rows of a store, but not its file FORMAT"
+            line = _FORMAT_LINE.format(FORMAT_VERSION).strip()
+            foreign.todo = f"if it was lost, write it again, and check the store: echo {line!r} > FORMAT"
+        return foreign
 
 
 def _place_at(path: str) -> Place:

@@ -14,7 +14,7 @@ from featstore.spec import Spec
 from featstore.store.namespace import SEGMENT_NAME
 from featstore.store.rows import Damage
 from featstore.store.snapshot import Snapshot
-from featstore.store.store import Store
+from featstore.store.store import DERIVED, Store
 
 if TYPE_CHECKING:
     from featstore.store.segment import Segment
@@ -72,8 +72,8 @@ def verify(store: Store, *, read_data: bool = False, progress: Progress = silent
     """
     fingerprints, spaces = store.fingerprints(), store.path / "ns"
     problems = _strangers(store, spaces, fingerprints)
-    if os.path.lexists(spaces) and not os.path.isdir(spaces):
-        problems.append(Damage(spaces, _STRANGER))
+    folders = [store.path / name for name in ("ns", *sorted(DERIVED))]
+    problems += [Damage(path, _STRANGER) for path in folders if os.path.lexists(path) and not os.path.isdir(path)]
     rows = segments = size = 0
     for fingerprint in fingerprints:
         folder = spaces / fingerprint

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -88,6 +89,18 @@ def test_what_is_echoed_does_not_fill_the_screen() -> None:
     result = runner.invoke(app_that(InputError("bad", received="random:" + "9" * 5000)), ["go"])
     assert len(result.stderr) < 1100
     assert "characters) … 999" in result.stderr
+
+
+def test_that_the_current_folder_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    lost = FileNotFoundError(2, "No such file or directory")
+    result = runner.invoke(app_that(lost), ["go"])
+    monkeypatch.chdir(tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("featstore: the current folder has been removed\n")
+    assert "No such file" in runner.invoke(app_that(lost), ["go"]).stderr
 
 
 def test_wrong_usage_keeps_typers_own_message_and_exits_with_2() -> None:

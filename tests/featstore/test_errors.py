@@ -63,6 +63,7 @@ def test_errors_are_also_the_kinds_that_python_programmers_catch() -> None:
         (errno.ENOENT, InputError),
         (errno.ENOTDIR, InputError),
         (errno.ENAMETOOLONG, InputError),
+        (errno.EEXIST, InputError),
         (errno.EIO, StorageError),
         (errno.EFBIG, StorageError),
     ],
@@ -73,6 +74,15 @@ def test_an_os_error_becomes_the_kind_that_says_what_to_do(number: int, kind: ty
     assert "cannot write a segment: reason" in str(error)
     assert "/store" in str(error)
     assert error.todo
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [(errno.EISDIR, "name a file"), (errno.EEXIST, "move away"), (errno.ENAMETOOLONG, "fewer letters")],
+)
+def test_what_to_do_about_a_place_that_can_never_do_would_help(number: int, todo: str) -> None:
+    error = from_os_error(OSError(number, "reason"), "write", "/store")
+    assert todo in str(error.todo)
 
 
 def test_the_nearest_names_come_best_first_and_ignore_case() -> None:

@@ -70,6 +70,37 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", ["", "tmp", "ns", "seg"])
+@pytest.mark.parametrize("kind", ["file", "pipe", "dangling link"])
+def test_what_is_in_the_place_of_a_folder_is_named(
+    store: Store, spec: Spec, make_rows: Any, write: Any, name: str, kind: str
+) -> None:
+    if name:
+        store.create()
+    place = store.namespace(spec).segment_folder if name == "seg" else store.path / name
+    if place.is_dir():
+        place.rmdir()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    {"file": place.touch, "pipe": lambda: os.mkfifo(place), "dangling link": lambda: place.symlink_to("gone")}[kind]()
+    with pytest.raises(InputError) as raised:
+        write(Store.open(store.path).namespace(spec), make_rows(2))
+    assert str(place) == str(raised.value.where)
+    assert raised.value.todo
+
+
+def test_a_store_that_has_lost_its_format_says_how_to_have_it_back(
+    store: Store, spec: Spec, make_rows: Any, write: Any
+) -> None:
+    write(store.namespace(spec), make_rows(5))
+    (store.path / "FORMAT").unlink()
+    with pytest.raises(InputError, match="not a featstore store") as raised:
+        Store.open(store.path)
+    command = str(raised.value.todo).rpartition(": ")[2]
+    subprocess.run(["sh", "-c", command], cwd=store.path, check=True)
+    [namespace] = Store.open(store.path).namespaces()
+    assert namespace.snapshot().rows == 5
+
+
 @pytest.mark.parametrize("size", [257, 2**24])
 def test_an_endless_format_file_is_refused(store: Store, size: int) -> None:
     store.create()

@@ -34,6 +34,16 @@ def test_an_empty_store_is_sound(store: Store) -> None:
     assert not store.path.exists()
 
 
+@pytest.mark.parametrize("name", ["tmp", "scan", "ledger", "ns"])
+def test_what_is_in_the_place_of_a_folder_is_no_part_of_a_store(store: Store, name: str) -> None:
+    store.create()
+    (store.path / "tmp").rmdir()
+    (store.path / name).write_bytes(b"")
+    [damage] = verify(store).problems
+    assert damage.path == store.path / name
+    assert not verify(store).is_mendable
+
+
 @pytest.mark.parametrize("read_data", [True, False])
 def test_a_sound_store_is_counted_and_not_changed(filled: Store, read_data: bool) -> None:
     before = contents(filled)
