@@ -50,7 +50,7 @@ def commit(data: bytes, folder: Path, private: Path) -> str:
     ``private`` is a folder on the same file system for the file's time without a name. An existing file of that
     name is kept if its content is right and replaced if it is not.
 
-    Raises NoSpaceError, ReadOnlyError or StorageError.
+    Raises NoSpaceError, ReadOnlyError or StorageError; InputError if something else is in the way.
     """
     name = name_of(data)
     target = folder / (name + SEGMENT_ENDING)

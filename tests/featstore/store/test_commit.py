@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from featstore.errors import FeatstoreError, NoSpaceError, ReadOnlyError, StorageError
+from featstore.errors import FeatstoreError, InputError, NoSpaceError, ReadOnlyError, StorageError
 from featstore.spec import Spec
 from featstore.store import Store, commit, verify, writer
 from featstore.store.commit import leftovers, make_folder, probe, remove, sweep, write_text
@@ -221,7 +221,7 @@ def test_a_private_file_of_someone_else_is_never_written_over(
     theirs = folders[1] / f"{os.getpid()}-00"
     theirs.write_bytes(b"theirs")
     monkeypatch.setattr(commit.secrets, "token_hex", lambda _: "00")
-    with pytest.raises(StorageError):
+    with pytest.raises(InputError):
         commit.commit(DATA, *folders)
     assert theirs.read_bytes() == b"theirs"
 
