@@ -130,8 +130,8 @@ def _check_size(keras: Any, path: Path) -> None:
         config = json.loads(archive.read("config.json"))
         held = archive.getinfo("model.weights.h5").file_size
     with keras.StatelessScope(initialize_variables=False):
-        weights = keras.saving.deserialize_keras_object(config, safe_mode=True).variables
-    asked = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
+        model = keras.saving.deserialize_keras_object({**config, "compile_config": None}, safe_mode=True)
+    asked = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in model.variables)
     if asked > held + _UNSAVED_BYTES:
         raise ValueError(f"the model asks for weights of {asked} bytes, and the file has {held}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from featstore.errors import NoSpaceError, from_os_error
+from featstore.folders import expanded
 from featstore.progress import Advance, Progress, silent
 from featstore.weights.files import file_hash
 
@@ -62,7 +63,7 @@ def in_megabytes(advance: Advance) -> Callable[[int], None]:
 def keras_file(wanted: KerasFile) -> Path:
     """Where Keras keeps it: ``$KERAS_HOME/models``, else ``~/.keras/models``."""
     home = os.environ.get("KERAS_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".keras") / "models" / wanted.weights_file
+    return expanded(home or "~/.keras") / "models" / wanted.weights_file
 
 
 def has_published_hash(wanted: KerasFile, path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from featstore.catalog import Backbone, find, is_own_model
 from featstore.errors import InputError, from_os_error
-from featstore.folders import is_offline
+from featstore.folders import expanded, is_offline
 from featstore.progress import Progress, silent
 from featstore.weights import cache, package_index, published
 from featstore.weights.base import Base, Tensors, tensor_digest
@@ -32,7 +32,7 @@ def resolve(backbone: str, weights: str = "imagenet", *, progress: Progress = si
     Raises InputError if the names or files are wrong, or if nothing has the weights.
     """
     if is_own_model(backbone):
-        return _own(Path(backbone).expanduser().absolute(), weights, fresh)
+        return _own(expanded(backbone).absolute(), weights, fresh)
     known = find(backbone)
     if weights == "imagenet":
         key, get = f"{known.name}.imagenet", lambda: imagenet(known, progress)
@@ -122,7 +122,7 @@ def _random(backbone: Backbone, seed: int) -> _Found:
 
 def existing(weights: str) -> Path:
     """The path that ``weights`` names; raises InputError if there is no such file."""
-    path = Path(weights).expanduser().absolute()
+    path = expanded(weights).absolute()
     if path.is_file():
         return path
     raise InputError(

@@ -173,6 +173,8 @@ def test_a_model_has_the_weights_that_it_asks_for(dtype: str, tmp_path: Path) ->
         layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 1.0, 1.0]), layers.RandomRotation(0.1),
         layers.Conv2D(256, 50, padding="same", dtype=dtype), layers.BatchNormalization(), layers.Dropout(0.5),
     ]  # fmt: skip
+    model = keras.Sequential([keras.Input((8, 8, 3)), *parts])
+    model.compile("adam", "mse", metrics=["mae"])  # which makes weights of its own
     with keras_io.float32_policy():
-        keras.Sequential([keras.Input((8, 8, 3)), *parts]).save(tmp_path / "own.keras")
+        model.save(tmp_path / "own.keras")
     assert len(keras_io.load_own(tmp_path / "own.keras").layers) == len(parts)

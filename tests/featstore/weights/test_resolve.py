@@ -209,3 +209,11 @@ def test_the_package_index_gives_the_known_tensors(name: str, monkeypatch: pytes
     assert (len(tensors), sum(t.size for t in tensors)) == {"vgg16": (26, 14_714_688), "xception": (234, 20_861_480)}[
         name
     ]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights"), [("~nobody-of-this-name/x.keras", "imagenet"), ("vgg16", "~nobody-of-this-name/x.npz")]
+)
+def test_a_home_that_nobody_has_is_an_input_error(backbone: str, weights: str) -> None:
+    with pytest.raises(InputError, match="nobody knows this home folder"):
+        resolve(backbone, weights)
