@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -170,6 +171,8 @@ def server(trained: Path) -> Iterator[Server]:
     for seed in range(40):
         assert ask(port, png(seed, 24)) == 200
     asyncio.run(many_clients(port, 64, 3, _mixed([_KNOWN])))  # whatever it holds under load, it has now
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/heads/{bundle.name}/map", timeout=60) as drawn:
+        assert drawn.status == 200  # and what draws maps: the first process of its own leaves a pipe
     running.descriptors_before = settles(running.descriptors, 0, 3.0)
     running.memory_before = running.memory()
     yield running
