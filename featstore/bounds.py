@@ -45,8 +45,8 @@ MAX_JPEG_HEADER = 16 * 2**20
 MAX_JPEG_SCANS = 100
 """Ordinary progressive files have about ten; each costs a pass over the whole picture."""
 
-MAX_SCANNED_PIXELS = 750_000_000
-"""Scans of a JPEG times its pixels: 15 scans of the largest picture. Encoders write 10, of CMYK 18."""
+MAX_SCANNED_PIXELS = 800_000_000
+"""Scans of a JPEG times its pixels: 16 scans of the largest picture. Encoders write 10, of CMYK 18."""
 
 MAX_RUNS = 8_000_000
 """The most pixels and bytes of a run-length encoded BMP: Pillow unpacks it in Python."""

@@ -178,7 +178,7 @@ def test_pillow_goes_so_many_steps_through_a_file_and_no_further(make: Callable[
 
 
 class TestJpeg:
-    @pytest.mark.parametrize(("width", "scans"), [(1000, 100), (10_000, 100), (20_000, 50), (50_000, 20)])
+    @pytest.mark.parametrize(("width", "scans"), [(1000, 100), (8000, 100), (20_000, 40), (50_000, 16)])
     def test_the_larger_a_picture_the_fewer_scans_it_may_have(self, width: int, scans: int) -> None:
         data = jpeg_announcing(width, 1000, jpeg_of_scans(scans, photograph()))
         bounds.check_file(data)

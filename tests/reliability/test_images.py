@@ -321,7 +321,7 @@ _WITHIN: dict[str, Callable[[], bytes]] = {
     "a progressive photograph": lambda: encoded(
         _noise(_of(49)), "JPEG", quality=50, subsampling=0, progressive=True, exif=_ON_ITS_SIDE
     ),
-    "16 scans": lambda: jpeg_of_scans(16, _noise(_of(46))),
+    "17 scans": lambda: jpeg_of_scans(17, _noise(_of(46))),
     "100 scans": lambda: jpeg_of_scans(100, _noise((3162, 3162)).reduce(4).resize((3162, 3162))),
     "cmyk": lambda: encoded(_noise(_of(39)).convert("CMYK"), "JPEG", progressive=True,
                             quality=50, exif=_ON_ITS_SIDE),

@@ -87,6 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
     def extract(self, images: set[int], commit: int, codec: str) -> None:
         self._write(sorted(images), commit, codec)
         self.certain |= images
+        self.held = self.namespace.snapshot()
 
     @rule(images=_IMAGES, commit=st.integers(1, 8), at=st.integers(0, 60))
     def extract_and_be_killed(self, images: set[int], commit: int, at: int) -> None:
@@ -176,10 +177,6 @@ class StoreMachine(RuleBasedStateMachine):
             assert {problem.path.name for problem in verify(Store.open(self.path), read_data=True).problems} == wrong
             assert {damage.path.name for damage in self.namespace.snapshot().damaged} == wrong
             self.happened["checks that found damage"] += bool(wrong)
-
-    @rule()
-    def look_and_hold_what_is_there(self) -> None:
-        self.held = self.namespace.snapshot()
 
     @rule()
     def leave_the_derived_files_behind(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from featstore import DatasetOptions, Request
-from featstore.errors import StorageError
+from featstore.errors import InputError
 from heads.contest.plan import Contest
 from heads.contest.show import by_views, front, picture, terminal, write_page
 from heads.contest.standing import Line, Outcome, Standing
@@ -142,7 +142,7 @@ def test_a_browser_shows_every_way_and_both_plots_and_loads_nothing(tmp_path: Pa
 
 def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(StorageError):
+    with pytest.raises(InputError, match="cannot write the page"):
         write_page(tmp_path / "out", standing())
 
 

@@ -62,7 +62,8 @@ def test_the_map_has_the_images_of_a_head_and_no_test_image(serve: Serve) -> Non
 def test_a_map_is_drawn_once_and_one_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     running = serve()
     path = f"/v1/heads/{running.head}/map"
-    with running.served.gallery._drawing:
+    with running.served.gallery._drawing, monkeypatch.context() as patch:
+        patch.setattr("heads.service.routes.asking._ANSWER_SECONDS", 0.5)
         answer = running.ask("GET", path)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     first = running.ask("GET", path).json()
