@@ -322,7 +322,7 @@ _WITHIN: dict[str, Callable[[], bytes]] = {
         _noise(_of(49)), "JPEG", quality=50, subsampling=0, progressive=True, exif=_ON_ITS_SIDE
     ),
     "17 scans": lambda: jpeg_of_scans(17, _noise(_of(46))),
-    "100 scans": lambda: jpeg_of_scans(100, _noise((3162, 3162)).reduce(4).resize((3162, 3162))),
+    "100 scans": lambda: jpeg_of_scans(100, _noise((2828, 2828)).reduce(4).resize((2828, 2828))),
     "cmyk": lambda: encoded(_noise(_of(39)).convert("CMYK"), "JPEG", progressive=True,
                             quality=50, exif=_ON_ITS_SIDE),
     "exif in pieces": lambda: _segments(0xE1, b"Exif\0\0"),
