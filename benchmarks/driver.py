@@ -22,14 +22,15 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import add_options, linear, report, row
+from harness import RESULTS, add_options, linear, report, row
 from scale import STUB_BASE, run_python
 
+_ENGINES = ("local", "ray")
 _ALLOWED_MIB = 1536.0
 _FOLDERS = 100
 _SETTLED_SECONDS = 2.5
@@ -116,9 +117,10 @@ def growth(count: int, engines: list[str], size: int) -> Iterator[dict[str, Any]
                     time.sleep(_SETTLED_SECONDS)
                     known.append(run(images, engine))
                 shutil.rmtree(folder / f"store-{engine}-{images.name}")
-            yield from _rows(f"{engine}, all new", new, [count // share for share in shares])
-            if known:
-                yield from _rows("all known", known, [0] * len(shares))
+            for one in _rows(f"{engine}, all new", new, [count // share for share in shares]):
+                yield {**one, "engine": engine}
+            for one in _rows("all known", known, [0] * len(shares)) if known else ():
+                yield {**one, "engine": engine}
 
 
 def _rows(about: str, runs: list[Run], computed: list[int]) -> Iterator[dict[str, Any]]:
@@ -140,15 +142,26 @@ def _rows(about: str, runs: list[Run], computed: list[int]) -> Iterator[dict[str
         yield row(f"{about}: {case}", [last], [2 * before], unit, same and linear(unit, last, 2 * before))
 
 
+def _kept_of_others(engines: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of an earlier run of the engines that were not asked for."""
+    kept = RESULTS / "driver.json"
+    rows = json.loads(kept.read_text())["rows"] if kept.exists() else []
+    return [one for one in rows if one.get("engine") in {*_ENGINES} - {*engines}]
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--engine", action="append", choices=("local", "ray"), help="may repeat (default: both)")
+    parser.add_argument(
+        "--engine", action="append", choices=_ENGINES, help="may repeat (default: both); rows of others stay"
+    )
     parser.add_argument("--size", type=int, default=32, help="of the pictures that are made, in pixels")
     add_options(parser)
     given = parser.parse_args()
-    found = list(growth(given.images, given.engine or ["local", "ray"], given.size))
+    engines = given.engine or list(_ENGINES)
+    others = _kept_of_others(engines) if given.save else []
+    found = [*others, *growth(given.images, engines, given.size)]
     report("driver", found, ("numpy", "openvino", "ray"), as_json=given.json, save=given.save)
 
 
