@@ -37,8 +37,10 @@ def beside(running: Running) -> Iterator[Counter[int]]:
     done = threading.Event()
 
     def ask() -> None:
-        while not done.wait(0.5):
+        while True:
             answered[running.ask("POST", "/v1/predict", content=png(1)).status_code] += 1
+            if done.wait(0.5):
+                return
 
     asking = threading.Thread(target=ask)
     asking.start()
