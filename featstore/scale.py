@@ -41,7 +41,7 @@ COMPACT_BYTES_A_ROW = 150
 """Memory of a process that looks rows up, and of one that compacts them (benchmarks/simulate.py)."""
 
 OPEN_SECONDS = 0.004
-"""To open a segment, its bytes not read (benchmarks/simulate.py)."""
+"""To open a segment, its bytes not read: twice what a machine at rest takes (benchmarks/simulate.py)."""
 
 _MOST = 10**12
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
