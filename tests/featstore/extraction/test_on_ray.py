@@ -263,7 +263,7 @@ def test_a_zip_is_read_by_all_workers(cluster: str, photos: Path, tmp_path: Path
 def test_a_store_in_which_no_worker_can_write_ends_the_run(cluster: str, photos: Path, tmp_path: Path) -> None:
     Store.open(tmp_path / "store", create=True)
     (tmp_path / "store" / "ns").write_bytes(b"")  # root may write anywhere: so something is in the way
-    with pytest.raises(StorageError, match=rf"cannot make a folder(.|\n)* on node {os.uname().nodename}") as caught:
+    with pytest.raises(InputError, match=rf"cannot make a folder(.|\n)* on node {os.uname().nodename}") as caught:
         featstore.extract(photos, SMALL, store=tmp_path / "store", engine="ray", address=cluster)
     assert str(tmp_path / "store" / "ns") in str(caught.value)
 
