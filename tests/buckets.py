@@ -127,23 +127,20 @@ def _pass(source: socket.socket, target: socket.socket, treat: Callable[[bytes],
 
 def troubled(times: int) -> Callable[[int, bytes], bytes | None]:
     """A way whose first connections end in an answer of a storage that has trouble of its own: 500, 503 and so on."""
-
-    def treat(number: int, piece: bytes) -> bytes | None:
-        if number >= times:
-            return piece
-        if number in answered:
-            return None
-        answered.add(number)
-        return (b"HTTP/1.1 500 Internal Server Error", b"HTTP/1.1 503 Service Unavailable")[number % 2] + (
-            b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-
-    answered: set[int] = set()
-    return treat
+    heads = (b"HTTP/1.1 500 Internal Server Error", b"HTTP/1.1 503 Service Unavailable")
+    return _answering(times, lambda number: heads[number % 2] + b"\r\nConnection: close\r\n", b"")
 
 
 def conflicting(times: int) -> Callable[[int, bytes], bytes | None]:
     """A way whose first connections end in S3's answer to one of two that create an object at the same instant."""
+    head = b"HTTP/1.1 409 Conflict\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    body = b"<Error><Code>ConditionalRequestConflict</Code><Message>Try again.</Message></Error>"
+    return _answering(times, lambda _: head, body)
+
+
+def _answering(times: int, head: Callable[[int], bytes], body: bytes) -> Callable[[int, bytes], bytes | None]:
+    """A way whose first connections are answered by itself, with a head for each, and reach nobody."""
+    answered: set[int] = set()
 
     def treat(number: int, piece: bytes) -> bytes | None:
         if number >= times:
@@ -151,11 +148,8 @@ def conflicting(times: int) -> Callable[[int, bytes], bytes | None]:
         if number in answered:
             return None
         answered.add(number)
-        body = b"<Error><Code>ConditionalRequestConflict</Code><Message>Try again.</Message></Error>"
-        head = b"HTTP/1.1 409 Conflict\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        return head(number) + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
-    answered: set[int] = set()
     return treat
 
 

@@ -1,95 +1,26 @@
-"""Clients that mean harm, each from an address of its own: functions that go on until they are told to stop.
-
-They are given the server's port, the moment to stop, and where to write down every first line that is answered, and how
-often they reached the server at all.
-"""
+"""What clients that mean harm do: functions that go on until the attack is told to stop."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import json
 import pickle
 import socket
 import struct
-import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 
 from tests.pictures import png
+from tests.reliability.attacker import Attack, at_once, over_and_over, request
 
-_ADDRESS = "127.0.0.2"
-"""Not that of the healthy client."""
-
-
-@dataclass
-class Attack:
-    """One attack that goes on. connected : so often; answers : every status line; told : what was ever answered that it
-    should not be.
-    """
-
-    port: int
-    stop: threading.Event
-    connected: int = 0
-    answers: set[str] = field(default_factory=set)
-    told: list[str] = field(default_factory=list)
-
-    def connect(self, made: socket.socket, seconds: float) -> None:
-        """Connect from the attacker's address, and have so much patience from now on."""
-        made.settimeout(seconds)
-        made.bind((_ADDRESS, 0))
-        made.connect(("127.0.0.1", self.port))
-        self.connected += 1
-
-    @contextmanager
-    def connection(self, seconds: float = 10.0) -> Iterator[socket.socket]:
-        """A connection from the attacker's address; that the server ends it is no news."""
-        with suppress(OSError), socket.socket() as made:
-            self.connect(made, seconds)
-            yield made
-
-    def send(self, data: bytes, seconds: float = 10.0) -> None:
-        """Send these bytes on a connection of their own, and look at the answer."""
-        with self.connection(seconds) as made:
-            with suppress(OSError):  # it may answer, and end the connection, before it has read all
-                made.sendall(data)
-            self.look(made)
-
-    def look(self, made: socket.socket) -> None:
-        """Read what is answered."""
-        with suppress(OSError):
-            answer = made.recv(65536)
-            if answer:
-                line = answer.split(b"\r\n", 1)[0].decode("latin-1")
-                self.answers.add(line)
-                if b"Traceback" in answer or b'File "' in answer or line.split(" ")[1:2] == ["500"]:
-                    self.told.append(answer[:500].decode("latin-1"))
-
-
-def request(path: str = "/v1/predict", body: bytes = b"", method: str = "POST", **headers: str) -> bytes:
-    """A request, well-formed unless the headers make it otherwise."""
-    named = {"Host": "localhost", "Content-Type": "image/png", "Connection": "close", **headers}
-    if body and "Content_Length" not in headers and "Transfer_Encoding" not in headers:
-        named["Content-Length"] = str(len(body))
-    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in named.items())
-    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1", "replace") + body
-
-
-def over_and_over(*requests: bytes) -> Callable[[Attack], None]:
-    """Send one after another, again and again."""
-
-    def run(attack: Attack) -> None:
-        for data in itertools.cycle(requests):
-            if attack.stop.is_set():
-                return
-            attack.send(data)
-
-    return run
+KNOWN = png(1, 24)
+"""A picture that the server knows."""
 
 
 def lying_lengths(attack: Attack) -> None:
@@ -286,7 +217,18 @@ _LINE = json.dumps({"name": "x", "image": base64.b64encode(png(2)).decode()}).en
 
 def attacks(canary: str, head: str) -> dict[str, Callable[[Attack], None]]:
     """Every attack by its name. A pickle among them would make the file ``canary``; ``head`` is one that is served."""
+    small = {str(number): "" for number in range(2000)}
+    neighbours = f"/v1/neighbours/{hashlib.sha256(KNOWN).hexdigest()}?head={head}&count=100"
+    questions = (neighbours, "/v1/stores", f"/v1/heads/{head}", "/v1/heads")
     return {
+        "tiny chunks": at_once(8, request(Transfer_Encoding="chunked") + b"1\r\nx\r\n" * 40_000),
+        "tiny headers": at_once(
+            8,
+            request("/healthz", method="GET", **small),
+            request("/healthz", method="GET", Connection="keep-alive", **small) * 15,
+            request(Transfer_Encoding="chunked") + b"0\r\n" + b"X:\r\n" * 40_000 + b"\r\n",
+        ),
+        "questions that take long": at_once(16, *(request(path, method="GET") for path in questions)),
         "lying lengths": lying_lengths,
         "bodies without end": endless_bodies,
         "headers that trickle": trickling(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-", b"a"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import http.client
 import itertools
 import os
@@ -16,8 +15,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +25,8 @@ from featstore.store import Store, verify
 from tests.commands import finish, start
 from tests.heads.service.conftest import zipped
 from tests.pictures import class_folders, png
-from tests.reliability.attacks import Attack, Canary, attacks, request
+from tests.reliability.attacker import Attack
+from tests.reliability.attacks import KNOWN, Canary, attacks
 from tests.reliability.campaign import FULL, SMALL, Figures, amount, start_program
 from tests.waiting import until
 
@@ -51,52 +50,6 @@ _SILENT = {
 
 _ALLOWED = {"paths that lead away": frozenset({"400", "404", "414", "422", "431", "503"})}
 """Attacks every answer to which must be a refusal."""
-
-_KNOWN = png(1, 24)
-
-
-@dataclass
-class Watched(Attack):
-    """An attack whose answers have the statuses ``allowed`` alone, if there are any, and show no file of the system."""
-
-    allowed: frozenset[str] = frozenset()
-
-    def look(self, made: socket.socket) -> None:
-        with suppress(OSError):
-            answer = made.recv(65536, socket.MSG_PEEK)
-            [status] = answer.split(b" ", 2)[1:2] or [b""]
-            if b"root:" in answer or (answer and self.allowed and status.decode("latin-1") not in self.allowed):
-                self.told.append(answer[:500].decode("latin-1"))
-        super().look(made)
-
-
-def at_once(count: int, *requests: bytes) -> Callable[[Attack], None]:
-    """Send so many of these at the same time, again and again."""
-
-    def run(attack: Attack) -> None:
-        with ThreadPoolExecutor(count) as threads:
-            while not attack.stop.is_set():
-                list(threads.map(attack.send, itertools.islice(itertools.cycle(requests), count)))
-
-    return run
-
-
-def all_attacks(canary: str, head: str) -> dict[str, Callable[[Attack], None]]:
-    """Every attack by its name: what takes the server's time without breaking a limit, and what breaks one."""
-    small = {str(number): "" for number in range(2000)}
-    digest = hashlib.sha256(_KNOWN).hexdigest()
-    questions = (f"/v1/neighbours/{digest}?head={head}&count=100", "/v1/stores", f"/v1/heads/{head}", "/v1/heads")
-    return {
-        "tiny chunks": at_once(8, request(Transfer_Encoding="chunked") + b"1\r\nx\r\n" * 40_000),
-        "tiny headers": at_once(
-            8,
-            request("/healthz", method="GET", **small),
-            request("/healthz", method="GET", Connection="keep-alive", **small) * 15,
-            request(Transfer_Encoding="chunked") + b"0\r\n" + b"X:\r\n" * 40_000 + b"\r\n",
-        ),
-        "questions that take long": at_once(16, *(request(path, method="GET") for path in questions)),
-        **attacks(canary, head),
-    }
 
 
 @dataclass
@@ -170,7 +123,7 @@ def server(trained: Path) -> Iterator[Server]:
     reader.start()
     for seed in range(40):
         assert ask(port, png(seed, 24)) == 200
-    asyncio.run(many_clients(port, 64, 3, _mixed([_KNOWN])))  # whatever it holds under load, it has now
+    asyncio.run(many_clients(port, 64, 3, _mixed([KNOWN])))  # whatever it holds under load, it has now
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/heads/{bundle.name}/map", timeout=60) as drawn:
         assert drawn.status == 200  # and what draws maps: the first process of its own leaves a pipe
     running.descriptors_before = settles(running.descriptors, 0, 3.0)
@@ -219,7 +172,7 @@ def test_an_answer_that_no_attack_should_get_is_told() -> None:
     refusal, answer = b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"
     allowed = _ALLOWED["paths that lead away"]
     for data, statuses, wrong in ((passwd, (), 1), (answer, (), 0), (answer, allowed, 1), (refusal, allowed, 0)):
-        attack = Watched(0, threading.Event(), allowed=frozenset(statuses))
+        attack = Attack(0, threading.Event(), allowed=frozenset(statuses))
         here, there = socket.socketpair()
         with here, there:
             there.sendall(data)
@@ -227,13 +180,13 @@ def test_an_answer_that_no_attack_should_get_is_told() -> None:
         assert (len(attack.told), len(attack.answers)) == (wrong, 1)
 
 
-@pytest.mark.parametrize("name", list(all_attacks("", ""))[:: amount(8, 1)])
+@pytest.mark.parametrize("name", list(attacks("", ""))[:: amount(8, 1)])
 def test_beside_an_attack_a_healthy_client_is_answered_and_nothing_is_left_of_it(
     name: str, server: Server, figures: Figures, tmp_path: Path
 ) -> None:
     canary, seconds = tmp_path / "canary", amount(2, 60)
-    attack = Watched(server.port, threading.Event(), allowed=_ALLOWED.get(name, frozenset()))
-    run = all_attacks(str(canary), server.head)[name]
+    attack = Attack(server.port, threading.Event(), allowed=_ALLOWED.get(name, frozenset()))
+    run = attacks(str(canary), server.head)[name]
     threads = [threading.Thread(target=run, args=(attack,)) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -242,7 +195,7 @@ def test_beside_an_attack_a_healthy_client_is_answered_and_nothing_is_left_of_it
     slowest, began = 0.0, time.monotonic()
     while time.monotonic() < began + seconds:
         asked = time.monotonic()
-        answered[ask(server.port, png(next(_seeds), 24) if answered.total() % 2 else _KNOWN)] += 1
+        answered[ask(server.port, png(next(_seeds), 24) if answered.total() % 2 else KNOWN)] += 1
         took = time.monotonic() - asked
         slowest = max(slowest, took)
         time.sleep(max(0.0, _HEALTHY_SECONDS - took))

@@ -422,6 +422,17 @@ def test_the_map_shows_the_image_that_is_pointed_at_and_moves_and_zooms(serve: S
     card.wait_for(state="hidden")
 
 
+def test_the_map_has_colours_for_the_dark_that_follow_the_browser(serve: Serve, opened: Any) -> None:
+    page = opened(serve())
+    page.emulate_media(color_scheme="light")
+    drawn_map(page)
+    colour = "() => document.querySelector('#map-legend .key').style.background"
+    light, picture = page.evaluate(colour), picture_of_map(page)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("(old) => document.getElementById('map').toDataURL() !== old", arg=picture)
+    assert page.evaluate(colour) != light
+
+
 def test_the_wheel_scrolls_the_page_over_a_map_that_was_not_clicked(serve: Serve, opened: Any) -> None:
     page = opened(serve())
     drawn_map(page)
